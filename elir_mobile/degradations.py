@@ -1,0 +1,62 @@
+"""Synthetic degradations: a clean square image in, what the restorer is given out.
+
+Each follows the training transform of upstream ``ELIR/datasets/ffhq.py``. Values are in 8-bit
+units; every random number comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+BFR_REFERENCE_SIDE = 512  # the side that the bfr constants below are stated for
+BFR_BLUR_KERNEL = 41
+BFR_BLUR_SIGMA = (0.1, 15.0)
+BFR_NOISE_STD = (0.0, 20.0)
+BFR_JPEG_QUALITY = (30, 100)
+
+
+def gaussian_blur(image: Image.Image, kernel: int, sigma: float) -> Image.Image:
+    """Separable Gaussian blur of odd ``kernel`` size with reflected borders."""
+    radius = kernel // 2
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
+    taps /= taps.sum()
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, None].float()
+    x = F.pad(x, (radius, radius, radius, radius), mode="reflect")
+    x = F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+    return Image.fromarray(x[:, 0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy())
+
+
+def gaussian_noise(image: Image.Image, std: float, rng: np.random.Generator) -> Image.Image:
+    """Additive white Gaussian noise of ``std`` in 8-bit units, rounded and clipped."""
+    noisy = np.asarray(image) + rng.standard_normal((image.height, image.width, 3)) * std
+    return Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """Through a JPEG file of ``quality`` and back."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def degrade_bfr(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Blur, resize to a random size, noise, JPEG, resize back.
+
+    The blur is stated for a side of 512 and is scaled with the side: a small image blurred by
+    the full kernel has no face left in it. The other steps scale by themselves.
+    """
+    side = image.width
+    scale = side / BFR_REFERENCE_SIDE
+    kernel = max(3, round(BFR_BLUR_KERNEL * scale) // 2 * 2 + 1)
+    low, high = BFR_BLUR_SIGMA
+    image = gaussian_blur(image, kernel, rng.uniform(low * scale, high * scale))
+    small = int(rng.integers(side // 32, int(1.2 * side)))
+    image = image.resize((small, small), Image.Resampling.BILINEAR)
+    image = gaussian_noise(image, rng.uniform(*BFR_NOISE_STD), rng)
+    image = jpeg(image, int(rng.integers(BFR_JPEG_QUALITY[0], BFR_JPEG_QUALITY[1] + 1)))
+    return image.resize((side, side), Image.Resampling.BILINEAR)

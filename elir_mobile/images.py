@@ -1,0 +1,94 @@
+"""Pictures in and out: files to tensors, tensors to pictures, rows and columns of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from elir_mobile.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+MIN_SIDE = 32  # below this nothing is left to restore
+
+
+def read_image(path: Path) -> Image.Image:
+    """An upright 8-bit RGB image.
+
+    Greyscale, 16-bit, palette, CMYK and alpha images are converted; transparent pixels are laid
+    on white.
+
+    Raises:
+        UserError: not an image, damaged, or a side under ``MIN_SIDE`` pixels.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not an image that can be read: replace or remove it") from error
+    if min(image.size) < MIN_SIDE:
+        raise UserError(
+            f"{path} is {image.width}×{image.height}: use images of at least {MIN_SIDE} pixels a side"
+        )
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow clips wide greyscale when it converts; scale 16-bit values down instead.
+        values = np.asarray(image).astype(np.float32)
+        peak = 65535.0 if values.max() > 255 else 255.0
+        image = Image.fromarray((values / peak * 255).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in ``folder``, sorted by name.
+
+    Raises:
+        UserError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no image folder at {folder}: check the path")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise UserError(f"{folder} has no images: put {', '.join(sorted(SUFFIXES))} files into it")
+    return paths
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """The centred square of ``image``, resized to ``side`` pixels."""
+    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB image → float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div(255).contiguous()
+
+
+def to_image(tensor: Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] (values outside are clipped) → RGB image."""
+    return Image.fromarray(tensor.mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
+
+
+def hstack_images(images: list[Image.Image], gap: int = 2) -> Image.Image:
+    """Images of one height in a row on white."""
+    out = Image.new("RGB", (sum(i.width + gap for i in images) - gap, images[0].height), "white")
+    x = 0
+    for image in images:
+        out.paste(image, (x, 0))
+        x += image.width + gap
+    return out
+
+
+def vstack_images(images: list[Image.Image], gap: int = 2) -> Image.Image:
+    """Images below one another on white."""
+    out = Image.new("RGB", (max(i.width for i in images), sum(i.height + gap for i in images) - gap), "white")
+    y = 0
+    for image in images:
+        out.paste(image, (0, y))
+        y += image.height + gap
+    return out

@@ -1,0 +1,64 @@
+"""The tiny autoencoder: pixels to a /8 latent and back.
+
+Layout and parameter names are those of TAESD3 (``layers.N.conv.M``) as ELIR uses it
+(upstream ``ELIR/models/taesd.py``); the hidden width and the number of latent channels are
+free, so that the same class holds the published network (64, 16) and the demo (32, 16).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+DOWNSCALE = 8  # three stride-2 convolutions; an image side must be a multiple of this
+
+
+def _conv3(n_in: int, n_out: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=bias)
+
+
+class Block(nn.Module):
+    """Three 3×3 convolutions with ReLU, a skip around them, ReLU after the sum."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            _conv3(width, width), nn.ReLU(), _conv3(width, width), nn.ReLU(), _conv3(width, width)
+        )
+        self.fuse = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fuse(self.conv(x) + x)
+
+
+class Encoder(nn.Module):
+    """Image (N, 3, H, W) in [0, 1] → latent (N, latent_channels, H/8, W/8), unbounded."""
+
+    def __init__(self, width: int = 64, latent_channels: int = 16) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv3(3, width), Block(width)]
+        for _ in range(3):
+            layers.append(_conv3(width, width, stride=2, bias=False))
+            layers += [Block(width) for _ in range(3)]
+        layers.append(_conv3(width, latent_channels))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Decoder(nn.Module):
+    """Latent (N, latent_channels, h, w) → image (N, 3, 8h, 8w), roughly [0, 1], not clipped."""
+
+    def __init__(self, width: int = 64, latent_channels: int = 16) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv3(latent_channels, width), nn.ReLU()]
+        for _ in range(3):
+            layers += [Block(width) for _ in range(3)]
+            layers += [nn.Upsample(scale_factor=2, mode="nearest"), _conv3(width, width, bias=False)]
+        layers += [Block(width), _conv3(width, 3)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        # The soft clamp is part of TAESD: latents outside ±3 carry no more information.
+        return self.layers(torch.tanh(z / 3.0) * 3.0)

@@ -1,0 +1,118 @@
+"""The whole restorer: encoder, coarse estimator, K Euler steps of the velocity field, decoder.
+
+Upstream ``ELIR/models/elir.py``. Submodules are named ``enc``, ``mmse``, ``fmir``, ``dec`` so that
+the state dict is the published checkpoints'. Noise is an argument, never drawn inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder
+from elir_mobile.models.coarse import RRDBNet
+from elir_mobile.models.velocity import LUnet, time_embedding
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Every free width of the network; the defaults are the released bfr model's."""
+
+    enc_width: int = 64
+    dec_width: int = 64
+    latent_channels: int = 16
+    coarse_width: int = 96
+    n_rrdb: int = 3
+    hid_channels: int = 128
+    n_mid_blocks: int = 3
+    ch_mult: tuple[int, ...] = (1, 2, 1, 2)
+    t_emb_dim: int = 160
+
+    @property
+    def size_multiple(self) -> int:
+        """Image sides must be a multiple of this: autoencoder and U-Net downscaling together."""
+        multiple = DOWNSCALE
+        for mult in self.ch_mult:
+            multiple *= 2 if mult != 1 else 1
+        return multiple
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape of the latent of one (height, width) image."""
+        return 1, self.latent_channels, height // DOWNSCALE, width // DOWNSCALE
+
+
+class Restorer(nn.Module):
+    """The float reference network.
+
+    Args:
+        arch: widths and depths.
+        overparametrized: training form, with 3×3→1×1 pairs in the coarse estimator and the
+            velocity field; ``checkpoints.collapse_state_dict`` turns its weights into the other.
+    """
+
+    def __init__(self, arch: Architecture, *, overparametrized: bool = False) -> None:
+        super().__init__()
+        self.arch = arch
+        self.fmir = LUnet(
+            arch.ch_mult,
+            arch.n_mid_blocks,
+            arch.latent_channels,
+            arch.hid_channels,
+            arch.t_emb_dim,
+            overparametrized,
+        )
+        self.mmse = RRDBNet(arch.latent_channels, arch.coarse_width, arch.n_rrdb, overparametrized)
+        self.enc = Encoder(arch.enc_width, arch.latent_channels)
+        self.dec = Decoder(arch.dec_width, arch.latent_channels)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Degraded image (N, 3, H, W) in [0, 1] → coarse latent (N, C, H/8, W/8)."""
+        return self.mmse(self.enc(x))
+
+    def velocity(self, z: Tensor, t: Tensor) -> Tensor:
+        """Velocity of latent ``z`` (N, C, h, w) at times ``t`` (N,) in [0, 1]."""
+        return self.fmir(z, time_embedding(t, self.arch.t_emb_dim))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent → image (N, 3, H, W), clipped to [0, 1]."""
+        return self.dec(z).clamp(0, 1)
+
+    def forward(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> Tensor:
+        """Restore ``x`` (N, 3, H, W) in [0, 1] with unit Gaussian ``noise`` of the latent's shape."""
+
+        def step(z: Tensor, k: int) -> Tensor:
+            return z + self.velocity(z, torch.full((z.shape[0],), k / steps)) / steps
+
+        return sample(self.encode, step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)[0]
+
+
+def sample(
+    encode: Callable[[Tensor], Tensor],
+    step: Callable[[Tensor, int], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    x: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    sigma_s: float,
+) -> tuple[Tensor, list[Tensor]]:
+    """The one sampling loop, whatever computes the three programs.
+
+    Returns:
+        The restored image and the trajectory: the K+1 latents from the noised coarse estimate
+        to the last step's output.
+    """
+    z = encode(x) + sigma_s * noise
+    trajectory = [z]
+    for k in range(steps):
+        z = step(z, k)
+        trajectory.append(z)
+    return decode(z), trajectory
+
+
+def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Unit Gaussian noise that depends on nothing but ``shape`` and ``seed``."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

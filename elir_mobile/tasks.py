@@ -1,0 +1,57 @@
+"""The restoration tasks: what each one degrades, at which size and with how many steps it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from elir_mobile.degradations import degrade_bfr
+from elir_mobile.errors import UserError
+from elir_mobile.models.restorer import Architecture
+
+Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the task table; sizes and constants are the released model's (upstream configs)."""
+
+    name: str
+    title: str
+    size: int  # side of the square the released network restores, pixels
+    steps: int  # K, Euler steps
+    sigma_s: float  # spread of the noise added to the coarse latent
+    arch: Architecture
+    degrade: Degradation
+    release: str  # file name on the upstream release page
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="bfr",
+            title="blind face restoration",
+            size=512,
+            steps=5,
+            sigma_s=0.1,
+            arch=Architecture(),
+            degrade=degrade_bfr,
+            release="elir_bfr.pth",
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task called ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in TASKS:
+        raise UserError(f"unknown task '{name}': choose one of {', '.join(TASKS)}")
+    return TASKS[name]
