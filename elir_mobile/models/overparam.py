@@ -28,11 +28,11 @@ def collapse_pair(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tenso
     return torch.einsum("om,mihw->oihw", mix, w1), mix @ b1 + b2
 
 
-def conv_pair(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+def conv_pair(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     """``second(first(x))``, computed as the one convolution they equal.
 
     The weights are merged at every call, with gradients to both: the sum over the wide channels
     is then paid once a batch on the kernels instead of at every pixel.
     """
-    weight, bias = collapse_pair(first.weight, first.bias, second.weight, second.bias)
+    weight, bias = collapse_pair(*first.parameters(), *second.parameters())
     return F.conv2d(x, weight, bias, padding=1)

@@ -8,7 +8,8 @@ multiplier is not 1. Every residual block has its 1×1 skip convolution, even at
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,11 @@ class Upsample(nn.Module):
         return self.convtr(x)
 
 
+def pairs(blocks: nn.ModuleList) -> Iterator[tuple[Any, Any]]:
+    """(block, downsampling) or (upsampling, block) of each level, in the order they run."""
+    return iter(cast("Iterable[tuple[Any, Any]]", blocks))
+
+
 class LUnet(nn.Module):
     """Latent (N, channels, h, w) and time embedding (N, t_emb_dim) → velocity, latent's shape.
 
@@ -153,12 +159,12 @@ class LUnet(nn.Module):
         emb = self.time_mlp(t_emb)
         x = self.first_proj(z)
         skips = []
-        for resnet, down in self.down_blocks:
+        for resnet, down in pairs(self.down_blocks):
             x = resnet(x, emb)
             skips.append(x)
             x = down(x)
         for resnet in self.mid_blocks:
             x = resnet(x, emb)
-        for up, resnet in self.up_blocks:
+        for up, resnet in pairs(self.up_blocks):
             x = resnet(torch.cat((up(x), skips.pop()), 1), emb)
         return self.final_proj(self.final_block(x))

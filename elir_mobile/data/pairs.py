@@ -1,0 +1,91 @@
+"""Clean pictures into (degraded, clean) pairs, and the portraits that come with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageOps
+from torch import Tensor
+
+from elir_mobile.errors import UserError
+from elir_mobile.images import list_images, read_image, square, to_tensor
+from elir_mobile.tasks import Task
+
+PORTRAITS = Path(__file__).with_name("portraits")
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """How many pairs to make."""
+
+    calibration: int = 12
+    min_evaluation: int = 8  # fewer images than this are degraded more than once
+    max_evaluation: int = 48
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One degraded image and its ground truth, both (1, 3, size, size) in [0, 1]."""
+
+    name: str
+    degraded: Tensor
+    clean: Tensor
+
+
+@dataclass(frozen=True)
+class PairSets:
+    """Disjoint images for calibration and for evaluation, and a sentence on where they are from."""
+
+    calibration: list[Pair]
+    evaluation: list[Pair]
+    source: str
+
+
+def make_pairs(paths: list[Path], task: Task, size: int, count: int, seed: int) -> list[Pair]:
+    """``count`` pairs of ``task``'s degradation, going round ``paths``, mirrored on every other round.
+
+    Pair ``i`` depends on its image, ``seed`` and ``i`` alone.
+    """
+    pairs = []
+    for index in range(count):
+        path = paths[index % len(paths)]
+        clean = square(read_image(path), size)
+        if index // len(paths) % 2:
+            clean = ImageOps.mirror(clean)
+        degraded = task.degrade(clean, np.random.default_rng([seed, index]))
+        pairs.append(Pair(f"{path.stem}-{index}", to_tensor(degraded)[None], to_tensor(clean)[None]))
+    return pairs
+
+
+def load_pair_sets(
+    folder: Path | None, task: Task, size: int, seed: int, counts: PairCounts = PairCounts()
+) -> PairSets:
+    """Pairs for calibration and evaluation from a folder of clean images, or from the portraits.
+
+    Of a user's folder every other image, in the order of names, is kept for evaluation.
+
+    Raises:
+        UserError: no folder, fewer than two images, or one that cannot be used.
+    """
+    if folder is None:
+        calibration, evaluation = (
+            list_images(PORTRAITS / "calibration"),
+            list_images(PORTRAITS / "evaluation"),
+        )
+        source = "bundled public-domain portraits"
+    else:
+        paths = list_images(folder)
+        if len(paths) < 2:
+            raise UserError(
+                f"{folder} has one image: put in at least two, to calibrate on one and evaluate on the other"
+            )
+        calibration, evaluation = paths[0::2], paths[1::2]
+        source = f"images of the folder {folder.name}"
+    count = min(max(len(evaluation), counts.min_evaluation), counts.max_evaluation)
+    return PairSets(
+        make_pairs(calibration, task, size, counts.calibration, seed),
+        make_pairs(evaluation, task, size, count, seed + 1),
+        source,
+    )
