@@ -1,0 +1,137 @@
+"""The on-disk bundle: what one command writes and every device reads.
+
+::
+
+    <out>/<task>-<model>/
+      manifest.json     schema, task, model, sizes, versions, calibration digest, files with
+                        sha256, bytes, target, recipe and delegation
+      steps.bin         the table of time biases: float32, little-endian, K × ΣC
+      executorch/*.pte
+      report/           report.json, report.html, strip.png
+
+A bundle is built in a temporary folder beside its final place and renamed when it is whole. A
+reader trusts nothing: schema, paths and checksums are verified before use.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elir_mobile.checkpoints import sha256_of
+from elir_mobile.errors import UserError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+TABLE = "steps.bin"
+
+
+@contextmanager
+def building(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``target`` when the block ends well, and vanishes if not.
+
+    An existing ``target`` is replaced only then, and only if it is a bundle.
+
+    Raises:
+        UserError: the place cannot be written, or something else lies there.
+    """
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise UserError(f"{target} exists and is not a bundle: choose another --out")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise UserError(
+            f"cannot write into {target.parent}: {error.strerror}; choose another --out"
+        ) from error
+    try:
+        yield staging
+        staging.chmod(0o755)  # mkdtemp makes it private
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_table(folder: Path, table: Tensor) -> dict:
+    """Write ``steps.bin`` and return its manifest entry."""
+    path = folder / TABLE
+    path.write_bytes(table.numpy().astype("<f4").tobytes())
+    return {"path": TABLE, "shape": list(table.shape), "sha256": sha256_of(path)}
+
+
+def file_entry(folder: Path, path: Path, **facts: object) -> dict:
+    """Manifest entry of an artifact in the bundle at ``folder``."""
+    return {
+        "path": path.relative_to(folder).as_posix(),
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
+        **facts,
+    }
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Write ``manifest.json``; the schema version is added."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest}, indent=2)
+    (folder / MANIFEST).write_text(text + "\n")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle."""
+
+    folder: Path
+    manifest: dict
+    table: Tensor  # (K, ΣC)
+
+    def file(self, target: str, precision: str) -> Path:
+        """The artifact of ``target`` at ``precision``.
+
+        Raises:
+            UserError: the bundle has none.
+        """
+        for entry in self.manifest["files"]:
+            if (entry["target"], entry["precision"]) == (target, precision):
+                return self.folder / entry["path"]
+        raise UserError(f"{self.folder} has no {target} file at {precision}")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Open a bundle and verify all of it.
+
+    Raises:
+        UserError: missing, damaged, too new, or naming a path outside itself.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        version = manifest["schema_version"]
+        entries = [manifest["table"], *manifest["files"]]
+        checks = [(str(entry["path"]), str(entry["sha256"])) for entry in entries]
+        steps, width = manifest["table"]["shape"]
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is not a bundle: it has no {MANIFEST}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / MANIFEST} is damaged: write the bundle again") from error
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{folder} has bundle schema {version}, this version reads {SCHEMA_VERSION}")
+    root = folder.resolve()
+    for relative, sha256 in checks:
+        path = (folder / relative).resolve()
+        if not path.is_relative_to(root):
+            raise UserError(f"{folder / MANIFEST} names {relative}, which is outside the bundle")
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise UserError(f"{path} is missing or damaged: write the bundle again")
+    values = np.fromfile(folder / manifest["table"]["path"], "<f4")
+    if values.size != steps * width:
+        raise UserError(f"{folder / TABLE} has {values.size} values, not {steps}×{width}")
+    return Bundle(folder, manifest, torch.from_numpy(values.reshape(steps, width).astype(np.float32)))

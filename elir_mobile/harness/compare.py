@@ -1,0 +1,103 @@
+"""Parity and quality: what an artifact computes, held against the float reference.
+
+Three layers. Program: each program's output for the *same* input as the float program's.
+Trajectory: the latent after each Euler step, errors adding up along the ODE. Image: the restored
+picture against the float one and against ground truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from elir_mobile import metrics
+from elir_mobile.data.pairs import Pair
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.runtime.runner import Runner
+
+
+@dataclass
+class _Sqnr:
+    """Signal and error energy summed over many tensors."""
+
+    signal: float = 0.0
+    error: float = 0.0
+
+    def add(self, reference: Tensor, out: Tensor) -> None:
+        self.signal += reference.double().square().sum().item()
+        self.error += (reference.double() - out.double()).square().sum().item()
+
+    @property
+    def db(self) -> float | None:
+        """Decibels; None where the outputs are equal to the last bit (no finite number says so)."""
+        return None if self.error == 0 else float(10 * torch.log10(torch.tensor(self.signal / self.error)))
+
+
+@dataclass
+class Parity:
+    """Everything measured of one artifact against the float reference."""
+
+    programs: dict[str, _Sqnr] = field(
+        default_factory=lambda: {n: _Sqnr() for n in ("encode", "step", "decode")}
+    )
+    trajectory: list[_Sqnr] = field(default_factory=list)
+    restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
+
+
+@torch.no_grad()
+def compare(
+    reference: Runner,
+    runners: list[Runner],
+    pairs: list[Pair],
+    *,
+    steps: int,
+    sigma_s: float,
+    seed: int,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[list[Tensor], list[Parity]]:
+    """Restore every pair with the float reference and with each runner.
+
+    Image ``i`` gets the noise of ``seed + i`` everywhere.
+
+    Returns:
+        The reference's restored images, and one :class:`Parity` for each runner.
+    """
+    parities = [Parity(trajectory=[_Sqnr() for _ in range(steps)]) for _ in runners]
+    restored = []
+    for index, pair in enumerate(pairs):
+        x = pair.degraded
+        coarse = reference.encode(x)
+        noise = seeded_noise(tuple(coarse.shape), seed + index)
+        image, trajectory = reference.restore(x, noise, steps=steps, sigma_s=sigma_s)
+        restored.append(image)
+        for runner, parity in zip(runners, parities, strict=True):
+            parity.programs["encode"].add(coarse, runner.encode(x))
+            for k in range(steps):
+                parity.programs["step"].add(trajectory[k + 1], runner.step(trajectory[k], k))
+            parity.programs["decode"].add(image, runner.decode(trajectory[-1]))
+            out, path = runner.restore(x, noise, steps=steps, sigma_s=sigma_s)
+            for k in range(steps):
+                parity.trajectory[k].add(trajectory[k + 1], path[k + 1])
+            parity.restored.append(out)
+            advance()
+    return restored, parities
+
+
+def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
+    """Mean PSNR, SSIM and LPIPS of ``images`` against ground truth; LPIPS None if not installed."""
+    out = torch.cat(images)
+    clean = torch.cat([pair.clean for pair in pairs])
+    return {
+        "psnr_db": metrics.psnr(out, clean).mean().item(),
+        "ssim": metrics.ssim(out, clean).mean().item(),
+        "lpips": metrics.lpips(out, clean).mean().item() if metrics.lpips_available() else None,
+    }
+
+
+def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
+    """Mean PSNR of ``images`` against ``reference`` in dB; None where they are equal throughout."""
+    value = metrics.psnr(torch.cat(images), torch.cat(reference)).mean().item()
+    return value if value != float("inf") else None

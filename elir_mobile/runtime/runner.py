@@ -1,0 +1,35 @@
+"""What every runtime looks like from outside: three callables, and the picture they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from elir_mobile.models.restorer import sample
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The three programs of one artifact, ready to run.
+
+    Attributes:
+        target: ``eager``, ``executorch``, …
+        precision: the recipe's name.
+        encode: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8).
+        step: latent and step index k → latent after that Euler step.
+        decode: latent → image (1, 3, H, W) in [0, 1].
+    """
+
+    target: str
+    precision: str
+    encode: Callable[[Tensor], Tensor]
+    step: Callable[[Tensor, int], Tensor]
+    decode: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def restore(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> tuple[Tensor, list[Tensor]]:
+        """Restored image and trajectory, see :func:`elir_mobile.models.restorer.sample`."""
+        return sample(self.encode, self.step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)
