@@ -1,0 +1,142 @@
+"""ExecuTorch: the three programs as methods of one ``.pte``, each in one XNNPACK delegate.
+
+The PT2E path of ``torchao`` with ExecuTorch's own ``XNNPACKQuantizer``, which here annotates only
+the layers that the recipe names (https://docs.pytorch.org/executorch, "XNNPACK backend").
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from elir_mobile.precision import W8A8, Recipe
+from export.programs import Programs
+
+Samples = dict[str, list[tuple[Tensor, ...]]]  # program name → inputs seen on real trajectories
+
+_QUANTIZED_OPS = (
+    torch.ops.aten.conv2d.default,
+    torch.ops.aten.conv_transpose2d.input,
+    torch.ops.aten.linear.default,
+    torch.ops.aten.add.Tensor,
+)
+# What is left in a lowered graph that is no operator: tuple access and memory planning.
+_PLUMBING = ("getitem", "alloc")
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """How a lowered method is split: delegate count, and the operators that run outside."""
+
+    delegates: int
+    ops_outside: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A serialized ExecuTorch program and the delegation of each of its methods."""
+
+    buffer: bytes
+    delegation: dict[str, Delegation]
+
+
+def layer_name(node: fx.Node) -> str:
+    """Recipe name of a node in an exported graph: its module path, plus ``.add`` for additions."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = list(stack.values())[-1][0] if stack else ""
+    if node.target == torch.ops.aten.add.Tensor:
+        return f"{path}.add" if path else "add"
+    return path
+
+
+def quantize(
+    module: nn.Module, example: tuple[Tensor, ...], recipe: Recipe, samples: list[tuple[Tensor, ...]]
+) -> nn.Module:
+    """PT2E static quantization of the layers for which ``recipe`` says w8a8.
+
+    Args:
+        module: a float program.
+        example: inputs of the exported shapes.
+        recipe: rules over the module's layer names.
+        samples: calibration inputs, run through the observers in order.
+
+    Returns:
+        The converted graph module, with quantize and dequantize operators.
+    """
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    def wanted(node: fx.Node) -> bool:
+        # The quantizer also asks about weights and activations of a pattern: the layer decides.
+        if node.op != "call_function" or node.target not in _QUANTIZED_OPS:
+            return True
+        return recipe.precision_of(layer_name(node)) == W8A8
+
+    quantizer = XNNPACKQuantizer().set_filter_function(wanted)
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    for op in _QUANTIZED_OPS:
+        quantizer.set_operator_type(op, config)
+    prepared = prepare_pt2e(torch.export.export(module, example).module(), quantizer)
+    with torch.no_grad():
+        for inputs in samples:
+            prepared(*inputs)
+    return convert_pt2e(prepared)
+
+
+def lower(
+    programs: Programs,
+    recipe: Recipe,
+    samples: Samples | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Lowered:
+    """Quantize by ``recipe``, partition to XNNPACK and serialize.
+
+    Args:
+        programs: rewritten programs.
+        recipe: which layer gets which precision.
+        samples: calibration inputs of each program; needed where the recipe has w8a8.
+        progress: called with a short phrase as each stage starts.
+
+    Raises:
+        ValueError: the recipe needs calibration and there are no samples.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    if recipe.needs_calibration and not samples:
+        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    exported = {}
+    for name, module in programs.modules.items():
+        example = programs.example_inputs[name]
+        if recipe.needs_calibration and samples:
+            progress(f"calibrating {name}")
+            module = quantize(module, example, recipe, samples[name])
+        exported[name] = torch.export.export(module, example)
+    progress("lowering to XNNPACK")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        edge = to_edge_transform_and_lower(
+            exported, partitioner={name: [XnnpackPartitioner()] for name in exported}
+        )
+        progress("serializing")
+        program = edge.to_executorch()
+    delegation = {name: _delegation(program.exported_program(name).graph) for name in exported}
+    return Lowered(bytes(program.buffer), delegation)
+
+
+def _delegation(graph: fx.Graph) -> Delegation:
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    delegates = [node for node in calls if "executorch_call_delegate" in str(node.target)]
+    outside = [
+        str(node.target)
+        for node in calls
+        if node not in delegates and getattr(node.target, "__name__", "") not in _PLUMBING
+    ]
+    return Delegation(len(delegates), tuple(outside))

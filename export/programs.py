@@ -1,0 +1,101 @@
+"""The three programs that every target runs: ``encode``, ``step``, ``decode``.
+
+The sampling loop stays with the host (``elir_mobile.models.restorer.sample``); a program is a
+pure function of fixed-shape float32 tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from elir_mobile.models.restorer import Restorer
+from export.rewrite import TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
+
+PROGRAM_NAMES = ("encode", "step", "decode")
+
+
+class Encode(nn.Module):
+    """Degraded image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8)."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        super().__init__()
+        self.enc = restorer.enc
+        self.mmse = restorer.mmse
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.mmse(self.enc(image))
+
+
+class Step(nn.Module):
+    """Latent and this step's table row (1, ΣC, 1, 1) → latent after one Euler step."""
+
+    def __init__(self, restorer: Restorer, steps: int) -> None:
+        super().__init__()
+        self.fmir = TableUnet(restorer.fmir)
+        # The step width 1/K goes into the last convolution.
+        self.fmir.final_proj.weight.data /= steps
+        self.fmir.final_proj.bias.data /= steps  # type: ignore[union-attr]  # it has a bias
+
+    def forward(self, latent: Tensor, row: Tensor) -> Tensor:
+        return latent + self.fmir(latent, row)
+
+
+class Decode(nn.Module):
+    """Latent (1, C, h, w) → image (1, 3, 8h, 8w) clipped to [0, 1]."""
+
+    def __init__(self, restorer: Restorer) -> None:
+        super().__init__()
+        self.dec = restorer.dec
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return nn.functional.hardtanh(self.dec(latent), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The rewritten modules, the table of time biases, and example inputs of the exported shapes."""
+
+    modules: dict[str, nn.Module]
+    example_inputs: dict[str, tuple[Tensor, ...]]
+    table: Tensor  # (K, ΣC)
+    steps: int
+    sigma_s: float
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return tuple(self.example_inputs["decode"][0].shape)
+
+    def row(self, k: int) -> Tensor:
+        """Table row of step ``k`` as the step program takes it: (1, ΣC, 1, 1)."""
+        return self.table[k].view(1, -1, 1, 1)
+
+
+def build_programs(restorer: Restorer, *, size: int, steps: int, sigma_s: float) -> Programs:
+    """Copy and rewrite ``restorer`` for square images of ``size`` pixels and K = ``steps``.
+
+    Raises:
+        ValueError: ``size`` does not suit the network.
+    """
+    multiple = restorer.arch.size_multiple
+    if size <= 0 or size % multiple:
+        raise ValueError(f"the image side must be a positive multiple of {multiple}, got {size}")
+    copied = copy.deepcopy(restorer).eval().requires_grad_(False)
+    table = timestep_table(copied.fmir, steps)
+    rewrite_group_norms(copied)
+    rewrite_upsampling(copied.dec.layers)
+    latent = torch.zeros(restorer.arch.latent_shape(size, size))
+    return Programs(
+        modules={"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied)},
+        example_inputs={
+            "encode": (torch.zeros(1, 3, size, size),),
+            "step": (latent, table[0].view(1, -1, 1, 1)),
+            "decode": (latent,),
+        },
+        table=table,
+        steps=steps,
+        sigma_s=sigma_s,
+    )

@@ -1,0 +1,149 @@
+"""Exact rewrites that let a mobile runtime take the whole graph.
+
+Each function changes a module in place into one that computes the same thing (float32 error at
+most 1e-5) out of operators that XNNPACK, LiteRT and Core ML have. Layer names do not change, so
+that a recipe written for the reference network fits the rewritten one.
+
+The remaining rewrite, collapsing overparametrized convolutions, happens when a checkpoint is
+loaded (``elir_mobile.checkpoints.collapse_state_dict``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elir_mobile.models.velocity import LUnet, ResnetBlock, pairs, time_embedding
+
+
+class GroupNorm4d(nn.Module):
+    """GroupNorm over (1, C, H, W) that never leaves four dimensions.
+
+    ``nn.GroupNorm`` lowers to a five-operator decomposition that XNNPACK refuses. Here the groups
+    become the channel axis of a (1, G, C/G·H, W) view, and mean and variance are plain means
+    over its last two axes. The variance is of centred values: ``E[x²] - E[x]²`` would cancel.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups = norm.num_groups
+        self.eps = norm.eps
+        self.weight = nn.Parameter(norm.weight.detach().reshape(1, -1, 1, 1), requires_grad=False)
+        self.bias = nn.Parameter(norm.bias.detach().reshape(1, -1, 1, 1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        grouped = x.view(n, self.groups, c // self.groups * h, w)
+        centred = grouped - grouped.mean((2, 3), keepdim=True)
+        variance = (centred * centred).mean((2, 3), keepdim=True)
+        normed = centred * torch.rsqrt(variance + self.eps)
+        return normed.view(n, c, h, w) * self.weight + self.bias
+
+
+def rewrite_group_norms(module: nn.Module) -> None:
+    """Replace every ``nn.GroupNorm`` below ``module`` by :class:`GroupNorm4d`."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, GroupNorm4d(child))
+        else:
+            rewrite_group_norms(child)
+
+
+# Rows: taps of the 4-wide transposed kernel; columns: the taps of the 3-wide kernel that land on
+# it when a nearest 2× upsampling comes before. Output 2i sees x[i-1] through tap 0 and x[i]
+# through taps 1 and 2; output 2i+1 sees x[i] through taps 0 and 1 and x[i+1] through tap 2.
+_TAPS = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+
+
+def transposed_from_upsampled(conv: nn.Module) -> nn.ConvTranspose2d:
+    """The stride-2 transposed convolution equal to nearest 2× upsampling and then ``conv``.
+
+    16 multiplications for each input pixel and channel pair instead of 36.
+    """
+    if not isinstance(conv, nn.Conv2d):
+        raise ValueError(f"only a convolution can follow the upsampling, got {conv}")
+    if conv.kernel_size != (3, 3) or conv.stride != (1, 1) or conv.padding != (1, 1) or conv.groups != 1:
+        raise ValueError(f"only a plain 3×3 convolution can follow the upsampling, got {conv}")
+    out = nn.ConvTranspose2d(
+        conv.in_channels, conv.out_channels, 4, stride=2, padding=1, bias=conv.bias is not None
+    )
+    taps = _TAPS.double()
+    kernel = torch.einsum("ah,oihw,bw->ioab", taps, conv.weight.detach().double(), taps)
+    out.weight.data = kernel.to(conv.weight.dtype)
+    if conv.bias is not None and out.bias is not None:
+        out.bias.data = conv.bias.detach().clone()
+    return out.requires_grad_(False)
+
+
+def rewrite_upsampling(layers: nn.Sequential) -> None:
+    """Merge each nearest ``nn.Upsample`` of a sequence into the convolution after it."""
+    for index, layer in enumerate(layers):
+        if isinstance(layer, nn.Upsample):
+            layers[index] = nn.Identity()
+            layers[index + 1] = transposed_from_upsampled(layers[index + 1])
+
+
+def resnet_blocks(unet: nn.Module) -> list[tuple[str, ResnetBlock]]:
+    """The residual blocks of an LUnet in the order they run, with their names."""
+    blocks = {name: m for name, m in unet.named_modules() if isinstance(m, ResnetBlock)}
+    order = {"down_blocks": 0, "mid_blocks": 1, "up_blocks": 2}
+    # named_modules runs through each list in order; the lists are registered down, mid, up.
+    return sorted(blocks.items(), key=lambda item: order[item[0].split(".")[0]])
+
+
+@torch.no_grad()
+def timestep_table(unet: LUnet, steps: int) -> Tensor:
+    """Every block's time bias at every timestep: (steps, ΣC), row k for t = k/steps.
+
+    Replaces the time embedding, its MLP and each block's projection, which depend on nothing
+    else: with K fixed they are constants.
+    """
+    times = torch.arange(steps, dtype=torch.float32) / steps
+    emb = unet.time_mlp(time_embedding(times, unet.t_emb_dim))
+    return torch.cat([block.mlp(emb) for _, block in resnet_blocks(unet)], dim=1)
+
+
+class TableUnet(nn.Module):
+    """LUnet that takes its time biases as an input row instead of computing them.
+
+    Args:
+        unet: consumed; its submodules move into this module under their own names.
+    """
+
+    def __init__(self, unet: LUnet) -> None:
+        super().__init__()
+        self.widths = [block.conv2d.out_channels for _, block in resnet_blocks(unet)]
+        self.first_proj = unet.first_proj
+        self.down_blocks = unet.down_blocks
+        self.mid_blocks = unet.mid_blocks
+        self.up_blocks = unet.up_blocks
+        self.final_block = unet.final_block
+        self.final_proj = unet.final_proj
+        for _, block in resnet_blocks(self):
+            del block.mlp
+
+    def forward(self, z: Tensor, row: Tensor) -> Tensor:
+        """Latent (1, C, h, w) and a table row (1, ΣC, 1, 1) → velocity, the latent's shape."""
+        offset = 0
+        widths = iter(self.widths)
+
+        def run(block: Any, x: Tensor) -> Tensor:
+            nonlocal offset
+            width = next(widths)
+            bias = row[:, offset : offset + width]
+            offset += width
+            return block.block2(block.block1(x) + bias) + block.conv2d(x)
+
+        x = self.first_proj(z)
+        skips = []
+        for block, down in pairs(self.down_blocks):
+            x = run(block, x)
+            skips.append(x)
+            x = down(x)
+        for block in self.mid_blocks:
+            x = run(block, x)
+        for up, block in pairs(self.up_blocks):
+            x = run(block, torch.cat((up(x), skips.pop()), 1))
+        return self.final_proj(self.final_block(x))
