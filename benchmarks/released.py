@@ -1,0 +1,64 @@
+"""Size and speed of the released network: ``python -m benchmarks.released --task bfr``.
+
+The published architecture at its published size with random weights: eager, fp32 and w8a8 files
+interleaved in one run. Writes ``benchmarks/results/released-TASK.json`` in the report's row format.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from elir_mobile.checkpoints import random_weights
+from elir_mobile.errors import exits_with_2
+from elir_mobile.harness.protocol import peak_memory_bytes
+from elir_mobile.harness.report import number, terminal_table
+from elir_mobile.precision import RECIPES
+from elir_mobile.tasks import get_task
+from quant.ptq import Job, run
+
+RESULTS = Path(__file__).with_name("results")
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    task: Annotated[str, typer.Option(help="Restoration task.")] = "bfr",
+    seed: Annotated[int, typer.Option(help="Seed of weights, noise and degradations.")] = 0,
+    results: Annotated[Path, typer.Option(help="Folder of the JSON results.")] = RESULTS,
+) -> None:
+    """Export the released network with random weights and time every file."""
+    console = Console()
+    start = time.monotonic()
+    chosen = get_task(task)
+    restorer, info = random_weights(chosen, seed)
+    with tempfile.TemporaryDirectory() as out:
+        job = Job(chosen, restorer, info, info.size, tuple(RECIPES.values()), None, Path(out), seed)
+        _, report = run(job, console)
+    report["seconds"] = time.monotonic() - start
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"released-{task}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(terminal_table(report["rows"]))
+    for row in report["rows"]:
+        if row["target"] != "eager":
+            parts = (
+                f"{name} {number(facts['sqnr_db'], 1)} dB {number(facts['latency_ms']['median'], 0)} ms"
+                for name, facts in row["programs"].items()
+            )
+            console.print(f"{row['precision']}: {', '.join(parts)}")
+    console.print(
+        f"{report['seconds']:.0f} s, peak memory {peak_memory_bytes() / 2**30:.1f} GiB, written to {path}"
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,122 @@
+"""Put measured figures into the Markdown files: ``python -m benchmarks.tables [--check]``.
+
+Every block between ``<!-- table NAME -->`` and ``<!-- end -->`` is replaced by the table made from
+``benchmarks/results/NAME.json``. ``--check`` changes nothing and exits with 1 if a block is stale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.released import RESULTS
+from elir_mobile.harness.report import number
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "demo-model.md")
+BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def rows_table(report: dict) -> str:
+    """One line for each artifact of a report."""
+    lines = [
+        "| artifact | MB | median ms | p90 ms | × eager | × fp32 | vs float, dB | PSNR, dB | SSIM | LPIPS |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    degraded = report["data"]["degraded"]
+    if degraded["psnr_db"] is not None:
+        lines.append(f"| degraded input | | | | | | | {_quality(degraded)} |")
+    for row in report["rows"]:
+        latency = row["latency_ms"]
+        cells = [
+            f"{row['target']} {row['precision']}",
+            number(row["bytes"] / 1e6),
+            number(latency["median"], 0 if latency["median"] > 1000 else 1),
+            number(latency["p90"], 0 if latency["median"] > 1000 else 1),
+            number(row["speedup_vs_eager"]),
+            number(row["speedup_vs_fp32"]),
+            number(row["image"]["psnr_vs_float_db"], 1),
+            _quality(row["image"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine, protocol = report["machine"], report["protocol"]
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}; "
+        f"{protocol['threads']} threads, {protocol['warmups']} warm-ups, {protocol['runs']} runs, "
+        f"{protocol['order']}; {len(report['data']['evaluation'])} pairs from {report['data']['source']}.",
+    ]
+    return "\n".join(lines)
+
+
+def programs_table(report: dict) -> str:
+    """One line for each program of each exported file."""
+    lines = [
+        "| artifact | program | SQNR, dB | median ms | delegates | operators outside |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for row in report["rows"]:
+        if row["target"] == "eager":
+            continue
+        for name, program in row["programs"].items():
+            cells = [
+                f"{row['target']} {row['precision']}",
+                name,
+                number(program["sqnr_db"], 1),
+                number(program["latency_ms"]["median"], 1),
+                str(program["delegates"]),
+                str(len(program["ops_outside"])),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def quality_table(result: dict) -> str:
+    """Degraded, coarse and restored on held-out faces."""
+    lines = ["| | PSNR, dB | SSIM | LPIPS |", "|---|--:|--:|--:|"]
+    lines += [f"| {name} | {_quality(values)} |" for name, values in result["table"].items()]
+    return "\n".join(lines)
+
+
+def _quality(values: dict) -> str:
+    return f"{number(values['psnr_db'])} | {number(values['ssim'], 3)} | {number(values['lpips'], 4)}"
+
+
+def render(name: str) -> str:
+    """The Markdown of block ``name``."""
+    base = name.removesuffix("-programs")
+    result = json.loads((RESULTS / f"{base}.json").read_text())
+    if name != base:
+        return programs_table(result)
+    return rows_table(result) if "rows" in result else quality_table(result)
+
+
+def filled(text: str) -> str:
+    """``text`` with every block made anew."""
+    return BLOCK.sub(lambda m: f"{m[1]}{render(m[2])}\n{m[3]}", text)
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(check: Annotated[bool, typer.Option(help="Only say whether a table is stale.")] = False) -> None:
+    """Update the tables of README.md and docs/demo-model.md."""
+    for path in DOCUMENTS:
+        text = path.read_text()
+        new = filled(text)
+        if new == text:
+            continue
+        if check:
+            typer.echo(f"{path.name} has a stale table: run python -m benchmarks.tables", err=True)
+            raise typer.Exit(1)
+        path.write_text(new)
+        typer.echo(f"updated {path.name}")
+
+
+if __name__ == "__main__":
+    app()
