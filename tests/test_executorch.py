@@ -1,0 +1,112 @@
+"""The exported files: structure, execution, and agreement with float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from elir_mobile.errors import UserError
+from elir_mobile.metrics import sqnr_db
+from elir_mobile.models.restorer import sample
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.runner import Runner
+from export.executorch import Lowered, layer_name, lower
+from quant.calibrate import collect_samples
+from tests.conftest import SIGMA_S, STEPS
+
+
+@pytest.fixture(scope="module")
+def lowered(programs, degraded) -> dict[str, Lowered]:
+    samples = collect_samples(programs, degraded, seed=0)
+    return {name: lower(programs, recipe, samples) for name, recipe in RECIPES.items()}
+
+
+@pytest.fixture(scope="module")
+def runners(lowered, programs, tmp_path_factory) -> dict[str, Runner]:
+    folder = tmp_path_factory.mktemp("pte")
+    found = {}
+    for name, program in lowered.items():
+        path = folder / f"{name}.pte"
+        path.write_bytes(program.buffer)
+        found[name] = executorch_runner(path, name, programs.table)
+    return found
+
+
+@pytest.mark.parametrize("precision", list(RECIPES))
+def test_each_program_is_one_delegate_with_nothing_outside(lowered, precision: str) -> None:
+    for name, delegation in lowered[precision].delegation.items():
+        assert (delegation.delegates, delegation.ops_outside) == (1, ()), name
+
+
+def test_fp32_file_restores_as_eager_does(runners, restorer, degraded, noise) -> None:
+    for image in degraded:
+        out, _ = runners["fp32"].restore(image, noise, steps=STEPS, sigma_s=SIGMA_S)
+        expected = restorer(image, noise, steps=STEPS, sigma_s=SIGMA_S)
+        assert sqnr_db(expected, out) > 90
+
+
+def test_w8a8_programs_stay_near_float(runners, programs, degraded) -> None:
+    samples = collect_samples(programs, degraded, seed=0)
+    runner = runners["w8a8"]
+    calls = {"encode": runner.encode, "decode": runner.decode}
+    for name, call in calls.items():
+        for (inputs,) in samples[name]:
+            assert sqnr_db(programs.modules[name](inputs), call(inputs)) > 20, name
+    for index, (z, row) in enumerate(samples["step"]):
+        assert sqnr_db(programs.modules["step"](z, row), runner.step(z, index % STEPS)) > 20
+
+
+def test_w8a8_differs_from_float_and_is_smaller(lowered, runners, degraded, noise) -> None:
+    outs = [runners[n].restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)[0] for n in ("fp32", "w8a8")]
+    assert not torch.equal(*outs)
+    assert len(lowered["w8a8"].buffer) < 0.5 * len(lowered["fp32"].buffer)
+
+
+def test_outputs_are_not_overwritten_by_the_next_call(runners, degraded) -> None:
+    first = runners["fp32"].encode(degraded[0])
+    kept = first.clone()
+    runners["fp32"].encode(degraded[1])
+    assert torch.equal(first, kept)
+
+
+def test_same_input_gives_the_same_bits(runners, degraded, noise) -> None:
+    outs = [runners["w8a8"].restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)[0] for _ in range(2)]
+    assert torch.equal(*outs)
+
+
+def test_lowering_twice_gives_the_same_bytes(lowered, programs) -> None:
+    assert lower(programs, RECIPES["fp32"]).buffer == lowered["fp32"].buffer
+
+
+def test_w8a8_without_samples_is_refused(programs) -> None:
+    with pytest.raises(ValueError, match="calibration"):
+        lower(programs, RECIPES["w8a8"])
+
+
+def test_layers_are_called_by_their_path_in_the_reference_network(programs, restorer) -> None:
+    modules = dict(restorer.named_modules())
+    for name, module in programs.modules.items():
+        graph = torch.export.export(module, programs.example_inputs[name]).graph
+        convs = [n for n in graph.nodes if n.op == "call_function" and "conv" in str(n.target)]
+        assert convs
+        assert all(layer_name(node) in modules for node in convs)
+
+
+def test_runner_uses_the_same_loop_as_the_reference(runners, degraded, noise) -> None:
+    runner = runners["fp32"]
+    out, trajectory = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)
+    again, _ = sample(
+        runner.encode, runner.step, runner.decode, degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S
+    )
+    assert torch.equal(out, again)
+    assert len(trajectory) == STEPS + 1
+
+
+def test_damaged_file_is_one_clear_error(programs, tmp_path: Path) -> None:
+    path = tmp_path / "bad.pte"
+    path.write_bytes(b"not a program" * 100)
+    with pytest.raises(UserError, match="not an ExecuTorch program"):
+        executorch_runner(path, "fp32", programs.table)

@@ -1,0 +1,102 @@
+"""The reference network against the published numbers, and against formulas written out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from elir_mobile.models.coarse import ConvAct
+from elir_mobile.models.restorer import Architecture, Restorer, sample, seeded_noise
+from elir_mobile.models.velocity import NormActConv, time_embedding
+from tests.conftest import SIGMA_S, STEPS
+
+
+def millions(module: nn.Module) -> float:
+    return round(sum(p.numel() for p in module.parameters()) / 1e6, 2)
+
+
+@pytest.mark.parametrize(
+    ("arch", "total"),
+    [
+        (Architecture(), 37.52),
+        (Architecture(n_mid_blocks=1), 26.89),
+        (Architecture(n_mid_blocks=1, hid_channels=96), 19.08),
+    ],
+    ids=["bfr", "sr denoising inpainting", "bsr"],
+)
+def test_released_sizes_have_the_published_parameter_counts(arch: Architecture, total: float) -> None:
+    assert millions(Restorer(arch)) == total
+
+
+def test_bfr_parts_have_the_published_parameter_counts() -> None:
+    net = Restorer(Architecture())
+    assert [millions(part) for part in (net.enc, net.mmse, net.fmir, net.dec)] == [1.23, 5.50, 29.56, 1.23]
+
+
+def test_parameter_names_are_the_published_ones() -> None:
+    names = set(Restorer(Architecture(n_mid_blocks=1)).state_dict())
+    for name in (
+        "enc.layers.0.weight",
+        "enc.layers.1.conv.4.bias",
+        "dec.layers.18.weight",
+        "mmse.lrm.2.RDB3.conv5.block.0.weight",
+        "fmir.time_mlp.linear2.bias",
+        "fmir.down_blocks.1.1.conv.weight",
+        "fmir.up_blocks.0.0.convtr.weight",
+        "fmir.up_blocks.3.1.block2.block.2.weight",
+        "fmir.final_block.block.0.weight",
+        "fmir.final_proj.bias",
+    ):
+        assert name in names
+    assert "enc.layers.2.bias" not in names  # stride-2 convolutions have none
+
+
+def test_time_embedding_is_the_formula() -> None:
+    got = time_embedding(torch.tensor([0.4]), 160)[0]
+    for i in (0, 1, 40, 79):
+        arg = 1000 * 0.4 * math.exp(-i * math.log(10000) / 79)
+        assert got[i].item() == pytest.approx(math.cos(arg), abs=2e-4)  # float32 phase up to 400
+        assert got[80 + i].item() == pytest.approx(math.sin(arg), abs=2e-4)
+
+
+def test_overparametrized_blocks_equal_their_two_convolutions() -> None:
+    torch.manual_seed(1)
+    x = torch.randn(2, 32, 9, 7)
+    coarse = ConvAct(32, 8, True, overparametrized=True)
+    assert torch.allclose(coarse(x), coarse.block(x), atol=1e-5)
+    flow = NormActConv(32, 64, overparametrized=True)
+    assert torch.allclose(flow(x), flow.block(x), atol=1e-5)
+
+
+def test_gradients_reach_both_convolutions_of_a_pair() -> None:
+    block = ConvAct(4, 4, True, overparametrized=True)
+    block(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
+
+
+def test_forward_is_the_sampling_loop_written_out(restorer, degraded, noise) -> None:
+    x = degraded[0]
+    z = restorer.mmse(restorer.enc(x)) + SIGMA_S * noise
+    for k in range(STEPS):
+        z = z + restorer.fmir(z, time_embedding(torch.tensor([k / STEPS]), 32)) / STEPS
+    expected = restorer.dec(z).clamp(0, 1)
+    assert torch.equal(restorer(x, noise, steps=STEPS, sigma_s=SIGMA_S), expected)
+
+
+def test_sample_returns_every_latent_of_the_trajectory() -> None:
+    out, trajectory = sample(
+        lambda x: x, lambda z, k: z + k + 1, lambda z: -z, torch.zeros(1), torch.ones(1), steps=3, sigma_s=0.5
+    )
+    assert [z.item() for z in trajectory] == [0.5, 1.5, 3.5, 6.5]
+    assert out.item() == -6.5
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    torch.manual_seed(3)
+    first = seeded_noise((1, 2, 3), 5)
+    torch.manual_seed(4)
+    assert torch.equal(first, seeded_noise((1, 2, 3), 5))
+    assert not torch.equal(first, seeded_noise((1, 2, 3), 6))

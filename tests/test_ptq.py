@@ -1,0 +1,268 @@
+"""The main command from its outside: what it writes, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from elir_mobile.bundle import read_bundle
+from elir_mobile.checkpoints import save_weights
+from elir_mobile.runtime.executorch import executorch_runner
+from quant.ptq import app
+from tests.conftest import SIZE, STEPS
+from tests.test_checkpoints import Hostile
+
+
+def ptq(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def weights(restorer, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(restorer, path, task="bfr", size=SIZE, steps=STEPS, sigma_s=0.1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def odd_pictures(tmp_path_factory) -> Path:
+    """Pictures of every mode that must be converted."""
+    folder = tmp_path_factory.mktemp("pictures")
+    values = np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 6), dtype=np.uint8)).resize((80, 70))
+    )
+    grey = Image.fromarray(values)
+    grey.save(folder / "a-grey.png")
+    Image.fromarray(values.astype(np.uint16) * 257).save(folder / "b-16bit.png")
+    grey.convert("RGBA").save(folder / "c-alpha.png")
+    grey.convert("CMYK").save(folder / "d-cmyk.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(weights, odd_pictures, tmp_path_factory) -> tuple[Path, Result]:
+    """One whole run of the command."""
+    out = tmp_path_factory.mktemp("out")
+    result = ptq("--task", "bfr", "--weights", weights, "--images", odd_pictures, "--out", out, "--seed", 3)
+    return out / "bfr-tiny", result
+
+
+def test_the_command_succeeds_and_ends_with_a_table(finished) -> None:
+    folder, result = finished
+    assert result.exit_code == 0, result.output
+    assert "executorch w8a8" in result.output
+    assert result.output.rstrip().endswith("report.html")
+    assert {p.name for p in folder.iterdir()} == {"manifest.json", "steps.bin", "executorch", "report"}
+
+
+def test_the_bundle_is_valid_and_its_files_run(finished, degraded, noise) -> None:
+    bundle = read_bundle(finished[0])
+    for precision in ("fp32", "w8a8"):
+        runner = executorch_runner(bundle.file("executorch", precision), precision, bundle.table)
+        image, _ = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=bundle.manifest["sigma_s"])
+        assert image.shape == (1, 3, SIZE, SIZE)
+        assert 0 <= image.min() < image.max() <= 1
+
+
+def test_the_manifest_lists_delegation_and_calibration(finished) -> None:
+    manifest = read_bundle(finished[0]).manifest
+    for entry in manifest["files"]:
+        for name in entry["programs"]:
+            assert entry["delegation"][name] == {"delegates": 1, "ops_outside": []}
+    calls = manifest["calibration"]["calls"]
+    assert calls["step"] == STEPS * calls["encode"]
+    assert manifest["files"][1]["recipe"]["rules"][-1] == {"pattern": "*", "precision": "w8a8"}
+
+
+def test_the_report_has_every_row_and_key(finished) -> None:
+    report = json.loads((finished[0] / "report" / "report.json").read_text())
+    assert report.keys() == {"rows", "model", "data", "protocol", "machine"}
+    assert [(r["target"], r["precision"]) for r in report["rows"]] == [
+        ("eager", "fp32"),
+        ("executorch", "fp32"),
+        ("executorch", "w8a8"),
+    ]
+    for row in report["rows"]:
+        assert row.keys() == {
+            "target", "precision", "bytes", "latency_ms", "speedup_vs_eager", "speedup_vs_fp32",
+            "programs", "trajectory_sqnr_db", "image",
+        }  # fmt: skip
+        assert 0 < row["latency_ms"]["median"] <= row["latency_ms"]["p90"] * 1.0001
+        assert len(row["trajectory_sqnr_db"]) == STEPS
+        assert row["programs"].keys() == {"encode", "step", "decode"}
+        assert all(row["image"][key] > 0 for key in ("psnr_db", "ssim", "lpips"))
+    eager, fp32, w8a8 = report["rows"]
+    assert eager["speedup_vs_eager"] == fp32["speedup_vs_fp32"] == 1
+    assert w8a8["speedup_vs_eager"] == pytest.approx(
+        eager["latency_ms"]["median"] / w8a8["latency_ms"]["median"]
+    )
+    assert min(p["sqnr_db"] for p in fp32["programs"].values()) > 90
+    assert all(15 < p["sqnr_db"] < 90 for p in w8a8["programs"].values())
+    assert fp32["image"]["psnr_vs_float_db"] > w8a8["image"]["psnr_vs_float_db"] > 20
+    assert report["protocol"]["warmups"] == 3
+    assert report["protocol"]["runs"] >= 20
+    assert not set(report["data"]["calibration"]) & set(report["data"]["evaluation"])
+
+
+def test_the_page_is_self_contained_and_the_strip_shows_six_columns(finished) -> None:
+    page = (finished[0] / "report" / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page.split("</style>")[1].split("<h2>Pictures")[0]
+    with Image.open(finished[0] / "report" / "strip.png") as strip:
+        assert strip.width == 6 * (3 * SIZE + 2) - 2
+
+
+def test_the_same_command_writes_the_same_files(finished, weights, odd_pictures, tmp_path: Path) -> None:
+    """One precision is enough: calibration, quantization and lowering all take part in it."""
+    first = read_bundle(finished[0]).manifest
+    result = ptq(
+        "--task", "bfr", "--weights", weights, "--images", odd_pictures,
+        "--out", tmp_path, "--seed", 3, "--precision", "w8a8",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    second = read_bundle(tmp_path / "bfr-tiny").manifest
+    assert second["calibration"] == first["calibration"]
+    assert second["table"] == first["table"]
+    assert second["files"][0]["sha256"] == first["files"][1]["sha256"]
+
+
+def refused(tmp_path: Path, *arguments: object) -> str:
+    """Run, expect exit code 2, one line, no traceback and nothing written; return the line."""
+    out = tmp_path / "refused-out"
+    result = ptq(*arguments, "--out", out)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    line = result.stderr.strip()
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    assert not out.exists() or list(out.iterdir()) == []
+    return line
+
+
+def test_unknown_task(tmp_path: Path) -> None:
+    assert "unknown task 'bfrr'" in refused(tmp_path, "--task", "bfrr")
+
+
+def test_unknown_precision(tmp_path: Path) -> None:
+    assert "unknown precision 'int8'" in refused(tmp_path, "--task", "bfr", "--precision", "int8")
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    assert "no weights file" in refused(tmp_path, "--task", "bfr", "--weights", tmp_path / "absent.pth")
+
+
+def test_text_weights(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_text("hello")
+    assert "not a PyTorch checkpoint" in refused(tmp_path, "--task", "bfr", "--weights", tmp_path / "x.pth")
+
+
+def test_truncated_weights(tmp_path: Path, restorer) -> None:
+    path = tmp_path / "x.pth"
+    torch.save(restorer.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "truncated" in refused(tmp_path, "--task", "bfr", "--weights", path)
+
+
+def test_hostile_weights(tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    torch.save({"fmir": Hostile(marker)}, tmp_path / "x.pth")
+    assert "execute code" in refused(tmp_path, "--task", "bfr", "--weights", tmp_path / "x.pth")
+    assert not marker.exists()
+
+
+def test_weights_of_another_architecture(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "x.pth")
+    assert "not an ELIR network" in refused(tmp_path, "--task", "bfr", "--weights", tmp_path / "x.pth")
+
+
+def test_unsuitable_size(tmp_path: Path, weights) -> None:
+    line = refused(tmp_path, "--task", "bfr", "--weights", weights, "--size", 50)
+    assert "multiple of 16" in line
+
+
+def test_folder_without_images(tmp_path: Path, weights) -> None:
+    folder = tmp_path / "none"
+    folder.mkdir()
+    assert "has no images" in refused(tmp_path, "--task", "bfr", "--weights", weights, "--images", folder)
+
+
+def test_one_by_one_image(tmp_path: Path, weights, picture_folder) -> None:
+    Image.new("RGB", (1, 1)).save(picture_folder / "1.png")
+    line = refused(tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder)
+    assert "1×1" in line
+
+
+def test_file_that_is_no_image(tmp_path: Path, weights, picture_folder) -> None:
+    (picture_folder / "0.png").write_text("hello")
+    line = refused(tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder)
+    assert "not an image" in line
+
+
+def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
+    (tmp_path / "file").write_text("")
+    places = [tmp_path / "file" / "out"]
+    if Path("/proc/self").is_dir():  # a folder that not even root can write into
+        places.append(Path("/proc/self/out"))
+    for place in places:
+        result = ptq("--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", place)
+        assert result.exit_code == 2
+        assert "cannot write into" in result.stderr
+        assert "Traceback" not in result.output
+
+
+def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    line = refused(
+        tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32"
+    )
+    assert "No space left on device" in line
+
+
+def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:
+    """The option itself at the released size is the benchmark's; here a tiny network stands in."""
+    import quant.ptq as command
+    from elir_mobile.checkpoints import ModelInfo
+
+    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1)
+    monkeypatch.setattr(command, "random_weights", lambda task, seed: (restorer, info))
+    result = ptq(
+        "--task",
+        "bfr",
+        "--random-weights",
+        "--precision",
+        "fp32",
+        "--images",
+        picture_folder,
+        "--out",
+        tmp_path / "o",
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "o" / "bfr-random" / "report" / "report.json").read_text())
+    for row in report["rows"]:
+        assert set(row["image"].values()) == {None}
+    assert report["rows"][1]["programs"]["step"]["sqnr_db"] > 90
+    assert "Random weights" in (tmp_path / "o" / "bfr-random" / "report" / "report.html").read_text()
+
+
+def test_help_names_every_option() -> None:
+    text = ptq("--help").output
+    for option in (
+        "--task",
+        "--weights",
+        "--images",
+        "--size",
+        "--precision",
+        "--out",
+        "--seed",
+        "--random-weights",
+    ):
+        assert option in text

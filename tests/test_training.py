@@ -1,0 +1,214 @@
+"""The training loss against its formulas written out, and runs that resume where they stopped."""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from elir_mobile.models.restorer import Restorer
+from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops, reconstruction_loss
+from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining, consistency_loss, lcfm_loss, path_point
+from elir_mobile.training.loop import SeededBatches, draw_seed, fit
+from tests.conftest import TINY
+
+SIDE = 32
+
+
+def triple(seed: int = 0, count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.rand(count, 3, SIDE, SIDE, generator=generator)
+    degraded = (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    return degraded, clean, torch.randn(count, 16, SIDE // 8, SIDE // 8, generator=generator)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_consistency_loss_is_the_formula_image_by_image(steps: int) -> None:
+    config = LcfmConfig(steps=steps, dt=0.2, alpha=0.3, sigma_min=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(8, 2, 3, 3, generator=generator) for _ in range(2))
+    t = 0.8 * torch.rand(8, 1, 1, 1, generator=generator)
+
+    def velocity(z: Tensor, time: Tensor) -> Tensor:
+        return torch.sin(z) * (1 + time[:, None, None, None])
+
+    loss, landed, ends = consistency_loss(velocity, source, target, t, config)
+    consistency, velocities = 0.0, 0.0
+    for i in range(8):
+        time = t[i].item()
+        end = next(e / steps for e in range(1, steps + 1) if time <= e / steps + 1e-7)
+        assert ends[i].item() == pytest.approx(end)
+
+        def on_path(s: float, i: int = i) -> Tensor:
+            return (1 - (1 - config.sigma_min) * s) * source[i] + s * target[i]
+
+        v_t = torch.sin(on_path(time)) * (1 + time)
+        v_r = torch.sin(on_path(time + 0.2)) * (1 + time + 0.2)
+        ours = on_path(time) + (end - time) * v_t
+        goal = on_path(time + 0.2) + (end - time - 0.2) * v_r if time + 0.2 < end else on_path(end)
+        assert torch.allclose(landed[i], ours, atol=1e-5)
+        consistency += ((ours - goal) ** 2).mean().item() / 8
+        velocities += ((v_t - v_r) ** 2).mean().item() / 8
+    assert loss.item() == pytest.approx(consistency + 0.3 * velocities, rel=1e-4)
+
+
+def test_both_branches_of_the_target_occur() -> None:
+    """With K = 5 and dt = 0.05 some times stay in their segment and some leave it."""
+    t = 0.95 * torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    ends = (t * 5).ceil() / 5
+    inside = (t + 0.05 < ends).float().mean().item()
+    assert 0.6 < inside < 0.9
+
+
+def test_path_runs_from_source_to_target() -> None:
+    source, target = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    points = [
+        path_point(source, target, torch.tensor(t).view(1, 1, 1, 1), 0.0).item() for t in (0.0, 0.25, 1.0)
+    ]
+    assert points == pytest.approx([0, 0.25, 1])
+
+
+def test_second_velocity_gets_no_gradient() -> None:
+    scale = torch.ones((), requires_grad=True)
+    times = []
+
+    def velocity(z: Tensor, time: Tensor) -> Tensor:
+        times.append((time[0].item(), torch.is_grad_enabled()))
+        return z * scale
+
+    z = torch.ones(1, 1, 1, 1)
+    consistency_loss(velocity, z, 2 * z, torch.full((1, 1, 1, 1), 0.1), LcfmConfig())[0].backward()
+    assert times == [(pytest.approx(0.1), True), (pytest.approx(0.15), False)]
+    assert scale.grad is not None
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(overparametrized) -> None:
+    config = LcfmConfig(steps=2, beta=0.25)
+    terms = lcfm_loss(overparametrized, *triple(), config, torch.Generator().manual_seed(0))
+    expected = terms["mse"] + 0.75 * terms["consistency"] + 0.25 * terms["decoded"]
+    assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
+    degraded, _, z_hq = triple()
+    assert terms["mse"].item() == pytest.approx(
+        F.mse_loss(overparametrized.encode(degraded), z_hq).item(), rel=1e-5
+    )
+
+
+def test_coarse_estimator_learns_from_the_mse_term_alone(overparametrized) -> None:
+    """The flow starts from a detached estimate: its terms must not reach encoder or estimator."""
+    net = copy.deepcopy(overparametrized).requires_grad_(True)
+    net.dec.requires_grad_(False)
+    terms = lcfm_loss(net, *triple(), LcfmConfig(steps=2), torch.Generator().manual_seed(0))
+    (terms["consistency"] + terms["decoded"]).backward()
+    assert all(p.grad is None for part in (net.enc, net.mmse, net.dec) for p in part.parameters())
+    assert all(p.grad is not None for p in net.fmir.parameters())
+
+
+def test_economies_change_the_draws_not_the_weights_of_terms(overparametrized) -> None:
+    config = LcfmConfig(steps=2, flow_repeats=3, decoded_images=1)
+    terms = lcfm_loss(overparametrized, *triple(), config, torch.Generator().manual_seed(0))
+    plain = lcfm_loss(overparametrized, *triple(), LcfmConfig(steps=2), torch.Generator().manual_seed(0))
+    assert terms["mse"].item() == plain["mse"].item()
+    assert terms["consistency"].item() == pytest.approx(plain["consistency"].item(), rel=0.5)
+    assert terms["decoded"].isfinite()
+
+
+def test_reconstruction_loss_sees_blur_in_edges() -> None:
+    edge = torch.zeros(1, 1, 8, 8)
+    edge[..., 4:] = 1
+    blurred = F.avg_pool2d(F.pad(edge, (1, 1, 0, 0), mode="replicate"), (1, 3), 1)
+    assert reconstruction_loss(edge, edge) == 0
+    assert reconstruction_loss(blurred, edge) > 2 * F.l1_loss(blurred, edge)
+
+
+def test_random_crops_are_parts_of_the_images() -> None:
+    images = torch.arange(3 * 10 * 10, dtype=torch.uint8).view(1, 3, 10, 10)
+    crops = random_crops(images, 5, 4, torch.Generator().manual_seed(0))
+    assert crops.shape == (5, 3, 4, 4)
+    windows = {
+        (w.float() / 255).numpy().tobytes()
+        for y in range(7)
+        for x in range(7)
+        for part in [images[0, :, y : y + 4, x : x + 4]]
+        for w in (part, part.flip(-1))
+    }
+    assert all(crop.numpy().tobytes() in windows for crop in crops)
+
+
+def test_batches_depend_on_seed_and_index_alone() -> None:
+    def numbers(start: int, seed: int) -> list[int]:
+        return list(islice(SeededBatches(draw_seed, seed, start), 4))
+
+    assert numbers(0, 1)[2:] == numbers(2, 1)[:2]
+    assert numbers(0, 1) != numbers(0, 2)
+
+
+def train(run_dir: Path, steps: int, total: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    module = LcfmTraining(Restorer(TINY, overparametrized=True), LcfmConfig(steps=2), steps=total, lr=1e-3)
+
+    def batch(generator: torch.Generator):
+        seed = draw_seed(generator)
+        return *triple(seed, 2), seed
+
+    degraded, clean, _ = triple()
+    fit(
+        module,
+        batch,
+        lambda: module.draw(degraded, clean),
+        run_dir,
+        steps=steps,
+        seed=5,
+        ema_decay=0.5,
+        save_every=2,
+    )
+    return module.student.state_dict()
+
+
+def test_a_resumed_run_ends_where_the_whole_run_ends(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", 4, 4)
+    train(tmp_path / "parts", 2, 4)
+    parts = train(tmp_path / "parts", 4, 4)
+    finished = train(tmp_path / "parts", 4, 4)  # a run that is over gives its result again
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        assert torch.allclose(whole[name], parts[name], atol=1e-6), name
+        assert torch.equal(parts[name], finished[name]), name
+    torch.manual_seed(0)
+    untrained = Restorer(TINY, overparametrized=True).state_dict()
+    moved = {name.split(".")[0] for name in whole if not torch.equal(whole[name], untrained[name])}
+    assert moved == {"enc", "mmse", "fmir"}  # the decoder is frozen
+    for step in (2, 4):
+        with Image.open(tmp_path / "whole" / f"strip-{step:06}.png") as strip:
+            assert strip.size == (4 * SIDE + 6, 3 * SIDE + 4)
+
+
+def test_the_autoencoder_learns_and_draws(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = AutoencoderTraining(8, 12, 3e-3)
+    images = triple()[1]
+
+    def loss() -> float:
+        with torch.no_grad():
+            return reconstruction_loss(module.decoder(module.encoder(images)), images).item()
+
+    before = loss()
+    fit(
+        module,
+        lambda g: (images, draw_seed(g)),
+        lambda: module.draw(images),
+        tmp_path,
+        steps=12,
+        seed=1,
+        ema_decay=0.5,
+        save_every=6,
+    )
+    assert loss() < before
+    assert np.asarray(Image.open(tmp_path / "strip-000012.png")).std() > 0
+    assert (tmp_path / "logs" / "from-0" / "metrics.csv").read_text().startswith("epoch")
