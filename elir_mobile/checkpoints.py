@@ -13,6 +13,7 @@ The architecture is read from the tensors' shapes. Nothing in a file is ever exe
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import tempfile
@@ -137,10 +138,9 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
             raise UserError(f"{path} is damaged or not a safetensors file: download it again") from error
     if path.suffix not in (".pth", ".ckpt", ".pt"):
         raise UserError(f"{path} is not a known weights file: use .pth, .ckpt or .safetensors")
+    data = io.BytesIO(path.read_bytes())  # so that a damaged file cannot pass for a failing disk
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for files that are no checkpoint
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             why = "contains more than tensors and was not loaded, since that could execute code"

@@ -7,7 +7,6 @@ the layers that the recipe names (https://docs.pytorch.org/executorch, "XNNPACK 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +93,6 @@ def lower(
     programs: Programs,
     recipe: Recipe,
     samples: Samples | None = None,
-    progress: Callable[[str], None] = lambda stage: None,
 ) -> Lowered:
     """Quantize by ``recipe``, partition to XNNPACK and serialize.
 
@@ -102,7 +100,6 @@ def lower(
         programs: rewritten programs.
         recipe: which layer gets which precision.
         samples: calibration inputs of each program; needed where the recipe has w8a8.
-        progress: called with a short phrase as each stage starts.
 
     Raises:
         ValueError: the recipe needs calibration and there are no samples.
@@ -116,16 +113,13 @@ def lower(
     for name, module in programs.modules.items():
         example = programs.example_inputs[name]
         if recipe.needs_calibration and samples:
-            progress(f"calibrating {name}")
             module = quantize(module, example, recipe, samples[name])
         exported[name] = torch.export.export(module, example)
-    progress("lowering to XNNPACK")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         edge = to_edge_transform_and_lower(
             exported, partitioner={name: [XnnpackPartitioner()] for name in exported}
         )
-        progress("serializing")
         program = edge.to_executorch()
     delegation = {name: _delegation(program.exported_program(name).graph) for name in exported}
     return Lowered(bytes(program.buffer), delegation)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from elir_mobile.models.restorer import Restorer
 from export.rewrite import TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
@@ -52,7 +53,9 @@ class Decode(nn.Module):
         self.dec = restorer.dec
 
     def forward(self, latent: Tensor) -> Tensor:
-        return nn.functional.hardtanh(self.dec(latent), 0.0, 1.0)
+        # A clamp after an int8 convolution is fused into it and rounds 1 to the nearest int8 step,
+        # which can lie above 1. Zero is always a step, so two ReLUs clip exactly.
+        return 1.0 - relu(1.0 - relu(self.dec(latent)))
 
 
 @dataclass(frozen=True)

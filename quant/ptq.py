@@ -7,8 +7,10 @@ runs every file, holds it against the float reference and writes a bundle with t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -84,9 +86,6 @@ class Stages:
     def advance(self) -> None:
         self.progress.advance(self.current)
 
-    def describe(self, text: str) -> None:
-        self.progress.update(self.current, description=text)
-
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
     """Do the whole job; returns the bundle's folder and the report.
@@ -139,20 +138,23 @@ class Artifact:
 
 
 def _export(job: Job, programs: Programs, samples: Samples, staging: Path, stages: Stages) -> list[Artifact]:
+    """Lower every recipe, each in a process of its own: lowering is single-threaded Python."""
     artifacts = []
     (staging / "executorch").mkdir()
-    for recipe in job.recipes:
-        with stages.stage(f"exporting {recipe.name}"):
-            lowered = lower(
-                programs,
-                recipe,
-                samples,
-                lambda what, name=recipe.name: stages.describe(f"exporting {name}: {what}"),  # type: ignore[misc]
-            )
-            stages.describe(f"exported {recipe.name}")
-        path = staging / "executorch" / f"{job.task.name}-{recipe.name}.pte"
-        path.write_bytes(lowered.buffer)
-        artifacts.append(Artifact(recipe, path, lowered))
+    workers = min(len(job.recipes), job.protocol.threads)
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(max(1, job.protocol.threads // workers),),
+    ) as pool:
+        futures = [pool.submit(lower, programs, recipe, samples) for recipe in job.recipes]
+        for recipe, future in zip(job.recipes, futures, strict=True):
+            with stages.stage(f"exporting {recipe.name}"):
+                lowered = future.result()
+            path = staging / "executorch" / f"{job.task.name}-{recipe.name}.pte"
+            path.write_bytes(lowered.buffer)
+            artifacts.append(Artifact(recipe, path, lowered))
     return artifacts
 
 

@@ -59,6 +59,14 @@ def test_w8a8_programs_stay_near_float(runners, programs, degraded) -> None:
         assert sqnr_db(programs.modules["step"](z, row), runner.step(z, index % STEPS)) > 20
 
 
+@pytest.mark.parametrize("precision", list(RECIPES))
+def test_decoded_images_are_clipped_whatever_the_latent(runners, programs, precision: str) -> None:
+    latent = 20 * torch.randn(programs.latent_shape, generator=torch.Generator().manual_seed(0))
+    image = runners[precision].decode(latent)
+    assert image.min() == 0
+    assert image.max() == 1
+
+
 def test_w8a8_differs_from_float_and_is_smaller(lowered, runners, degraded, noise) -> None:
     outs = [runners[n].restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)[0] for n in ("fp32", "w8a8")]
     assert not torch.equal(*outs)

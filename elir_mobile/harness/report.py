@@ -133,7 +133,12 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def terminal_table(rows: list[dict]) -> Table:
     """The rows as one table that fits 80 columns; the report has the rest."""
-    table = Table(title="each artifact against the float reference", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="each artifact against the float reference",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("artifact", no_wrap=True)
     for head in ("MB", "ms", "p90", "×eager", "×fp32", "~float", "PSNR", "LPIPS"):
         table.add_column(head, justify="right", no_wrap=True)
