@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from elir_mobile.data.faces import cache_dir, face_split, load_faces
 from elir_mobile.data.pairs import Pair, load_pair_sets, make_pairs
 from elir_mobile.errors import exits_with_2
 from elir_mobile.harness.compare import quality
-from elir_mobile.harness.report import terminal_table
+from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.images import hstack_images, list_images, to_image, vstack_images
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES
@@ -112,18 +112,10 @@ def main() -> None:
         "coarse estimate": quality(shown.coarse, shown.pairs),
         "restored": quality(shown.restored, shown.pairs),
     }
-    facts = {
-        "faces": len(paths),
-        "size": info.size,
-        "steps": info.steps,
-        "sigma_s": info.sigma_s,
-        "seed": SEED,
-    }
-    (RESULTS / "demo-model-bfr.json").write_text(json.dumps({**facts, "table": table}, indent=2) + "\n")
+    facts = {"faces": len(paths), "seed": SEED, "model": asdict(info), "table": table}
+    (RESULTS / "demo-model-bfr.json").write_text(json.dumps(facts, indent=2) + "\n")
     for name, values in table.items():
-        console.print(
-            f"{name:16}", {key: round(value, 4) for key, value in values.items() if value is not None}
-        )
+        console.print(f"{name:16}", *(f"{key} {number(value, 4)}" for key, value in values.items()))
     portraits = load_pair_sets(None, task, info.size, SEED).evaluation[:6]
     strip(restore(restorer, info, portraits, console)).save(PICTURES / "demo-model.png")
 

@@ -101,7 +101,7 @@ def write_report(
 
 def draw_strip(pairs: list[Pair], columns: list[tuple[str, list[Tensor]]]) -> Image.Image:
     """Rows of degraded, each column, |difference| × 8 of last against first, ground truth."""
-    heads = ["degraded", *(head for head, _ in columns), f"|difference| ×{DIFFERENCE_GAIN}", "ground truth"]
+    heads = ["degraded", *(head for head, _ in columns), f"|difference| x {DIFFERENCE_GAIN}", "ground truth"]
     side = pairs[0].clean.shape[-1]
     zoom = max(1, 192 // side)
     rows = []

@@ -1,12 +1,15 @@
 """Train the bundled demo model from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
 
-First the autoencoder that stands in for TAESD3, then encoder, coarse estimator and velocity field
-with the LCFM loss, on the training identities of the face set. Both stages resume where they were
+Three stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
+encoder, coarse estimator and velocity field with the LCFM loss; the same with the decoded-image term
+turned up and the decoder trained along, which mends the colours. Every stage resumes where it was
 stopped. The result, collapsed and in float16, is ``RUN_DIR/demo-bfr.safetensors``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -37,11 +40,28 @@ ARCH = Architecture(
     n_mid_blocks=2,
     t_emb_dim=32,
 )
-CONFIG = LcfmConfig(sigma_s=0.3, flow_repeats=4, decoded_images=2)
 AUTOENCODER_STEPS, AUTOENCODER_BATCH, AUTOENCODER_CROP, AUTOENCODER_LR = 1800, 32, 64, 2e-3
-RESTORER_STEPS, RESTORER_BATCH, RESTORER_LR = 1600, 8, 1e-3
+RESTORER_BATCH = 8
 EMA_DECAY = 0.995
 STRIP_FACES = 6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the restorer's training; a later one starts from the weights of the one before."""
+
+    name: str
+    config: LcfmConfig
+    steps: int
+    lr: float
+    seed: int
+    train_decoder: bool = False
+
+
+STAGES = (
+    Stage("restorer", LcfmConfig(sigma_s=0.3, flow_repeats=4, decoded_images=2), 1600, 1e-3, seed=2),
+    Stage("joint", LcfmConfig(sigma_s=0.1, flow_repeats=4, beta=0.5), 1500, 5e-4, seed=3, train_decoder=True),
+)
 
 
 def train_autoencoder(images: Tensor, samples: Tensor, run_dir: Path) -> AutoencoderTraining:
@@ -82,7 +102,7 @@ def degraded(image: Tensor, rng: np.random.Generator) -> Tensor:
 def train_restorer(
     autoencoder: AutoencoderTraining, images: Tensor, samples: Tensor, run_dir: Path
 ) -> Restorer:
-    """Stage two: the student starts from the teacher's encoder and keeps its decoder."""
+    """The later stages: the student starts from the teacher's encoder and decoder."""
     torch.manual_seed(0)
     student = Restorer(ARCH, overparametrized=True)
     student.enc.load_state_dict(autoencoder.encoder.state_dict())
@@ -106,16 +126,19 @@ def train_restorer(
 
     rng = np.random.default_rng(0)
     x_lq = torch.stack([degraded(image, rng) for image in samples])
-    module = LcfmTraining(student, CONFIG, steps=RESTORER_STEPS, lr=RESTORER_LR)
-    fit(
-        module,
-        batch,
-        lambda: module.draw(x_lq, samples.float() / 255),
-        run_dir,
-        steps=RESTORER_STEPS,
-        seed=2,
-        ema_decay=EMA_DECAY,
-    )
+    for stage in STAGES:
+        module = LcfmTraining(
+            student, stage.config, steps=stage.steps, lr=stage.lr, train_decoder=stage.train_decoder
+        )
+        fit(
+            module,
+            batch,
+            partial(module.draw, x_lq, samples.float() / 255),
+            run_dir / stage.name,
+            steps=stage.steps,
+            seed=stage.seed,
+            ema_decay=EMA_DECAY,
+        )
     return build_restorer(student.state_dict())
 
 
@@ -133,9 +156,11 @@ def main(
     train_names, heldout_names = face_split()
     images, samples = load_faces(train_names, SIZE), load_faces(heldout_names[:STRIP_FACES], SIZE)
     autoencoder = train_autoencoder(images, samples.float() / 255, run_dir / "autoencoder")
-    restorer = train_restorer(autoencoder, images, samples, run_dir / "restorer")
+    restorer = train_restorer(autoencoder, images, samples, run_dir)
     path = run_dir / f"demo-{TASK}.safetensors"
-    save_weights(restorer, path, task=TASK, size=SIZE, steps=CONFIG.steps, sigma_s=CONFIG.sigma_s)
+    save_weights(
+        restorer, path, task=TASK, size=SIZE, steps=STAGES[-1].config.steps, sigma_s=STAGES[-1].config.sigma_s
+    )
     typer.echo(
         f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB: copy it to elir_mobile/weights/ to bundle it"
     )

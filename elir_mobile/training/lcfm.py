@@ -86,7 +86,7 @@ def lcfm_loss(
     """The whole training loss and its terms.
 
     Args:
-        student: its decoder is the teacher's and must be frozen.
+        student: its decoder is the teacher's, or started as it.
         x_lq, x_hq: degraded and clean images (N, 3, H, W) in [0, 1].
         z_hq: the teacher encoder's latents of ``x_hq`` (N, C, H/8, W/8).
         generator: source of times and noise.
@@ -112,12 +112,17 @@ def lcfm_loss(
 
 
 class LcfmTraining(L.LightningModule):
-    """Trains encoder, coarse estimator and velocity field on batches ``(x_lq, x_hq, z_hq, seed)``."""
+    """Trains encoder, coarse estimator and velocity field on batches ``(x_lq, x_hq, z_hq, seed)``.
 
-    def __init__(self, student: Restorer, config: LcfmConfig, *, steps: int, lr: float) -> None:
+    Upstream keeps the decoder frozen; ``train_decoder`` lets the decoded term tune it as well.
+    """
+
+    def __init__(
+        self, student: Restorer, config: LcfmConfig, *, steps: int, lr: float, train_decoder: bool = False
+    ) -> None:
         super().__init__()
         self.student = student
-        self.student.dec.requires_grad_(False)
+        self.student.dec.requires_grad_(train_decoder)
         self.config = config
         self.steps = steps
         self.lr = lr
