@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from elir_mobile import metrics
+from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops, reconstruction_loss
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining, consistency_loss, lcfm_loss, path_point
 from elir_mobile.training.loop import SeededBatches, draw_seed, fit
+from elir_mobile.training.pixels import PixelTraining, log_mse
 from tests.conftest import TINY
 
 SIDE = 32
@@ -212,3 +215,45 @@ def test_the_autoencoder_learns_and_draws(tmp_path: Path) -> None:
     assert loss() < before
     assert np.asarray(Image.open(tmp_path / "strip-000012.png")).std() > 0
     assert (tmp_path / "logs" / "from-0" / "metrics.csv").read_text().startswith("epoch")
+
+
+def test_log_mse_is_the_psnr_of_each_image() -> None:
+    degraded, clean, _ = triple()
+    decibels = metrics.psnr(degraded, clean).mean().item()
+    assert log_mse(degraded, clean).item() == pytest.approx(-decibels / 10 * np.log(10), abs=1e-3)
+
+
+def test_the_pixel_stage_improves_what_it_trains_and_leaves_the_flow(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student, teacher = Restorer(TINY), Encoder(TINY.enc_width)
+    flow = copy.deepcopy(student.fmir.state_dict())
+    degraded, clean, _ = triple()
+
+    def errors() -> tuple[float, float]:
+        with torch.no_grad():
+            coarse = log_mse(student.dec(student.encode(degraded)), clean)
+            return coarse.item(), log_mse(student.dec(teacher(clean)), clean).item()
+
+    before = errors()
+    module = PixelTraining(teacher, student, steps=12, lr=1e-3)
+    fit(
+        module,
+        lambda g: (degraded, clean),
+        lambda: module.draw(degraded, clean),
+        tmp_path,
+        steps=12,
+        seed=1,
+        ema_decay=0.5,
+        save_every=6,
+    )
+    assert all(after < old for after, old in zip(errors(), before, strict=True))
+    assert all(torch.equal(student.fmir.state_dict()[name], flow[name]) for name in flow)
+    with Image.open(tmp_path / "strip-000012.png") as strip:
+        assert strip.size == (4 * SIDE + 6, 3 * SIDE + 4)
+
+
+def test_a_later_round_trains_the_named_part_alone() -> None:
+    module = LcfmTraining(Restorer(TINY), LcfmConfig(steps=2), steps=2, lr=1e-3, trained=("fmir",))
+    module.training_step((*triple(), 0), 0).backward()
+    reached = {name.split(".")[0] for name, p in module.student.named_parameters() if p.grad is not None}
+    assert reached == {"fmir"}

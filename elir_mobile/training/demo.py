@@ -1,14 +1,14 @@
 """Train the bundled demo model from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
 
-Three stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
-encoder, coarse estimator and velocity field with the LCFM loss; the same with the decoded-image term
-turned up and the decoder trained along, which mends the colours. Every stage resumes where it was
-stopped. The result, collapsed and in float16, is ``RUN_DIR/demo-bfr.safetensors``.
+Four stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
+encoder, coarse estimator and velocity field with the LCFM loss; all but the velocity field against
+pixels; the velocity field alone with the LCFM loss, between the latents that this left. Every stage
+resumes where it was stopped. The result, collapsed and in float16, is ``RUN_DIR/demo-bfr.safetensors``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,7 @@ from elir_mobile.tasks import get_task
 from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
 from elir_mobile.training.loop import draw_seed, fit
+from elir_mobile.training.pixels import PixelTraining, SampledTraining
 
 TASK = "bfr"
 SIZE = 128
@@ -46,22 +47,11 @@ EMA_DECAY = 0.995
 STRIP_FACES = 6
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One run of the restorer's training; a later one starts from the weights of the one before."""
-
-    name: str
-    config: LcfmConfig
-    steps: int
-    lr: float
-    seed: int
-    train_decoder: bool = False
-
-
-STAGES = (
-    Stage("restorer", LcfmConfig(sigma_s=0.3, flow_repeats=4, decoded_images=2), 1600, 1e-3, seed=2),
-    Stage("joint", LcfmConfig(sigma_s=0.1, flow_repeats=4, beta=0.5), 1500, 5e-4, seed=3, train_decoder=True),
-)
+RESTORER_STEPS, RESTORER_LR = 1600, 1e-3
+PIXEL_STEPS, PIXEL_LR = 1600, 5e-4
+FLOW_STEPS, FLOW_LR = 1200, 5e-4
+SAMPLED_STEPS, SAMPLED_LR = 900, 4e-4
+FLOW = LcfmConfig(sigma_s=0.1, flow_repeats=4, decoded_images=2)
 
 
 def train_autoencoder(images: Tensor, samples: Tensor, run_dir: Path) -> AutoencoderTraining:
@@ -105,41 +95,62 @@ def train_restorer(
     """The later stages: the student starts from the teacher's encoder and decoder."""
     torch.manual_seed(0)
     student = Restorer(ARCH, overparametrized=True)
-    student.enc.load_state_dict(autoencoder.encoder.state_dict())
-    student.dec.load_state_dict(autoencoder.decoder.state_dict())
-    latents = teacher_latents(autoencoder.encoder, images)
+    teacher, decoder = autoencoder.encoder, autoencoder.decoder
+    student.enc.load_state_dict(teacher.state_dict())
+    student.dec.load_state_dict(decoder.state_dict())
+    rng = np.random.default_rng(0)
+    strip = torch.stack([degraded(image, rng) for image in samples]), samples.float() / 255
 
-    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-        def draw(high: int, count: int) -> list[int]:
-            return torch.randint(high, (count,), generator=generator).tolist()
+    def pairs(generator: torch.Generator) -> tuple[list[tuple[int, int]], Tensor, Tensor, int]:
+        def draw(high: int) -> list[int]:
+            return torch.randint(high, (RESTORER_BATCH,), generator=generator).tolist()
 
-        picks = list(zip(draw(len(images), RESTORER_BATCH), draw(2, RESTORER_BATCH), strict=True))
+        picks = list(zip(draw(len(images)), draw(2), strict=True))
         seed = draw_seed(generator)
         rng = np.random.default_rng(seed)
         clean = [images[i].flip(-1) if mirror else images[i] for i, mirror in picks]
-        return (
-            torch.stack([degraded(image, rng) for image in clean]),
-            torch.stack(clean).float() / 255,
-            torch.stack([latents[mirror, i] for i, mirror in picks]),
-            seed,
-        )
+        x_lq = torch.stack([degraded(image, rng) for image in clean])
+        return picks, x_lq, torch.stack(clean).float() / 255, seed
 
-    rng = np.random.default_rng(0)
-    x_lq = torch.stack([degraded(image, rng) for image in samples])
-    for stage in STAGES:
-        module = LcfmTraining(
-            student, stage.config, steps=stage.steps, lr=stage.lr, train_decoder=stage.train_decoder
-        )
-        fit(
-            module,
-            batch,
-            partial(module.draw, x_lq, samples.float() / 255),
-            run_dir / stage.name,
-            steps=stage.steps,
-            seed=stage.seed,
-            ema_decay=EMA_DECAY,
-        )
-    return build_restorer(student.state_dict())
+    def train_flow(name: str, config: LcfmConfig, steps: int, lr: float, trained: tuple[str, ...], seed: int):
+        latents = teacher_latents(teacher, images)
+
+        def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
+            picks, x_lq, x_hq, noise_seed = pairs(generator)
+            return x_lq, x_hq, torch.stack([latents[mirror, i] for i, mirror in picks]), noise_seed
+
+        module = LcfmTraining(student, config, steps=steps, lr=lr, trained=trained)
+        draw = partial(module.draw, *strip)
+        fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
+
+    everything = replace(FLOW, sigma_s=0.3)
+    train_flow("restorer", everything, RESTORER_STEPS, RESTORER_LR, ("enc", "mmse", "fmir"), 2)
+    student = build_restorer(student.state_dict())
+    module = PixelTraining(teacher, student, steps=PIXEL_STEPS, lr=PIXEL_LR)
+    draw = partial(module.draw, *strip)
+    fit(
+        module,
+        lambda generator: pairs(generator)[1:3],
+        draw,
+        run_dir / "pixels",
+        steps=PIXEL_STEPS,
+        seed=4,
+        ema_decay=EMA_DECAY,
+    )
+    train_flow("flow", FLOW, FLOW_STEPS, FLOW_LR, ("fmir",), 5)
+    sampled = SampledTraining(
+        student, sampling_steps=FLOW.steps, sigma_s=FLOW.sigma_s, steps=SAMPLED_STEPS, lr=SAMPLED_LR
+    )
+    fit(
+        sampled,
+        lambda generator: pairs(generator)[1:],
+        partial(sampled.draw, *strip),
+        run_dir / "sampled",
+        steps=SAMPLED_STEPS,
+        seed=6,
+        ema_decay=EMA_DECAY,
+    )
+    return student.eval().requires_grad_(False)
 
 
 app = typer.Typer(add_completion=False)
@@ -158,9 +169,7 @@ def main(
     autoencoder = train_autoencoder(images, samples.float() / 255, run_dir / "autoencoder")
     restorer = train_restorer(autoencoder, images, samples, run_dir)
     path = run_dir / f"demo-{TASK}.safetensors"
-    save_weights(
-        restorer, path, task=TASK, size=SIZE, steps=STAGES[-1].config.steps, sigma_s=STAGES[-1].config.sigma_s
-    )
+    save_weights(restorer, path, task=TASK, size=SIZE, steps=FLOW.steps, sigma_s=FLOW.sigma_s)
     typer.echo(
         f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB: copy it to elir_mobile/weights/ to bundle it"
     )

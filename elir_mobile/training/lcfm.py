@@ -6,7 +6,7 @@ frozen teacher autoencoder; the student shares its decoder and fine-tunes its en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -86,7 +86,7 @@ def lcfm_loss(
     """The whole training loss and its terms.
 
     Args:
-        student: its decoder is the teacher's, or started as it.
+        student: its decoder is the teacher's.
         x_lq, x_hq: degraded and clean images (N, 3, H, W) in [0, 1].
         z_hq: the teacher encoder's latents of ``x_hq`` (N, C, H/8, W/8).
         generator: source of times and noise.
@@ -102,7 +102,7 @@ def lcfm_loss(
     source = z_mmse.detach().repeat(repeats, 1, 1, 1) + config.sigma_s * noise
     t = (1 - config.dt) * torch.rand((len(target), 1, 1, 1), generator=generator).to(target)
     consistency, landed, ends = consistency_loss(student.velocity, source, target, t, config)
-    # One more step from where the first landed to t = 1, seen through the frozen decoder.
+    # One more step from where the first landed to t = 1, seen through the decoder.
     n = min(len(x_hq), config.decoded_images or len(x_hq))
     start, ends = landed.detach()[:n], ends[:n]
     final = start + (1 - ends) * student.velocity(start, ends.flatten())
@@ -112,17 +112,24 @@ def lcfm_loss(
 
 
 class LcfmTraining(L.LightningModule):
-    """Trains encoder, coarse estimator and velocity field on batches ``(x_lq, x_hq, z_hq, seed)``.
+    """Trains the named parts of the student on batches ``(x_lq, x_hq, z_hq, seed)``.
 
-    Upstream keeps the decoder frozen; ``train_decoder`` lets the decoded term tune it as well.
+    Upstream trains encoder, coarse estimator and velocity field; the rest stays as it is.
     """
 
     def __init__(
-        self, student: Restorer, config: LcfmConfig, *, steps: int, lr: float, train_decoder: bool = False
+        self,
+        student: Restorer,
+        config: LcfmConfig,
+        *,
+        steps: int,
+        lr: float,
+        trained: Sequence[str] = ("enc", "mmse", "fmir"),
     ) -> None:
         super().__init__()
-        self.student = student
-        self.student.dec.requires_grad_(train_decoder)
+        self.student = student.requires_grad_(False)
+        for part in trained:
+            student.get_submodule(part).requires_grad_(True)
         self.config = config
         self.steps = steps
         self.lr = lr
