@@ -182,6 +182,11 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
     """
     if weights == "demo":
         path = DEMO_WEIGHTS / f"demo-{task.name}.safetensors"
+        if not path.is_file():
+            named = f", the published {task.release} for one" if task.release else ""
+            raise UserError(
+                f"no demo weights are bundled for task '{task.name}': name a checkpoint with --weights{named}"
+            )
     elif urlparse(weights).scheme in ("http", "https"):
         path = _download(weights)
     else:

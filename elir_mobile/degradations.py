@@ -1,7 +1,8 @@
 """Synthetic degradations: a clean square image in, what the restorer is given out.
 
-Each follows the training transform of upstream ``ELIR/datasets/ffhq.py``. Values are in 8-bit
-units; every random number comes from the generator that is passed in.
+Each follows the training transform of upstream ``ELIR/datasets/ffhq.py``, whose own steps (noise,
+masks, grey) are in ``ELIR/datasets/dataset.py``. Values are in 8-bit units; every random number comes
+from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ BFR_BLUR_KERNEL = 41
 BFR_BLUR_SIGMA = (0.1, 15.0)
 BFR_NOISE_STD = (0.0, 20.0)
 BFR_JPEG_QUALITY = (30, 100)
+
+SR_FACTOR, SR_NOISE_STD = 8, 12.8
+DENOISING_NOISE_STD = 89.6
+INPAINTING_MASKED, INPAINTING_NOISE_STD = 0.9, 25.6
+COLORIZATION_NOISE_STD = 64.0
+BOX_SIDE, BOX_NOISE_STD = 0.5, 25.6  # side of the hidden box, as a share of the image's
 
 
 def gaussian_blur(image: Image.Image, kernel: int, sigma: float) -> Image.Image:
@@ -60,3 +67,39 @@ def degrade_bfr(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     image = gaussian_noise(image, rng.uniform(*BFR_NOISE_STD), rng)
     image = jpeg(image, int(rng.integers(BFR_JPEG_QUALITY[0], BFR_JPEG_QUALITY[1] + 1)))
     return image.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def degrade_sr(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Bicubic reduction by 8, noise, nearest-exact enlargement to the old size."""
+    small = image.resize((image.width // SR_FACTOR, image.height // SR_FACTOR), Image.Resampling.BICUBIC)
+    # Pillow's nearest samples pixel centres, as torch's nearest-exact does.
+    return gaussian_noise(small, SR_NOISE_STD, rng).resize(image.size, Image.Resampling.NEAREST)
+
+
+def degrade_denoising(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Strong white noise."""
+    return gaussian_noise(image, DENOISING_NOISE_STD, rng)
+
+
+def degrade_inpainting(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Nine of ten pixels black, chosen without replacement, then noise on all."""
+    pixels = np.array(image).reshape(-1, 3)
+    pixels[rng.choice(len(pixels), int(len(pixels) * INPAINTING_MASKED), replace=False)] = 0
+    masked = Image.fromarray(pixels.reshape(image.height, image.width, 3))
+    return gaussian_noise(masked, INPAINTING_NOISE_STD, rng)
+
+
+def degrade_colorization(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Mean of the three channels plus one noise for all three."""
+    grey = np.asarray(image).mean(-1, keepdims=True)
+    grey = grey + rng.standard_normal(grey.shape) * COLORIZATION_NOISE_STD
+    return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8).repeat(3, -1))
+
+
+def degrade_box(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A black box of half the width and height at a random place, then noise on all."""
+    pixels = np.array(image)
+    height, width = int(image.height * BOX_SIDE), int(image.width * BOX_SIDE)
+    top, left = rng.integers(image.height - height), rng.integers(image.width - width)
+    pixels[top : top + height, left : left + width] = 0
+    return gaussian_noise(Image.fromarray(pixels), BOX_NOISE_STD, rng)

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from elir_mobile.degradations import degrade_bfr
+from elir_mobile.degradations import (
+    degrade_bfr,
+    degrade_box,
+    degrade_colorization,
+    degrade_denoising,
+    degrade_inpainting,
+    degrade_sr,
+)
 from elir_mobile.errors import UserError
 from elir_mobile.models.restorer import Architecture
 
@@ -26,8 +33,10 @@ class Task:
     sigma_s: float  # spread of the noise added to the coarse latent
     arch: Architecture
     degrade: Degradation
-    release: str  # file name on the upstream release page
+    release: str | None  # file name on the upstream release page, where there is one
 
+
+SMALL = Architecture(n_mid_blocks=1)  # upstream configs/elir_infer_{sr,denoising,inpainting}.yaml
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -41,6 +50,56 @@ TASKS: dict[str, Task] = {
             arch=Architecture(),
             degrade=degrade_bfr,
             release="elir_bfr.pth",
+        ),
+        Task(
+            name="sr",
+            title="super-resolution ×8",
+            size=256,
+            steps=3,
+            sigma_s=0.1,
+            arch=SMALL,
+            degrade=degrade_sr,
+            release="elir_sr.pth",
+        ),
+        Task(
+            name="denoising",
+            title="denoising",
+            size=256,
+            steps=3,
+            sigma_s=0.1,
+            arch=SMALL,
+            degrade=degrade_denoising,
+            release="elir_denoising.pth",
+        ),
+        Task(
+            name="inpainting",
+            title="inpainting of scattered pixels",
+            size=256,
+            steps=3,
+            sigma_s=0.1,
+            arch=SMALL,
+            degrade=degrade_inpainting,
+            release="elir_inpainting.pth",
+        ),
+        Task(
+            name="colorization",
+            title="colorization of noisy grey images",
+            size=256,
+            steps=3,
+            sigma_s=0.1,
+            arch=SMALL,
+            degrade=degrade_colorization,
+            release=None,
+        ),
+        Task(
+            name="mask",
+            title="inpainting of a box",
+            size=256,
+            steps=3,
+            sigma_s=0.1,
+            arch=SMALL,
+            degrade=degrade_box,
+            release=None,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The bfr degradation: its parts do what they say, and its random numbers have the stated ranges."""
+"""The degradations: their parts do what they say, and their random numbers have the stated statistics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ import pytest
 from PIL import Image
 
 import elir_mobile.degradations as degradations
-from elir_mobile.degradations import degrade_bfr, gaussian_blur, gaussian_noise, jpeg
+from elir_mobile.degradations import (
+    degrade_bfr,
+    degrade_box,
+    degrade_colorization,
+    degrade_denoising,
+    degrade_inpainting,
+    degrade_sr,
+    gaussian_blur,
+    gaussian_noise,
+    jpeg,
+)
+from elir_mobile.tasks import TASKS
 
 GREY = Image.new("RGB", (128, 128), (128, 128, 128))
 
@@ -46,8 +57,11 @@ def test_jpeg_loses_more_at_lower_quality() -> None:
     assert 0 < errors[0] < errors[1] < errors[2]
 
 
-def test_degraded_image_depends_on_image_and_seed_alone() -> None:
-    first, again, other = (np.asarray(degrade_bfr(picture(128), np.random.default_rng(s))) for s in (1, 1, 2))
+@pytest.mark.parametrize("task", TASKS)
+def test_degraded_image_depends_on_image_and_seed_alone(task: str) -> None:
+    degrade = TASKS[task].degrade
+    first, again, other = (np.asarray(degrade(picture(128), np.random.default_rng(s))) for s in (1, 1, 2))
+    assert first.shape == (128, 128, 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -87,3 +101,68 @@ def test_random_numbers_have_the_stated_ranges(monkeypatch, side: int) -> None:
         assert low <= min(values) <= low + 0.03 * (high - low)
         assert high - 0.03 * (high - low) <= max(values) <= high
         assert np.mean(values) == pytest.approx((low + high) / 2, rel=0.08)
+
+
+def clipped_noise(level: float, std: float) -> tuple[float, float]:
+    """Mean and spread of ``level`` plus noise of ``std`` after rounding and clipping to 8 bits."""
+    values = level + np.random.default_rng(1).standard_normal(200_000) * std
+    values = values.round().clip(0, 255)
+    return values.mean(), values.std()
+
+
+def array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, np.float64)
+
+
+def test_sr_is_an_eighth_of_the_resolution_with_noise() -> None:
+    out = array(degrade_sr(Image.new("RGB", (512, 512), (128, 128, 128)), np.random.default_rng(0)))
+    blocks = out.reshape(64, 8, 64, 8, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()  # nearest enlargement: constant blocks of 8
+    assert blocks[:, 0, :, 0].std() == pytest.approx(12.8, rel=0.02)
+    small = picture(128).resize((16, 16), Image.Resampling.BICUBIC)
+    out = array(degrade_sr(picture(128), np.random.default_rng(0)))[::8, ::8]
+    assert (out - array(small)).std() == pytest.approx(12.8, rel=0.1)
+
+
+def test_denoising_noise_has_the_stated_spread() -> None:
+    out = array(degrade_denoising(Image.new("RGB", (256, 256), (128, 128, 128)), np.random.default_rng(0)))
+    mean, spread = clipped_noise(128, 89.6)
+    assert out.mean() == pytest.approx(mean, abs=1)
+    assert out.std() == pytest.approx(spread, rel=0.01)
+    assert abs(np.corrcoef(out[..., 0].ravel(), out[..., 1].ravel())[0, 1]) < 0.02  # a noise a channel
+
+
+def test_inpainting_hides_nine_of_ten_pixels_in_all_channels(monkeypatch) -> None:
+    grey = Image.new("RGB", (256, 256), (128, 128, 128))
+    out = array(degrade_inpainting(grey, np.random.default_rng(0)))
+    hidden, shown = (clipped_noise(level, 25.6) for level in (0, 128))
+    assert out.mean() == pytest.approx(0.9 * hidden[0] + 0.1 * shown[0], rel=0.01)
+    monkeypatch.setattr(degradations, "gaussian_noise", lambda image, std, rng: image)
+    out = array(degrade_inpainting(grey, np.random.default_rng(0)))
+    assert (out == out[..., :1]).all()
+    assert (out[..., 0] == 0).sum() == int(0.9 * 256 * 256)
+
+
+def test_colorization_is_noisy_grey_of_the_mean() -> None:
+    out = array(degrade_colorization(Image.new("RGB", (256, 256), (90, 120, 174)), np.random.default_rng(0)))
+    assert (out == out[..., :1]).all()
+    mean, spread = clipped_noise(128, 64)
+    assert out.mean() == pytest.approx(mean, abs=1)
+    assert out.std() == pytest.approx(spread, rel=0.01)
+
+
+def test_box_hides_a_quarter_anywhere(monkeypatch) -> None:
+    white = Image.new("RGB", (64, 48), (255, 255, 255))
+    out = array(degrade_box(Image.new("RGB", (256, 256), (0, 0, 0)), np.random.default_rng(0)))
+    assert out.std() == pytest.approx(clipped_noise(0, 25.6)[1], rel=0.02)
+    monkeypatch.setattr(degradations, "gaussian_noise", lambda image, std, rng: image)
+    rng, corners = np.random.default_rng(0), []
+    for _ in range(300):
+        out = array(degrade_box(white, rng))
+        rows, columns = np.nonzero(out[..., 0] == 0)
+        assert len(rows) == 32 * 24
+        assert (np.ptp(rows), np.ptp(columns)) == (23, 31)
+        corners.append((rows.min(), columns.min()))
+    top, left = np.array(corners).T
+    assert (top.min(), top.max()) == (0, 23)
+    assert (left.min(), left.max()) == (0, 31)

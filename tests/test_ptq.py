@@ -149,6 +149,13 @@ def test_unknown_task(tmp_path: Path) -> None:
     assert "unknown task 'bfrr'" in refused(tmp_path, "--task", "bfrr")
 
 
+def test_a_task_without_demo_weights(tmp_path: Path) -> None:
+    line = refused(tmp_path, "--task", "sr")
+    assert "no demo weights are bundled for task 'sr'" in line
+    assert "--weights, the published elir_sr.pth" in line
+    assert "elir_" not in refused(tmp_path, "--task", "mask")
+
+
 def test_unknown_precision(tmp_path: Path) -> None:
     assert "unknown precision 'int8'" in refused(tmp_path, "--task", "bfr", "--precision", "int8")
 

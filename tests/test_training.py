@@ -15,11 +15,11 @@ from torch import Tensor
 
 from elir_mobile import metrics
 from elir_mobile.models.autoencoder import Encoder
-from elir_mobile.models.restorer import Restorer
+from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops, reconstruction_loss
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining, consistency_loss, lcfm_loss, path_point
 from elir_mobile.training.loop import SeededBatches, draw_seed, fit
-from elir_mobile.training.pixels import PixelTraining, log_mse
+from elir_mobile.training.pixels import PixelTraining, SampledTraining, log_mse
 from tests.conftest import TINY
 
 SIDE = 32
@@ -257,3 +257,18 @@ def test_a_later_round_trains_the_named_part_alone() -> None:
     module.training_step((*triple(), 0), 0).backward()
     reached = {name.split(".")[0] for name, p in module.student.named_parameters() if p.grad is not None}
     assert reached == {"fmir"}
+
+
+def test_the_sampled_stage_trains_through_the_sampling_loop() -> None:
+    degraded, clean, _ = triple()
+    student = Restorer(TINY)
+    module = SampledTraining(student, sampling_steps=3, sigma_s=0.1, steps=2, lr=1e-3)
+    restored = module.restored(degraded, 7)
+    noise = seeded_noise((3, 16, SIDE // 8, SIDE // 8), 7)
+    whole = student(degraded, noise, steps=3, sigma_s=0.1)
+    assert torch.allclose(restored.clamp(0, 1), whole, atol=1e-6)
+    module.training_step((degraded, clean, 7), 0).backward()
+    reached = {name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None}
+    assert reached == {"fmir", "dec"}
+    with torch.no_grad():
+        assert module.draw(degraded, clean).size == (3 * SIDE + 4, 3 * SIDE + 4)

@@ -74,7 +74,7 @@ class PixelTraining(L.LightningModule):
 
 
 class SampledTraining(L.LightningModule):
-    """Trains velocity field and decoder through the whole sampling loop on batches ``(x_lq, x_hq, seed)``."""
+    """Trains velocity field and decoder through the whole loop on batches ``(x_lq, x_hq, seed)``."""
 
     def __init__(
         self, student: Restorer, *, sampling_steps: int, sigma_s: float, steps: int, lr: float
