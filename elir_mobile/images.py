@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,25 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 MIN_SIDE = 32  # below this nothing is left to restore
 
 
-def read_image(path: Path) -> Image.Image:
-    """An upright 8-bit RGB image.
+@dataclass(frozen=True)
+class Photo:
+    """An upright picture and what its file said beside the colours.
 
-    Greyscale, 16-bit, palette, CMYK and alpha images are converted; transparent pixels are laid
-    on white.
+    Attributes:
+        image: 8-bit RGB; of a transparent picture the colours as stored, under ``alpha``.
+        alpha: 8-bit greyscale, or nothing.
+        exif: without the orientation, which is applied.
+        icc_profile: of RGB colours; a profile of another colour space does not outlive the conversion.
+    """
+
+    image: Image.Image
+    alpha: Image.Image | None
+    exif: bytes | None
+    icc_profile: bytes | None
+
+
+def read_photo(path: Path) -> Photo:
+    """An image file of any kind; greyscale, 16-bit, palette and CMYK images become 8-bit RGB.
 
     Raises:
         UserError: not an image, damaged, or a side under ``MIN_SIDE`` pixels.
@@ -28,21 +43,33 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as opened:
             opened.load()
             image = ImageOps.exif_transpose(opened)
+            exif, icc_profile = image.getexif().tobytes(), opened.info.get("icc_profile")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not an image that can be read: replace or remove it") from error
     if min(image.size) < MIN_SIDE:
         raise UserError(
             f"{path} is {image.width}×{image.height}: use images of at least {MIN_SIDE} pixels a side"
         )
+    if image.mode not in ("RGB", "RGBA", "P"):
+        icc_profile = None
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips wide greyscale when it converts; scale 16-bit values down instead.
         values = np.asarray(image).astype(np.float32)
         peak = 65535.0 if values.max() > 255 else 255.0
         image = Image.fromarray((values / peak * 255).round().clip(0, 255).astype(np.uint8))
+    alpha = None
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    return Photo(image.convert("RGB"), alpha, exif or None, icc_profile)
+
+
+def read_image(path: Path) -> Image.Image:
+    """The colours of :func:`read_photo`, with transparent pixels laid on white."""
+    photo = read_photo(path)
+    if photo.alpha is None:
+        return photo.image
+    return Image.composite(photo.image, Image.new("RGB", photo.image.size, "white"), photo.alpha)
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from elir_mobile.degradations import (
+    SR_FACTOR,
     degrade_bfr,
     degrade_box,
     degrade_colorization,
@@ -33,7 +34,8 @@ class Task:
     sigma_s: float  # spread of the noise added to the coarse latent
     arch: Architecture
     degrade: Degradation
-    release: str | None  # file name on the upstream release page, where there is one
+    upscale: int = 1  # how many times larger the restored image is than the user's
+    release: str | None = None  # file name on the upstream release page, where there is one
 
 
 SMALL = Architecture(n_mid_blocks=1)  # upstream configs/elir_infer_{sr,denoising,inpainting}.yaml
@@ -59,6 +61,7 @@ TASKS: dict[str, Task] = {
             sigma_s=0.1,
             arch=SMALL,
             degrade=degrade_sr,
+            upscale=SR_FACTOR,
             release="elir_sr.pth",
         ),
         Task(
@@ -89,7 +92,6 @@ TASKS: dict[str, Task] = {
             sigma_s=0.1,
             arch=SMALL,
             degrade=degrade_colorization,
-            release=None,
         ),
         Task(
             name="mask",
@@ -99,7 +101,6 @@ TASKS: dict[str, Task] = {
             sigma_s=0.1,
             arch=SMALL,
             degrade=degrade_box,
-            release=None,
         ),
     )
 }

@@ -1,0 +1,249 @@
+"""Restore photographs of any size: ``python -m elir_mobile.restore IN OUT --task bfr``.
+
+A photograph larger than the model's tile goes through in overlapping tiles that fade into one
+another; the noise is drawn once for the whole picture, so neighbours start from the same latent.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from elir_mobile.bundle import read_bundle
+from elir_mobile.checkpoints import load_weights
+from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_image, to_tensor
+from elir_mobile.models.autoencoder import DOWNSCALE
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.runtime.eager import eager_runner
+from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.runner import Runner
+from elir_mobile.tasks import Task, get_task
+from elir_mobile.tiling import Window, axis_windows
+
+TILE = 512  # of the float model. Smaller ones agree less: group norms see the tile, not the picture
+OVERLAP = 0.25  # of the tile's side; upstream's 512-pixel tiles overlap by 64
+JPEG_QUALITY = 95
+LATENT_CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class Model:
+    """What restores a tile.
+
+    Attributes:
+        runner: the three programs.
+        steps, sigma_s: K and the spread of the noise.
+        tile: side of the square tiles, pixels.
+        multiple: sides of a picture smaller than a tile are padded to a multiple of this;
+            0: to the whole tile, since the programs take no other size.
+    """
+
+    runner: Runner
+    steps: int
+    sigma_s: float
+    tile: int
+    multiple: int
+
+
+def load_float(task: Task, weights: str, steps: int | None, tile: int = TILE) -> Model:
+    """The float network of ``weights``.
+
+    Raises:
+        UserError: the weights, the number of steps or the tile cannot be used.
+    """
+    restorer, info = load_weights(weights, task)
+    multiple = restorer.arch.size_multiple
+    if tile % multiple:
+        raise UserError(f"--tile {tile} does not suit this network: use a multiple of {multiple}")
+    steps = steps or info.steps
+    return Model(eager_runner(restorer, steps), steps, info.sigma_s, tile, multiple)
+
+
+def load_artifact(task: Task, folder: Path, target: str, precision: str, steps: int | None) -> Model:
+    """An exported file of the bundle in ``folder``.
+
+    Raises:
+        UserError: the bundle is damaged, of another task, has no such file, or another K.
+    """
+    bundle = read_bundle(folder)
+    facts = bundle.manifest
+    if facts["task"] != task.name:
+        raise UserError(f"{folder} is a bundle for task '{facts['task']}', not '{task.name}'")
+    if steps not in (None, facts["steps"]):
+        raise UserError(f"{folder} was exported with {facts['steps']} steps: leave --steps out")
+    runner = executorch_runner(bundle.file(target, precision), precision, bundle.table)
+    return Model(runner, facts["steps"], facts["sigma_s"], facts["size"], multiple=0)
+
+
+def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int, int], None]) -> Image.Image:
+    """Restore an RGB image of any size.
+
+    Args:
+        image: as large as the restored image will be.
+        model: what restores a tile.
+        seed: of the noise, which is drawn for the whole image.
+        advance: told (tiles done, tiles in all) after each tile.
+    """
+    sides = [_padded(side, model) for side in (image.height, image.width)]
+    below, right = sides[0] - image.height, sides[1] - image.width
+    pixels = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="symmetric")
+    noise = seeded_noise((1, LATENT_CHANNELS, sides[0] // DOWNSCALE, sides[1] // DOWNSCALE), seed)
+    overlap = int(model.tile * OVERLAP) // DOWNSCALE * DOWNSCALE
+    rows, columns = (axis_windows(side, model.tile, overlap) for side in sides)
+    out = np.zeros(pixels.shape, np.float32)
+    windows = [(row, column) for row in rows for column in columns]
+    for done, (row, column) in enumerate(windows, 1):
+        y, x = slice(row.start, row.stop), slice(column.start, column.stop)
+        restored, _ = model.runner.restore(
+            to_tensor(Image.fromarray(pixels[y, x]))[None],
+            noise[..., _latent(row), _latent(column)].contiguous(),
+            steps=model.steps,
+            sigma_s=model.sigma_s,
+        )
+        weights = row.weights[:, None, None] * column.weights[None, :, None]
+        out[y, x] += weights * restored[0].permute(1, 2, 0).numpy()
+        advance(done, len(windows))
+    return to_image(torch.from_numpy(out[: image.height, : image.width]).permute(2, 0, 1))
+
+
+def _padded(side: int, model: Model) -> int:
+    if side <= model.tile and not model.multiple:
+        return model.tile
+    multiple = model.multiple if side <= model.tile else DOWNSCALE
+    return -(-side // multiple) * multiple
+
+
+def _latent(window: Window) -> slice:
+    return slice(window.start // DOWNSCALE, window.stop // DOWNSCALE)
+
+
+@contextmanager
+def _written_whole(path: Path):
+    """A temporary path with the suffix of ``path`` that becomes ``path`` when the block ends well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as tmp:
+            staged = Path(tmp) / path.name
+            yield staged
+            staged.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+
+
+def save_photo(photo: Photo, restored: Image.Image, path: Path) -> None:
+    """Write ``restored`` with the alpha, ICC profile and EXIF of ``photo``; JPEG drops the alpha.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    if photo.alpha is not None and path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
+        alpha = photo.alpha
+        if alpha.size != restored.size:
+            alpha = alpha.resize(restored.size, Image.Resampling.BICUBIC)
+        restored.putalpha(alpha)
+    options: dict = {"exif": photo.exif} if photo.exif else {}
+    if photo.icc_profile:
+        options["icc_profile"] = photo.icc_profile
+    if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+        options["quality"] = JPEG_QUALITY
+    with _written_whole(path) as staged:
+        restored.save(staged, **options)
+
+
+def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Which file becomes which: one file, or every image of a folder under its own name.
+
+    Raises:
+        UserError: nothing at ``source``, or ``target`` is no image name for a single file.
+    """
+    if source.is_dir():
+        return [(path, target / path.name) for path in list_images(source)]
+    if not source.exists():
+        raise UserError(f"no image or folder at {source}: check the path")
+    if target.is_dir():
+        return [(source, target / source.name)]
+    if target.suffix.lower() not in SUFFIXES:
+        raise UserError(f"{target} is no image name: end it in one of {', '.join(sorted(SUFFIXES))}")
+    return [(source, target)]
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where to: a file, or a folder.")],
+    task: Annotated[str, typer.Option(help="Restoration task.")],
+    weights: Annotated[
+        str,
+        typer.Option(help="'demo' (bundled), a .pth, .ckpt or .safetensors file, or its http(s) address."),
+    ] = "demo",
+    steps: Annotated[int | None, typer.Option(min=1, help="K. Default: the model's own.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    tile: Annotated[int, typer.Option(min=32, help="Side of a tile of the float model.")] = TILE,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Restore with an exported file of this bundle instead of the float model."),
+    ] = None,
+    runtime: Annotated[str, typer.Option("--target", help="Kind of the bundle's file.")] = "executorch",
+    precision: Annotated[str, typer.Option(help="Precision of the bundle's file.")] = "w8a8",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write NAME-compare.png: input and output side by side.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Restore again what OUT already has from a folder.")
+    ] = False,
+) -> None:
+    """Restore one photograph or a folder of them, of any size.
+
+    A folder that was stopped goes on where it was: files that OUT already has are skipped.
+    """
+    console = Console()
+    chosen = get_task(task)
+    jobs = plan(source, target)
+    if source.is_dir() and not overwrite:
+        everything = len(jobs)
+        jobs = [(path, out) for path, out in jobs if not out.exists()]
+        if len(jobs) < everything:
+            console.print(f"{everything - len(jobs)} of {everything} are already in {target}")
+    if bundle:
+        model = load_artifact(chosen, bundle, runtime, precision, steps)
+    else:
+        model = load_float(chosen, weights, steps, tile)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        images = progress.add_task("images", total=len(jobs), visible=len(jobs) > 1)
+        tiles = progress.add_task("tiles")
+        for path, out in jobs:
+            photo = read_photo(path)
+            progress.update(tiles, description=f"{path.name}, tiles")
+            given = photo.image
+            if chosen.upscale > 1:
+                size = (given.width * chosen.upscale, given.height * chosen.upscale)
+                given = given.resize(size, Image.Resampling.NEAREST)
+            restored = restore(
+                given, model, seed, lambda done, total: progress.update(tiles, completed=done, total=total)
+            )
+            if compare:
+                with _written_whole(out.with_name(f"{out.stem}-compare.png")) as staged:
+                    hstack_images([given, restored]).save(staged)
+            save_photo(photo, restored, out)
+            progress.advance(images)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,202 @@
+"""Restoring photographs of any size: tiles, metadata, folders that go on, exported files, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms, ImageOps
+from typer.testing import CliRunner
+
+from elir_mobile.bundle import building, file_entry, write_manifest, write_table
+from elir_mobile.checkpoints import save_weights
+from elir_mobile.images import to_image, to_tensor
+from elir_mobile.models.restorer import Restorer, seeded_noise
+from elir_mobile.precision import get_recipe
+from elir_mobile.restore import app, load_float, restore
+from elir_mobile.tasks import get_task
+from export.executorch import lower
+from export.programs import Programs
+from tests.conftest import SIGMA_S, SIZE, STEPS
+
+ORIENTATION, CAMERA = 0x0112, 0x0110
+
+
+@pytest.fixture(scope="module")
+def weights(restorer: Restorer, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(restorer, path, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    return path
+
+
+def photo(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 255, (height // 16, width // 16, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--task", "bfr")])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_a_picture_of_one_tile_is_the_networks_own_result(weights: Path) -> None:
+    model, picture = load_float(get_task("bfr"), str(weights), None), photo(96, 64)
+    told = []
+    out = restore(picture, model, 3, lambda done, total: told.append((done, total)))
+    noise = seeded_noise((1, 16, 8, 12), 3)
+    expected = model.runner.restore(to_tensor(picture)[None], noise, steps=STEPS, sigma_s=SIGMA_S)[0]
+    assert np.array_equal(np.asarray(out), np.asarray(to_image(expected[0])))
+    assert told == [(1, 1)]
+
+
+@pytest.mark.parametrize("size", [(33, 47), (64, 100), (130, 71)])
+def test_any_size_comes_back_in_that_size(weights: Path, size: tuple[int, int]) -> None:
+    model = load_float(get_task("bfr"), str(weights), 1, 64)
+    picture = Image.new("RGB", size, (90, 120, 150))
+    first, again, other = (np.asarray(restore(picture, model, s, lambda d, n: None)) for s in (0, 0, 1))
+    assert first.shape == (size[1], size[0], 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_tiles_join_without_a_seam() -> None:
+    """The trained network on a large picture: tiled and whole differ by less than one 8-bit step."""
+    picture = Image.new("RGB", (768, 640))
+    for index, path in enumerate(sorted((Path("elir_mobile/data/portraits")).rglob("*.png"))):
+        x, y = index % 3 * 256, index // 3 * 256
+        picture.paste(Image.open(path), (x, y))
+    picture.paste(ImageOps.mirror(picture.crop((0, 0, 768, 256))), (0, 384))
+    whole, tiled = (
+        np.asarray(restore(picture, load_float(get_task("bfr"), "demo", None, tile), 0, lambda d, n: None))
+        for tile in (1024, 512)
+    )
+    difference = np.abs(whole.astype(float) - tiled)[32:-32, 32:-32]
+    assert 0 < difference.mean() <= 1
+    # Where tiles end nothing may jump: the difference is as smooth across the seams as elsewhere.
+    jumps = np.abs(np.diff(whole.astype(float) - tiled, axis=1)).mean((0, 2))
+    assert jumps[[255, 383, 511]].max() < 3 * np.median(jumps) + 0.5
+
+
+def test_metadata_and_alpha_outlive_the_restoration(weights: Path, tmp_path: Path) -> None:
+    picture = photo(96, 64).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize((96, 64)))
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[CAMERA] = 6, "camera"  # 6: the camera was held upright
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture.save(tmp_path / "in.png", exif=exif, icc_profile=profile)
+    call(tmp_path / "in.png", tmp_path / "out.png", "--weights", weights)
+    with Image.open(tmp_path / "out.png") as out:
+        out.load()
+        assert out.size == (64, 96)
+        assert ORIENTATION not in out.getexif()
+        assert out.getexif()[CAMERA] == "camera"
+        assert out.info["icc_profile"] == profile
+        upright = ImageOps.exif_transpose(Image.open(tmp_path / "in.png"))
+        assert np.array_equal(np.asarray(out.getchannel("A")), np.asarray(upright.getchannel("A")))
+    call(tmp_path / "in.png", tmp_path / "out.jpg", "--weights", weights)
+    with Image.open(tmp_path / "out.jpg") as out:
+        assert out.mode == "RGB"
+        assert out.getexif()[CAMERA] == "camera"
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16"])
+def test_other_kinds_of_pictures_are_converted(weights: Path, tmp_path: Path, mode: str) -> None:
+    suffix = ".tif" if mode in ("CMYK", "I;16") else ".png"
+    grey = photo(64, 64).convert("L")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    else:
+        picture = grey.convert(mode)
+    picture.save(tmp_path / f"in{suffix}")
+    call(tmp_path / f"in{suffix}", tmp_path / "out.png", "--weights", weights)
+    grey.convert("RGB").save(tmp_path / "rgb.png")
+    call(tmp_path / "rgb.png", tmp_path / "expected.png", "--weights", weights)
+    out, expected = (np.asarray(Image.open(tmp_path / n), float) for n in ("out.png", "expected.png"))
+    assert np.abs(out - expected).mean() < 3
+
+
+def test_a_stopped_folder_goes_on(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    out = tmp_path / "restored"
+    out.mkdir()
+    (out / "1.png").write_bytes(b"done before")
+    assert "1 of 3 are already in" in call(picture_folder, out, "--weights", weights).replace("\n", " ")
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "2.png"]
+    assert (out / "1.png").read_bytes() == b"done before"
+    call(picture_folder, out, "--weights", weights, "--overwrite", "--compare")
+    with Image.open(out / "1.png") as image, Image.open(out / "1-compare.png") as both:
+        assert image.size == (96, 80)
+        assert both.size == (2 * 96 + 2, 80)
+        left, right = both.crop((0, 0, 96, 80)), both.crop((98, 0, 194, 80))
+        assert np.array_equal(np.asarray(left), np.asarray(Image.open(picture_folder / "1.png")))
+        assert np.array_equal(np.asarray(right), np.asarray(image))
+
+
+def test_super_resolution_enlarges(restorer: Restorer, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_weights(restorer, path, task="sr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    photo(40, 32).save(tmp_path / "in.png")
+    arguments = [tmp_path / "in.png", tmp_path / "out.png", "--task", "sr", "--weights", path]
+    assert CliRunner().invoke(app, [str(a) for a in arguments]).exit_code == 0
+    assert Image.open(tmp_path / "out.png").size == (320, 256)
+
+
+@pytest.fixture(scope="module")
+def bundle(programs: Programs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
+    with building(folder) as staging:
+        path = staging / "bfr-fp32.pte"
+        path.write_bytes(lower(programs, get_recipe("fp32"), {}).buffer)
+        entry = file_entry(staging, path, target="executorch", precision="fp32")
+        table = write_table(staging, programs.table)
+        facts = {"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        write_manifest(staging, {**facts, "table": table, "files": [entry]})
+    return folder
+
+
+def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Path, tmp_path: Path) -> None:
+    photo(112, 80).save(tmp_path / "in.png")
+    call(tmp_path / "in.png", tmp_path / "pte.png", "--bundle", bundle, "--precision", "fp32")
+    call(tmp_path / "in.png", tmp_path / "eager.png", "--weights", weights, "--tile", SIZE)
+    pte, eager = (np.asarray(Image.open(tmp_path / n), float) for n in ("pte.png", "eager.png"))
+    assert pte.shape == (80, 112, 3)
+    assert np.abs(pte - eager).max() <= 2  # the weights file is in float16
+    assert "exported with 2 steps" in refused(
+        tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle, "--steps", 3
+    )
+    assert "no executorch file at w8a8" in refused(
+        tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle
+    )
+
+
+def refused(*arguments: object) -> str:
+    return " ".join(call(*arguments, code=2).split())
+
+
+def test_bad_input_is_one_sentence(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    picture, out = picture_folder / "0.png", tmp_path / "out.png"
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    assert "no image or folder at" in refused(tmp_path / "none.png", out)
+    assert "not an image that can be read" in refused(tmp_path / "text.png", out, "--weights", weights)
+    assert "1×1" in refused(tmp_path / "dot.png", out, "--weights", weights)
+    assert "is no image name" in refused(picture, tmp_path / "out.doc", "--weights", weights)
+    assert "use a multiple of" in refused(picture, out, "--weights", weights, "--tile", 100)
+    assert "is not a bundle" in refused(picture, out, "--bundle", tmp_path)
+    below = weights / "out.png"
+    assert "cannot write" in refused(picture, below, "--weights", weights)
+    assert not out.exists()
+    assert not list(tmp_path.rglob(".restore-*"))
+
+
+def test_noise_seed_and_steps_reach_the_model(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    outs = []
+    for arguments in ((), ("--seed", 1), ("--steps", 5)):
+        call(picture_folder / "0.png", tmp_path / "out.png", "--weights", weights, *arguments)
+        outs.append(to_tensor(Image.open(tmp_path / "out.png")))
+    assert not torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
