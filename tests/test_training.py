@@ -259,16 +259,30 @@ def test_a_later_round_trains_the_named_part_alone() -> None:
     assert reached == {"fmir"}
 
 
-def test_the_sampled_stage_trains_through_the_sampling_loop() -> None:
+@pytest.mark.parametrize("trained", [("fmir", "dec"), ("enc", "mmse", "fmir", "dec")])
+@pytest.mark.parametrize("coarse_images", [0, 2])
+def test_the_sampled_stages_train_through_the_sampling_loop(
+    trained: tuple[str, ...], coarse_images: int
+) -> None:
     degraded, clean, _ = triple()
     student = Restorer(TINY)
-    module = SampledTraining(student, sampling_steps=3, sigma_s=0.1, steps=2, lr=1e-3)
-    restored = module.restored(degraded, 7)
+    module = SampledTraining(
+        student,
+        trained=trained,
+        coarse_images=coarse_images,
+        sampling_steps=3,
+        sigma_s=0.1,
+        steps=2,
+        lr=1e-3,
+    )
+    restored, coarse = module.restored(degraded, 7)
     noise = seeded_noise((3, 16, SIDE // 8, SIDE // 8), 7)
     whole = student(degraded, noise, steps=3, sigma_s=0.1)
     assert torch.allclose(restored.clamp(0, 1), whole, atol=1e-6)
+    estimate = student.decode(student.encode(degraded[:coarse_images]))
+    assert torch.allclose(coarse.clamp(0, 1), estimate, atol=1e-6)
     module.training_step((degraded, clean, 7), 0).backward()
     reached = {name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None}
-    assert reached == {"fmir", "dec"}
+    assert reached == set(trained)
     with torch.no_grad():
         assert module.draw(degraded, clean).size == (3 * SIDE + 4, 3 * SIDE + 4)

@@ -1,8 +1,9 @@
 """Train the bundled demo model from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
 
-Four stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
+Six stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
 encoder, coarse estimator and velocity field with the LCFM loss; all but the velocity field against
-pixels; the velocity field alone with the LCFM loss, between the latents that this left. Every stage
+pixels; the velocity field alone with the LCFM loss, between the latents that this left; velocity
+field and decoder, and at last everything, against pixels through the sampling loop. Every stage
 resumes where it was stopped. The result, collapsed and in float16, is ``RUN_DIR/demo-bfr.safetensors``.
 """
 
@@ -45,12 +46,11 @@ AUTOENCODER_STEPS, AUTOENCODER_BATCH, AUTOENCODER_CROP, AUTOENCODER_LR = 1800, 3
 RESTORER_BATCH = 8
 EMA_DECAY = 0.995
 STRIP_FACES = 6
-
-
 RESTORER_STEPS, RESTORER_LR = 1600, 1e-3
 PIXEL_STEPS, PIXEL_LR = 1600, 5e-4
 FLOW_STEPS, FLOW_LR = 1200, 5e-4
 SAMPLED_STEPS, SAMPLED_LR = 900, 4e-4
+WHOLE_STEPS, WHOLE_LR = 900, 5e-4
 FLOW = LcfmConfig(sigma_s=0.1, flow_repeats=4, decoded_images=2)
 
 
@@ -123,6 +123,25 @@ def train_restorer(
         draw = partial(module.draw, *strip)
         fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
 
+    def train_sampled(
+        name: str, trained: tuple[str, ...], coarse_images: int, steps: int, lr: float, seed: int
+    ):
+        module = SampledTraining(
+            student,
+            trained=trained,
+            coarse_images=coarse_images,
+            sampling_steps=FLOW.steps,
+            sigma_s=FLOW.sigma_s,
+            steps=steps,
+            lr=lr,
+        )
+        draw = partial(module.draw, *strip)
+
+        def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+            return pairs(generator)[1:]
+
+        fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
+
     everything = replace(FLOW, sigma_s=0.3)
     train_flow("restorer", everything, RESTORER_STEPS, RESTORER_LR, ("enc", "mmse", "fmir"), 2)
     student = build_restorer(student.state_dict())
@@ -138,18 +157,8 @@ def train_restorer(
         ema_decay=EMA_DECAY,
     )
     train_flow("flow", FLOW, FLOW_STEPS, FLOW_LR, ("fmir",), 5)
-    sampled = SampledTraining(
-        student, sampling_steps=FLOW.steps, sigma_s=FLOW.sigma_s, steps=SAMPLED_STEPS, lr=SAMPLED_LR
-    )
-    fit(
-        sampled,
-        lambda generator: pairs(generator)[1:],
-        partial(sampled.draw, *strip),
-        run_dir / "sampled",
-        steps=SAMPLED_STEPS,
-        seed=6,
-        ema_decay=EMA_DECAY,
-    )
+    train_sampled("sampled", ("fmir", "dec"), 0, SAMPLED_STEPS, SAMPLED_LR, 6)
+    train_sampled("whole", ("enc", "mmse", "fmir", "dec"), 2, WHOLE_STEPS, WHOLE_LR, 7)
     return student.eval().requires_grad_(False)
 
 

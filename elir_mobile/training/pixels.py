@@ -1,4 +1,4 @@
-"""Tune the networks against pixels: autoencoder and coarse estimator, or flow and decoder.
+"""Tune the networks against pixels: autoencoder and coarse estimator, or whole sampled restorations.
 
 A latent loss is blind to what an error does to the picture: a shift of hue costs it little. Here the
 decoded images are judged by the PSNR itself, as NAFNet's
@@ -20,6 +20,7 @@ from elir_mobile.training.loop import one_cycle
 
 TEACHER_WEIGHT = 0.5
 LATENT_WEIGHT = 0.5
+COARSE_WEIGHT = 0.25
 
 
 def log_mse(out: Tensor, ref: Tensor) -> Tensor:
@@ -74,33 +75,60 @@ class PixelTraining(L.LightningModule):
 
 
 class SampledTraining(L.LightningModule):
-    """Trains velocity field and decoder through the whole loop on batches ``(x_lq, x_hq, seed)``."""
+    """Trains through the whole sampling loop on batches ``(x_lq, x_hq, seed)``.
+
+    Args:
+        student: what is trained.
+        trained: names of its parts that are trained, the others stay.
+        coarse_images: of how many images of a batch the decoded coarse estimate is judged too:
+            without it, a trained encoder and estimator would leave all restoring to the flow.
+        sampling_steps, sigma_s: K and the spread of the noise.
+        steps, lr: length and peak of the one-cycle schedule.
+    """
 
     def __init__(
-        self, student: Restorer, *, sampling_steps: int, sigma_s: float, steps: int, lr: float
+        self,
+        student: Restorer,
+        *,
+        trained: tuple[str, ...],
+        coarse_images: int,
+        sampling_steps: int,
+        sigma_s: float,
+        steps: int,
+        lr: float,
     ) -> None:
         super().__init__()
         self.student = student.requires_grad_(False)
-        for part in (student.fmir, student.dec):
-            part.requires_grad_(True)
+        for name in trained:
+            student.get_submodule(name).requires_grad_(True)
+        self.coarse_images = coarse_images
         self.sampling_steps = sampling_steps
         self.sigma_s = sigma_s
         self.steps = steps
         self.lr = lr
 
-    def restored(self, x_lq: Tensor, seed: int) -> Tensor:
-        """Restored images (N, 3, H, W), not clipped: a clipped pixel would get no gradient."""
-        z = self.student.encode(x_lq)
-        z = z + self.sigma_s * seeded_noise(tuple(z.shape), seed).to(z)
+    def restored(self, x_lq: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Restored images (N, 3, H, W) and decoded coarse estimates of the first ``coarse_images``.
+
+        Neither is clipped: a clipped pixel would get no gradient.
+        """
+        coarse = self.student.encode(x_lq)
+        z = coarse + self.sigma_s * seeded_noise(tuple(coarse.shape), seed).to(coarse)
         for k in range(self.sampling_steps):
             t = torch.full((len(z),), k / self.sampling_steps, device=z.device)
             z = z + self.student.velocity(z, t) / self.sampling_steps
-        return self.student.dec(z)
+        decoded = self.student.dec(torch.cat([z, coarse[: self.coarse_images]]))
+        return decoded[: len(x_lq)], decoded[len(x_lq) :]
 
     def training_step(self, batch: tuple[Tensor, Tensor, int], batch_idx: int) -> Tensor:
         x_lq, x_hq, seed = batch
-        loss = log_mse(self.restored(x_lq, seed), x_hq)
+        restored, coarse = self.restored(x_lq, seed)
+        loss = log_mse(restored, x_hq)
         self.log("loss", loss, prog_bar=True)
+        if self.coarse_images:
+            coarse_loss = log_mse(coarse, x_hq[: self.coarse_images])
+            self.log("coarse", coarse_loss, prog_bar=True)
+            loss = loss + COARSE_WEIGHT * coarse_loss
         return loss
 
     def configure_optimizers(self):
@@ -109,7 +137,7 @@ class SampledTraining(L.LightningModule):
     @torch.no_grad()
     def draw(self, x_lq: Tensor, x_hq: Tensor) -> Image.Image:
         """Rows of degraded, restored and clean image."""
-        restored = self.restored(x_lq, 0)
+        restored, _ = self.restored(x_lq, 0)
         return vstack_images(
             [
                 hstack_images([to_image(image.clamp(0, 1)) for image in row])
