@@ -234,7 +234,7 @@ def main(
             given = photo.image
             if chosen.upscale > 1:
                 size = (given.width * chosen.upscale, given.height * chosen.upscale)
-                given = given.resize(size, Image.Resampling.NEAREST)
+                given = given.resize(size, chosen.enlarge)
             restored = restore(
                 given, model, seed, lambda done, total: progress.update(tiles, completed=done, total=total)
             )

@@ -19,6 +19,8 @@ from elir_mobile.degradations import (
 )
 from elir_mobile.errors import UserError
 from elir_mobile.models.restorer import Architecture
+from elir_mobile.realesrgan import FACTOR as BSR_FACTOR
+from elir_mobile.realesrgan import degrade_bsr
 
 Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -35,6 +37,7 @@ class Task:
     arch: Architecture
     degrade: Degradation
     upscale: int = 1  # how many times larger the restored image is than the user's
+    enlarge: Image.Resampling = Image.Resampling.NEAREST  # how the user's image gets that large
     release: str | None = None  # file name on the upstream release page, where there is one
 
 
@@ -83,6 +86,18 @@ TASKS: dict[str, Task] = {
             arch=SMALL,
             degrade=degrade_inpainting,
             release="elir_inpainting.pth",
+        ),
+        Task(
+            name="bsr",
+            title="blind super-resolution ×4",
+            size=256,
+            steps=3,
+            sigma_s=0.04,
+            arch=Architecture(hid_channels=96, n_mid_blocks=1),
+            degrade=degrade_bsr,
+            upscale=BSR_FACTOR,
+            enlarge=Image.Resampling.BICUBIC,
+            release="elir_bsr.pth",
         ),
         Task(
             name="colorization",
