@@ -31,9 +31,8 @@ from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.images import hstack_images, list_images, to_image, vstack_images
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.precision import RECIPES
 from elir_mobile.tasks import get_task
-from quant.ptq import Job, run
+from quant.ptq import Job, run, select_artifacts
 
 SEED = 0
 PICTURES = RESULTS.parents[1] / "docs" / "images"
@@ -102,7 +101,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     task = get_task("bfr")
     restorer, info = load_weights("demo", task)
-    recipes = tuple(RECIPES.values())
+    artifacts = select_artifacts("executorch", "fp32,w8a8", console)
 
     faces = heldout_folder(info.size)
     paths = list_images(faces)
@@ -120,7 +119,7 @@ def main() -> None:
     strip(restore(restorer, info, portraits, console)).save(PICTURES / "demo-model.png")
 
     with tempfile.TemporaryDirectory() as out:
-        job = Job(task, restorer, info, info.size, recipes, None, Path(out), SEED)
+        job = Job(task, restorer, info, info.size, artifacts, None, Path(out), SEED)
         quantized(job, "demo-bfr", console).save(PICTURES / "strip.png")
         quantized(replace(job, images=faces), "demo-heldout-bfr", console)
 

@@ -27,7 +27,7 @@ from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.registry import open_runner
 from elir_mobile.runtime.runner import Runner
 from elir_mobile.tasks import Task, get_task
 from elir_mobile.tiling import Window, axis_windows
@@ -83,7 +83,7 @@ def load_artifact(task: Task, folder: Path, target: str, precision: str, steps: 
         raise UserError(f"{folder} is a bundle for task '{facts['task']}', not '{task.name}'")
     if steps not in (None, facts["steps"]):
         raise UserError(f"{folder} was exported with {facts['steps']} steps: leave --steps out")
-    runner = executorch_runner(bundle.file(target, precision), precision, bundle.table)
+    runner = open_runner(target, bundle.file(target, precision), precision, bundle.table)
     return Model(runner, facts["steps"], facts["sigma_s"], facts["size"], multiple=0)
 
 

@@ -10,6 +10,7 @@ loaded (``elir_mobile.checkpoints.collapse_state_dict``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,13 +43,13 @@ class GroupNorm4d(nn.Module):
         return normed.view(n, c, h, w) * self.weight + self.bias
 
 
-def rewrite_group_norms(module: nn.Module) -> None:
-    """Replace every ``nn.GroupNorm`` below ``module`` by :class:`GroupNorm4d`."""
+def rewrite_group_norms(module: nn.Module, form: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d) -> None:
+    """Replace every ``nn.GroupNorm`` below ``module`` by its ``form``."""
     for name, child in module.named_children():
         if isinstance(child, nn.GroupNorm):
-            setattr(module, name, GroupNorm4d(child))
+            setattr(module, name, form(child))
         else:
-            rewrite_group_norms(child)
+            rewrite_group_norms(child, form)
 
 
 # Rows: taps of the 4-wide transposed kernel; columns: the taps of the 3-wide kernel that land on

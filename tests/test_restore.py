@@ -150,7 +150,7 @@ def bundle(programs: Programs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
     with building(folder) as staging:
         path = staging / "bfr-fp32.pte"
-        path.write_bytes(lower(programs, get_recipe("fp32"), {}).buffer)
+        lower(programs, get_recipe("fp32"), {}, path)
         entry = file_entry(staging, path, target="executorch", precision="fp32")
         table = write_table(staging, programs.table)
         facts = {"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
