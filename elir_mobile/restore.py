@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.checkpoints import load_weights
+from elir_mobile.checkpoints import WEIGHTS_HELP, load_weights
 from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_image, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
@@ -188,10 +188,7 @@ def main(
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Where to: a file, or a folder.")],
     task: Annotated[str, typer.Option(help="Restoration task.")],
-    weights: Annotated[
-        str,
-        typer.Option(help="'demo' (bundled), a .pth, .ckpt or .safetensors file, or its http(s) address."),
-    ] = "demo",
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "demo",
     steps: Annotated[int | None, typer.Option(min=1, help="K. Default: the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     tile: Annotated[int, typer.Option(min=32, help="Side of a tile of the float model.")] = TILE,
