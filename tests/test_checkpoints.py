@@ -237,7 +237,7 @@ def test_without_a_network_one_is_told_what_to_put_where(restorer, site: Path, t
     torch.save(restorer.state_dict(), cached)
     assert load_weights("released", BFR)[1].sha256 == sha256_of(cached)
     assert sha256_of(cached) in cached.with_name("elir_bfr.pth.sha256").read_text()
-    with pytest.raises(UserError, match="upstream released no weights for 'mask'"):
+    with pytest.raises(UserError, match="upstream released no weights for task 'mask'"):
         load_weights("released", get_task("mask"))
 
 
