@@ -161,7 +161,7 @@ def activation_ranges(model: Any, names: tuple[str, ...], calls: list[tuple[Tens
 
 def quantize_activations(model: Any, layers: list[str], ranges: Ranges) -> Any:
     """``model`` with its activations in int8 around the convolutions called ``layers`` (MIL names)."""
-    with coremltools() as ct:
+    with coremltools():
         import coremltools.optimize.coreml as cto
         from coremltools.optimize.coreml import _post_training_quantization as ptq
 
@@ -176,7 +176,7 @@ def quantize_activations(model: Any, layers: list[str], ranges: Ranges) -> Any:
 
 def compress_weights(model: Any, precisions: dict[str, str], ios: int) -> Any:
     """``model`` with the weights of each convolution (by MIL name) stored as ``precisions`` says."""
-    with coremltools() as ct:
+    with coremltools():
         import coremltools.optimize.coreml as cto
 
         int8 = cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
