@@ -67,12 +67,16 @@ class Converted:
     layers: tuple[str, ...]
 
 
-def float_models(programs: Programs, half: bool, ios: int = IOS18) -> dict[str, Converted]:
+def float_models(
+    programs: Programs, half: bool, ios: int = IOS18, functions: tuple[str, ...] = tuple(INPUTS)
+) -> dict[str, Converted]:
     """Convert every program, and ``encode`` once more with an image as its input.
 
     Args:
+        programs: rewritten programs.
         half: compute in float16, otherwise in float32.
         ios: 17 or 18, the oldest system that will run the package.
+        functions: only these.
 
     Returns:
         The functions by name.
@@ -81,7 +85,8 @@ def float_models(programs: Programs, half: bool, ios: int = IOS18) -> dict[str, 
     with coremltools() as ct:
         precision = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
         target = {IOS17: ct.target.iOS17, IOS18: ct.target.iOS18}[ios]
-        for function, names in INPUTS.items():
+        for function in functions:
+            names = INPUTS[function]
             program = function.removesuffix("_image")
             example = programs.example_inputs[program]
             exported = torch.export.export(programs.modules[program], example).run_decompositions({})
@@ -287,7 +292,7 @@ def write(
             merged = ct.utils.MultiFunctionDescriptor()
             for name in converted:
                 merged.add_function(str(folder / f"{name}.mlpackage"), "main", name)
-            merged.default_function_name = "encode"
+            merged.default_function_name = next(iter(converted))
             ct.utils.save_multifunction(merged, str(staged))
         for package in [staged] if ios >= IOS18 else folder.iterdir():
             describe(package, programs, recipe)
