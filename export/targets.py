@@ -10,7 +10,7 @@ from torch import nn
 
 from elir_mobile.errors import UserError
 from elir_mobile.precision import Recipe
-from export import executorch
+from export import coreml, executorch
 from export.programs import Delegation, Programs, Samples
 from export.rewrite import GroupNorm4d
 
@@ -37,7 +37,11 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),)
+    target.name: target
+    for target in (
+        Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),
+        Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
+    )
 }
 
 
