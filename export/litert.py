@@ -220,7 +220,9 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
     if not changed:
         return content
     ranges = _calibrate(model, observed, samples) if observed else None
-    return bytes(quantizer.quantize(ranges, enable_progress_report=False).quantized_model)
+    return bytes(
+        quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+    )
 
 
 def _calibrate(
