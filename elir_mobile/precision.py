@@ -140,7 +140,7 @@ def _read_rule(rule: object, where: str) -> Rule:
         raise UserError(f"{where} must have a pattern and a precision, and nothing else")
     pattern, precision = rule["pattern"], rule["precision"]
     if not isinstance(pattern, str) or not pattern:
-        raise UserError(f"{where} needs a layer name or a pattern like 'enc.*' as its pattern, not {pattern!r}")
+        raise UserError(f"{where} needs a layer's name or a pattern like 'enc.*', not {pattern!r}")
     if precision not in PRECISIONS:
         raise UserError(
             f"{where} ('{pattern}') has unknown precision {precision!r}: choose from {', '.join(PRECISIONS)}"
@@ -167,7 +167,7 @@ def check_rules(recipe: Recipe, layers: Iterable[str]) -> None:
         matched = {name for name in names if fnmatchcase(name, rule.pattern)}
         if not matched:
             raise UserError(
-                f"recipe '{recipe.name}', rule {number} ('{rule.pattern}'): no layer is left that it matches; "
+                f"recipe '{recipe.name}', rule {number} ('{rule.pattern}') matches no layer that is left; "
                 f"layers are called like {min(layers, default='enc.layers.0')}"
             )
         names -= matched
