@@ -606,11 +606,15 @@ def main(
         job = replace(job, artifacts=artifacts)
     folder, report = run(job, console)
     console.print(terminal_table(report["rows"]))
+    held = True
     if searching:
         for target, holds, figures in verdicts(report["rows"], FASTEST.name, budget):
             what = "holds" if holds else "does NOT hold"
             console.print(f"{target} {FASTEST.name}, executed: {figures}: the budget {what}")
+            held = held and holds
     console.print(f"bundle: {folder}\nreport: {folder / 'report' / 'report.html'}")
+    if not held:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

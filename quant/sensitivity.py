@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -140,10 +141,15 @@ def db(value: float | None) -> str:
 
 def layer_table(rows: list[dict]) -> Table:
     """The most sensitive layers."""
-    table = Table(title=f"the {min(SHOWN, len(rows))} most sensitive of {len(rows)} layers")
-    for name in ("layer", "program dB", "end of trajectory dB", "image dB", "PSNR drop", "LPIPS rise"):
-        table.add_column(name, justify="left" if name == "layer" else "right")
-    table.add_column("PSNR drop without it", justify="right")
+    table = Table(
+        title=f"the {min(SHOWN, len(rows))} most sensitive of {len(rows)} layers, each rounded alone",
+        caption="SQNR in dB of program, last latent and image; PSNR drop; LPIPS rise; PSNR drop of all but it",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("layer", overflow="fold")
+    for name in ("program", "latent", "image", "PSNR", "LPIPS", "but it"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows[:SHOWN]:
         alone, others = row["alone"], row["others"]
         table.add_row(
@@ -151,9 +157,9 @@ def layer_table(rows: list[dict]) -> Table:
             db(alone["program_db"][row["program"]]),
             db(alone["trajectory_db"][-1]),
             db(alone["image_db"]),
-            f"{alone['psnr_drop_db']:.4f}",
+            f"{alone['psnr_drop_db']:.3f}",
             "–" if alone["lpips_rise"] is None else f"{alone['lpips_rise']:.4f}",
-            f"{others['psnr_drop_db']:.4f}",
+            f"{others['psnr_drop_db']:.3f}",
         )
     return table
 
