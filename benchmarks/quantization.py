@@ -44,7 +44,7 @@ from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from quant.fakequant import Ranges, calibrate, simulate
 from quant.judge import Judge, Verdict
-from quant.methods import correct_biases, equalize
+from quant.methods import correct_biases, equalize, reconstruct
 from quant.ptq import Job, find_recipe, run, select_artifacts
 from quant.search import FASTEST, Budget
 
@@ -53,6 +53,7 @@ STEP_COUNTS = (1, 2, 3, 5, 8)
 SWEPT = (FP16, W8, W4, W8A8)
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
+RECONSTRUCTION = 6  # calls of each program that reconstruction sees
 SWEEP_FACES = 6
 BASELINE_SECONDS = 900.0
 
@@ -137,6 +138,9 @@ def measure_methods(task: str, console: Console) -> None:
     keep("activations alone in int8", judge.judge_programs(alone))
     corrected = correct_biases(programs, recipe, chosen, samples)
     keep("MSE + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
+    few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION)] for name, calls in samples.items()}
+    moved = reconstruct(programs, recipe, chosen, few)
+    keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
     even = equalize(programs, samples)
     even_ranges = calibrate(even, samples)
     keep("MSE + equalization", judge.judge_programs(simulate(even, recipe, even_ranges)))

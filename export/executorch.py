@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -41,7 +42,7 @@ def quantize(
     example: tuple[Tensor, ...],
     recipe: Recipe,
     samples: list[tuple[Tensor, ...]],
-    observer: type | None = None,
+    observer: Any = None,
 ) -> nn.Module:
     """PT2E static quantization of the layers for which ``recipe`` says w8a8.
 

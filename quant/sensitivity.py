@@ -143,7 +143,7 @@ def layer_table(rows: list[dict]) -> Table:
     """The most sensitive layers."""
     table = Table(
         title=f"the {min(SHOWN, len(rows))} most sensitive of {len(rows)} layers, each rounded alone",
-        caption="SQNR in dB of program, last latent and image; PSNR drop; LPIPS rise; PSNR drop of all but it",
+        caption="SQNR (dB) of program, last latent, image; PSNR drop, LPIPS rise; PSNR drop of all but it",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
@@ -227,8 +227,8 @@ def main(
     partial = out / f".{stem}.jsonl"
     rows = measure_all(judge, chosen, partial, facts, console)
     whole = to_row(Sensitivity("*", "all", chosen.name, judge.judge(chosen), judge.judge(get_recipe("fp32"))))
-    facts["images"] = Path(facts["images"]).name
-    result = {**facts, "whole": whole["alone"], "rows": rows}
+    shown = images.name if images else "bundled portraits"
+    result = {**facts, "images": shown, "whole": whole["alone"], "rows": rows}
     staged = out / f".{stem}.json"
     staged.write_text(json.dumps(result, indent=2) + "\n")
     plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")

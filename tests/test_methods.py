@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from elir_mobile.metrics import sqnr_db
-from elir_mobile.precision import RECIPES
+from elir_mobile.precision import RECIPES, W8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
-from quant.fakequant import calibrate, simulate
-from quant.methods import correct_biases, equalize
+from quant.fakequant import calibrate, simulate, weight_scale
+from quant.methods import correct_biases, equalize, reconstruct
 
 RECIPE = RECIPES["w8a8"]
 
@@ -56,3 +56,19 @@ def test_bias_correction_restores_the_mean_outputs(programs, samples) -> None:
     stride = "enc.layers.2.bias"
     assert stride in corrected_programs.modules["encode"].state_dict()
     assert stride not in programs.modules["encode"].state_dict()
+
+
+def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(programs, samples) -> None:
+    recipe = Recipe("few", (Rule("mmse.*.conv[12].*", W8),))
+    better = reconstruct(programs, recipe, {}, samples)
+    plain, moved = simulate(programs, recipe), simulate(better, recipe)
+    (image,) = samples["encode"][0]
+    want = programs.modules["encode"](image)
+    assert sqnr_db(want, moved.modules["encode"](image)) > sqnr_db(want, plain.modules["encode"](image)) + 0.5
+    name = "mmse.lrm.0.RDB1.conv1.block.0"
+    before, after = (p.modules["encode"].get_submodule(name).weight for p in (programs, better))
+    scale, _ = weight_scale(before, W8)
+    assert torch.allclose(weight_scale(after, W8)[0], scale)  # the exporter finds the same scale
+    levels = after / scale
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert not torch.equal(levels.round(), (before / scale).round())
