@@ -71,6 +71,26 @@ class Recipe:
         return asdict(self)
 
 
+_W8A8 = (
+    # Residual sums inside the autoencoder join two ReLU outputs and are cheap to quantize; those of
+    # the coarse estimator and the velocity field carry the signal itself past every block, and stay
+    # in float (docs/decisions.md).
+    Rule("mmse.*add", FP32),
+    Rule("fmir.*add", FP32),
+    Rule("add", FP32),
+    Rule("*", W8A8),
+)
+# The layers through which image and latent enter and leave the parts: half a percent of the released
+# network's multiplications.
+_ENDS = (
+    "enc.layers.0",
+    "enc.layers.14",
+    "fmir.first_proj",
+    "fmir.final_proj",
+    "dec.layers.0",
+    "dec.layers.18",
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -79,18 +99,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("w8", (Rule("*", W8),)),
         # Four fifths of the weights are the velocity field's.
         Recipe("w4", (Rule("fmir.*", W4), Rule("*", W8))),
-        Recipe(
-            "w8a8",
-            (
-                # Residual sums inside the autoencoder join two ReLU outputs and are cheap to
-                # quantize; those of the coarse estimator and the velocity field carry the signal
-                # itself past every block, and stay in float (docs/decisions.md).
-                Rule("mmse.*add", FP32),
-                Rule("fmir.*add", FP32),
-                Rule("add", FP32),
-                Rule("*", W8A8),
-            ),
-        ),
+        Recipe("w8a8", _W8A8),
+        Recipe("mixed", (*(Rule(layer, FP32) for layer in _ENDS), *_W8A8)),
     )
 }
 
