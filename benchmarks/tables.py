@@ -174,7 +174,12 @@ def render(name: str) -> str:
     """The Markdown of block ``name``."""
     if name.startswith("quantization-"):
         section = name.removeprefix("quantization-")
-        return section_table(section, json.loads((RESULTS / "quantization.json").read_text())[section])
+        path = RESULTS / "quantization.json"
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        if section not in results:
+            command = "methods" if section == "steps" else section
+            return f"Not measured yet: `python -m benchmarks.quantization {command}`."
+        return section_table(section, results[section])
     base = name.removesuffix("-programs")
     result = json.loads((RESULTS / f"{base}.json").read_text())
     if name != base:
