@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from elir_mobile.errors import UserError
-from elir_mobile.precision import Recipe
+from elir_mobile.precision import FP32, Recipe
 from export import coreml, executorch, litert
 from export.programs import Delegation, Programs, Samples
 from export.rewrite import GroupNorm4d, GroupNormConv
@@ -44,6 +44,11 @@ TARGETS: dict[str, Target] = {
         Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
     )
 }
+
+
+def realizes(target: Target, recipe: Recipe) -> bool:
+    """Whether ``target`` has a recipe, or every precision that its rules mix."""
+    return recipe.name in target.precisions or recipe.precisions | {FP32} <= set(target.precisions)
 
 
 def get_target(name: str) -> Target:
