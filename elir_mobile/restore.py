@@ -169,7 +169,8 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
 
 
 EngineOption = Annotated[
-    Engine, typer.Option(help="Where to work: in this process, or on Ray's workers (RAY_ADDRESS names a cluster).")
+    Engine,
+    typer.Option(help="This process, or Ray's workers (on the cluster of RAY_ADDRESS)."),
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Ray's workers. Default: one a core.")]
 Advance = Callable[[str, int, int], None]  # told (file name, tiles done, tiles in all)

@@ -64,7 +64,10 @@ def _features(luminance: np.ndarray) -> np.ndarray:
     whole = Image.fromarray(luminance[:height, :width])
     half = whole.resize((width // 2, height // 2), Image.Resampling.BICUBIC)
     return np.hstack(
-        [_scale_features(_normalized(np.asarray(x)), side) for x, side in ((whole, PATCH), (half, PATCH // 2))]
+        [
+            _scale_features(_normalized(np.asarray(x)), side)
+            for x, side in ((whole, PATCH), (half, PATCH // 2))
+        ]
     )
 
 
