@@ -19,7 +19,7 @@ from elir_mobile.engine import RAY_INSTALL
 from elir_mobile.evaluate import FRECHET, METRICS, app, bootstrap
 from elir_mobile.harness.compare import quality
 from elir_mobile.images import list_images, read_image, to_tensor
-from elir_mobile.metrics import packages
+from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import get_recipe
 from elir_mobile.restore import app as restore_app
@@ -129,9 +129,8 @@ def test_an_exported_file_is_evaluated_on_ray_as_here(
 def test_missing_packages_leave_columns_blank_and_say_why(
     tmp_path: Path, picture_folder: Path, blurred: Path, monkeypatch
 ) -> None:
-    for cached in ("perceptual._lpips_weights", "frechet._weights", "identity._networks"):
-        module, name = cached.split(".")
-        getattr(getattr(metrics, module), name).cache_clear()
+    for cached in (perceptual._lpips_weights, naturalness._natural, frechet._weights, identity._networks):
+        cached.cache_clear()
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     report = evaluate(tmp_path, picture_folder, "--images", blurred)
     estimates = report["metrics"]["images"]
