@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from elir_mobile import restore as restore_command
 from elir_mobile.checkpoints import save_weights
-from elir_mobile.engine import RAY_INSTALL, Engine, run, written_whole
+from elir_mobile.engine import RAY_INSTALL, Engine, _ray_cluster, run, written_whole
 from elir_mobile.errors import UserError
 from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
@@ -31,14 +31,12 @@ FILES = 8
 @pytest.fixture(scope="module")
 def cluster():
     """Two worker cores on this machine, started once."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = pytest.importorskip("ray", reason=RAY_INSTALL)
     pytest.importorskip("ray.data", reason=RAY_INSTALL)
-    ray.init(
-        "local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False
-    )
-    yield
-    ray.shutdown()
+    # Ray's workers do not see this folder: send what is defined here along instead of its name.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with _ray_cluster(2):
+        yield
 
 
 def doubler(fail_at: int | None = None):
