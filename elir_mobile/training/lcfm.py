@@ -195,7 +195,9 @@ class LcfmTraining(L.LightningModule):
     @torch.no_grad()
     def draw(self, x_lq: Tensor, x_hq: Tensor) -> Image.Image:
         """Rows of degraded, coarse estimate, restored and clean image."""
-        noise = seeded_noise((len(x_lq), *self.student.arch.latent_shape(*x_lq.shape[2:])[1:]), 0)
+        x_lq = x_lq.to(self.device)
+        shape = (len(x_lq), *self.student.arch.latent_shape(*x_lq.shape[2:])[1:])
+        noise = seeded_noise(shape, 0).to(self.device)
         restored = self.student(x_lq, noise, steps=self.config.steps, sigma_s=self.config.sigma_s)
         coarse = self.student.decode(self.student.encode(x_lq))
         return vstack_images(
