@@ -102,7 +102,7 @@ def test_second_velocity_gets_no_gradient() -> None:
 
 
 def literal_terms(net: Restorer, degraded: Tensor, clean: Tensor, z_hq: Tensor, config: LcfmConfig, seeds):
-    """The formulas of upstream's ``l2_fm_mse_loss`` and ``l2_cfm_mse_loss``, one image and time after another."""
+    """The formulas of upstream's ``l2_fm_mse_loss`` and ``l2_cfm_mse_loss``, image by image."""
     mse, flow, decoded = [], [], []
 
     def velocity(z: Tensor, time: float) -> Tensor:

@@ -158,6 +158,18 @@ def lcfm_loss(
     return {"loss": loss, **terms}
 
 
+@torch.no_grad()
+def strip(student: Restorer, x_lq: Tensor, x_hq: Tensor, config: LcfmConfig) -> Image.Image:
+    """Rows of degraded, coarse estimate, restored and clean image (N, 3, H, W), always the same noise."""
+    shape = (len(x_lq), *student.arch.latent_shape(*x_lq.shape[2:])[1:])
+    noise = seeded_noise(shape, 0).to(x_lq)
+    restored = student(x_lq, noise, steps=config.steps, sigma_s=config.sigma_s)
+    columns = x_lq, student.decode(student.encode(x_lq)), restored, x_hq
+    return vstack_images(
+        [hstack_images([to_image(image) for image in row]) for row in zip(*columns, strict=True)]
+    )
+
+
 class LcfmTraining(L.LightningModule):
     """Trains the named parts of the student on batches ``(x_lq, x_hq, z_hq, seed)``.
 
@@ -195,14 +207,4 @@ class LcfmTraining(L.LightningModule):
     @torch.no_grad()
     def draw(self, x_lq: Tensor, x_hq: Tensor) -> Image.Image:
         """Rows of degraded, coarse estimate, restored and clean image."""
-        x_lq = x_lq.to(self.device)
-        shape = (len(x_lq), *self.student.arch.latent_shape(*x_lq.shape[2:])[1:])
-        noise = seeded_noise(shape, 0).to(self.device)
-        restored = self.student(x_lq, noise, steps=self.config.steps, sigma_s=self.config.sigma_s)
-        coarse = self.student.decode(self.student.encode(x_lq))
-        return vstack_images(
-            [
-                hstack_images([to_image(image) for image in row])
-                for row in zip(x_lq, coarse, restored, x_hq, strict=True)
-            ]
-        )
+        return strip(self.student, x_lq.to(self.device), x_hq, self.config)
