@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.models.overparam import merged_once
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.training.loop import one_cycle
 
@@ -113,6 +114,7 @@ def draw_noise(shape: torch.Size, randomness: torch.Generator | Tensor) -> tuple
     return torch.stack(noises, 1).flatten(0, 1), torch.stack(times, 1).flatten(0, 1)
 
 
+@merged_once()
 def lcfm_loss(
     student: Restorer,
     x_lq: Tensor,
