@@ -1,16 +1,12 @@
 """The paper's ablations at demo scale: ``python -m benchmarks.ablations RUN_DIR``.
 
-The demo network on whole faces of 64 pixels, task bfr, once for each seed: the loss (flow matching,
-consistency without segments, multi-segment LCFM), the coarse estimator, the encoder. Each is sampled
-with K = 1 to 8 steps on held-out identities. Three stages, of equal budgets for all variants:
+The demo network on whole faces of 64 pixels, task bfr, every variant with the same budget, batches
+and noise, once for each seed: the loss (flow matching, consistency without segments, multi-segment
+LCFM), the coarse estimator, the encoder. Each is sampled with K = 1 to 8 steps on held-out identities.
 
-1. The teacher: the bundled demo decoder stays as it is, and an encoder is fitted that inverts it on
-   clean faces, since the demo's own encoder was trained to see degraded ones.
-2. The front ends: encoder, coarse estimator or both, with the whole LCFM loss. Flow terms do not
-   reach them, so all losses can share one, and are compared from the very same latents.
-3. The velocity field of each variant from its random initialization, on precomputed latents.
-
-Stopped runs are resumed. Writes ``benchmarks/results/ablations.json`` and the plots in ``docs/images``.
+The teacher is made first: the bundled demo decoder stays as it is, and an encoder is fitted that
+inverts it on clean faces, since the demo's own encoder was trained to see degraded ones. Stopped
+runs are resumed. Writes ``benchmarks/results/ablations.json`` and the plots in ``docs/images``.
 """
 
 from __future__ import annotations
@@ -34,28 +30,23 @@ from benchmarks.released import RESULTS
 from elir_mobile import metrics
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.errors import exits_with_2
+from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import hstack_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.training.demo import ARCH, degraded, teacher_latents
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
-from elir_mobile.training.lcfm import strip as draw_strip
 from elir_mobile.training.loop import draw_seed, fit, one_cycle
 from elir_mobile.training.pixels import log_mse
 
 PICTURES = RESULTS.parents[1] / "docs" / "images"
 TASK, SIZE = "bfr", 64
 TEACHER_STEPS, TEACHER_LR = 200, 1e-3
-FRONT_STEPS, FRONT_BATCH, LR, EMA_DECAY, SAVE_EVERY = 250, 8, 1e-3, 0.98, 50
-FLOW_STEPS, FLOW_BATCH = 400, 64
-DEGRADATIONS = 2  # of every training face and its mirror image, for the third stage
+STEPS, BATCH, LR, EMA_DECAY, SAVE_EVERY = 250, 8, 1e-3, 0.98, 50
 SAMPLING_STEPS = range(1, 9)
 STRIP_FACES = 4
-FRONT = LcfmConfig(flow_repeats=4, decoded_images=2)
-# As where the demo's flow was trained from nothing: with 0.1 this budget teaches it next to nothing.
-FLOW = LcfmConfig(sigma_s=0.3, decoded_images=1)
+FLOW = LcfmConfig(flow_repeats=4, decoded_images=2)
 METRICS = {"psnr_db": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
 
 
@@ -75,9 +66,9 @@ class Variant:
         return replace(FLOW, objective=self.objective, steps=self.segments)
 
     @property
-    def front(self) -> tuple[str, ...]:
-        """Parts before the flow that learn."""
-        return (*(("enc",) if self.encoder else ()), *(("mmse",) if self.coarse else ()))
+    def trained(self) -> tuple[str, ...]:
+        """Parts of the student that learn."""
+        return (*(("enc",) if self.encoder else ()), *(("mmse",) if self.coarse else ()), "fmir")
 
 
 VARIANTS = {
@@ -115,8 +106,8 @@ class TeacherTraining(L.LightningModule):
 
 def draw_picks(generator: torch.Generator, faces: int) -> list[tuple[int, int]]:
     """Index and mirroring of a batch's faces."""
-    indices = torch.randint(faces, (FRONT_BATCH,), generator=generator).tolist()
-    return list(zip(indices, torch.randint(2, (FRONT_BATCH,), generator=generator).tolist(), strict=True))
+    indices = torch.randint(faces, (BATCH,), generator=generator).tolist()
+    return list(zip(indices, torch.randint(2, (BATCH,), generator=generator).tolist(), strict=True))
 
 
 def picked(images: Tensor, picks: list[tuple[int, int]]) -> list[Tensor]:
@@ -152,7 +143,7 @@ def new_student(variant: Variant, teacher: Encoder, decoder: Decoder, seed: int)
     return student
 
 
-def train_front(
+def train_variant(
     variant: Variant,
     student: Restorer,
     latents: Tensor,
@@ -161,7 +152,7 @@ def train_front(
     run_dir: Path,
     seed: int,
 ) -> None:
-    """Stage two: ``student`` in place; ``latents`` are the teacher's (2, N, C, h, w), plain and mirrored."""
+    """Train ``student`` in place; ``latents`` are the teacher's (2, N, C, h, w), plain and mirrored."""
 
     def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
         picks, noise_seed = draw_picks(generator, len(images)), draw_seed(generator)
@@ -171,52 +162,13 @@ def train_front(
         z_hq = torch.stack([latents[mirror, i] for i, mirror in picks])
         return x_lq, torch.stack(clean).float() / 255, z_hq, noise_seed
 
-    module = LcfmTraining(student, FRONT, steps=FRONT_STEPS, lr=LR, trained=(*variant.front, "fmir"))
+    module = LcfmTraining(student, variant.config, steps=STEPS, lr=LR, trained=variant.trained)
     fit(
         module,
         batch,
         lambda: module.draw(*strip),
         run_dir,
-        steps=FRONT_STEPS,
-        seed=seed + 1,
-        ema_decay=EMA_DECAY,
-        save_every=SAVE_EVERY,
-    )
-
-
-def train_flow(
-    variant: Variant,
-    student: Restorer,
-    x_lq: Tensor,
-    x_hq: Tensor,
-    z_hq: Tensor,
-    strip: tuple[Tensor, Tensor],
-    run_dir: Path,
-    seed: int,
-) -> None:
-    """Stage three: a new velocity field for ``student``.
-
-    Args:
-        x_lq, x_hq: degraded and clean training images (N, 3, H, W), uint8.
-        z_hq: the teacher's latents of the clean ones.
-    """
-    with torch.no_grad():
-        coarse = torch.cat([student.encode(part.float() / 255) for part in x_lq.split(64)])
-    torch.manual_seed(seed)
-    on_latents = Restorer(ARCH)  # the student whose images are the latents
-    on_latents.enc = on_latents.mmse = nn.Identity()  # type: ignore[assignment]
-    student.fmir, on_latents.dec = on_latents.fmir, student.dec
-
-    def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-        picks = torch.randint(len(coarse), (FLOW_BATCH,), generator=generator)
-        return coarse[picks], x_hq[picks].float() / 255, z_hq[picks], draw_seed(generator)
-
-    fit(
-        LcfmTraining(on_latents, variant.config, steps=FLOW_STEPS, lr=LR, trained=("fmir",)),
-        batch,
-        lambda: draw_strip(student, *strip, variant.config),
-        run_dir,
-        steps=FLOW_STEPS,
+        steps=STEPS,
         seed=seed + 1,
         ema_decay=EMA_DECAY,
         save_every=SAVE_EVERY,
@@ -284,15 +236,18 @@ app = typer.Typer(add_completion=False)
 @exits_with_2
 def main(
     run_dir: Annotated[Path, typer.Argument(help="Folder of checkpoints; give it again to resume.")],
-    seed: Annotated[
-        list[int] | None, typer.Option(help="Train every variant with this seed.  [default: 0 and 1]")
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds to train with.  [default: 0 and 1]")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help=f"Some of {', '.join(VARIANTS)}.  [default: all]")
     ] = None,
     threads: Annotated[int, typer.Option(help="Processor threads.", min=1)] = 1,
 ) -> None:
     """Train the teacher and every variant, evaluate, write the JSON and the plots."""
     torch.set_num_threads(threads)
     console = Console()
-    seeds = seed or [0, 1]
+    seeds, variants = seed or [0, 1], variant or list(VARIANTS)
+    if unknown := set(variants) - set(VARIANTS):
+        raise UserError(f"no variant '{min(unknown)}': choose among {', '.join(VARIANTS)}")
     train_names, heldout_names = face_split()
     images, heldout = load_faces(train_names, SIZE), load_faces(heldout_names, SIZE)
     clean = heldout.float() / 255
@@ -308,30 +263,20 @@ def main(
     with torch.no_grad():
         reconstructed = quality(decoder(teacher(clean)).clamp(0, 1), clean)
     latents = teacher_latents(teacher, images)
-    rng = np.random.default_rng(1)
-    train_hq = torch.cat([images, images.flip(-1)]).repeat(DEGRADATIONS, 1, 1, 1)
-    train_lq = torch.stack(
-        [
-            (degraded(face, rng) * 255).round().byte()
-            for face in track(train_hq, "degrading training faces", console=console)
-        ]
-    )
-    z_hq = latents.flatten(0, 1).repeat(DEGRADATIONS, 1, 1, 1)
     runs = []
     for number in seeds:
-        for name, variant in VARIANTS.items():
+        for name in variants:
             folder = run_dir / f"{name}-{number}"
             measured = folder / "quality.json"
             if not measured.exists():
-                student = new_student(variant, teacher, decoder, number)
-                if variant.front:
-                    front = run_dir / f"front-{'-'.join(variant.front)}-{number}"
-                    train_front(variant, student, latents, images, strip, front, number)
-                train_flow(variant, student, train_lq, train_hq, z_hq, strip, folder, number)
+                student = new_student(VARIANTS[name], teacher, decoder, number)
+                train_variant(VARIANTS[name], student, latents, images, strip, folder, number)
                 facts = {"variant": name, "seed": number, **evaluate(student, x_lq, clean)}
                 measured.write_text(json.dumps(facts))
             runs.append(json.loads(measured.read_text()))
             console.print(f"{name:18} seed {number}", runs[-1]["coarse"], runs[-1]["sampled"]["5"])
+    if set(variants) != set(VARIANTS):
+        return  # a part of the runs: the whole table is written when all are there
     result = {
         "kind": "ablations",
         "setting": {
@@ -340,12 +285,13 @@ def main(
             "faces": len(clean),
             "training_faces": len(images),
             "seeds": seeds,
+            "steps": STEPS,
+            "batch": BATCH,
             "lr": LR,
             "ema_decay": EMA_DECAY,
-            "front": {"steps": FRONT_STEPS, "batch": FRONT_BATCH, **asdict(FRONT)},
-            "flow": {"steps": FLOW_STEPS, "batch": FLOW_BATCH, **asdict(FLOW)},
+            "loss": asdict(FLOW),
         },
-        "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
+        "variants": {name: asdict(facts) for name, facts in VARIANTS.items()},
         "degraded": quality(x_lq, clean),
         "teacher": {
             "steps": TEACHER_STEPS,
