@@ -25,6 +25,7 @@ from elir_mobile.harness.protocol import Protocol, latency_stats, machine_facts,
 from elir_mobile.precision import RECIPES
 from export.executorch import lower
 from export.programs import Programs
+from export.targets import TARGETS
 
 DEPTH = 8
 # Channels and side of the convolutions that the 512-pixel network spends its time in.
@@ -58,9 +59,9 @@ def main() -> None:
         programs = Programs({"chain": module}, {"chain": (x,)}, torch.zeros(1, 1), 1, 0.0)
         with tempfile.TemporaryDirectory() as folder:
             methods = {}
-            for name, recipe in RECIPES.items():
+            for name in TARGETS["executorch"].precisions:
                 path = Path(folder) / f"{name}.pte"
-                path.write_bytes(lower(programs, recipe, {"chain": [(x,)]}).buffer)
+                lower(programs, RECIPES[name], {"chain": [(x,)]}, path)
                 methods[name] = Runtime.get().load_program(path).load_method("chain")
         seconds: dict[str, list[float]] = {"eager": [], **{name: [] for name in methods}}
         for run in range(protocol.warmups + protocol.runs):

@@ -19,9 +19,8 @@ from elir_mobile.checkpoints import random_weights
 from elir_mobile.errors import exits_with_2
 from elir_mobile.harness.protocol import peak_memory_bytes
 from elir_mobile.harness.report import number, terminal_table
-from elir_mobile.precision import RECIPES
 from elir_mobile.tasks import get_task
-from quant.ptq import Job, run
+from quant.ptq import Job, run, select_artifacts
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -32,6 +31,8 @@ app = typer.Typer(add_completion=False)
 @exits_with_2
 def main(
     task: Annotated[str, typer.Option(help="Restoration task.")] = "bfr",
+    targets: Annotated[str, typer.Option(help="Comma-separated targets.")] = "executorch",
+    precision: Annotated[str, typer.Option(help="Comma-separated precisions.")] = "fp32,w8a8",
     seed: Annotated[int, typer.Option(help="Seed of weights, noise and degradations.")] = 0,
     results: Annotated[Path, typer.Option(help="Folder of the JSON results.")] = RESULTS,
 ) -> None:
@@ -40,8 +41,9 @@ def main(
     start = time.monotonic()
     chosen = get_task(task)
     restorer, info = random_weights(chosen, seed)
+    artifacts = select_artifacts(targets, precision, console)
     with tempfile.TemporaryDirectory() as out:
-        job = Job(chosen, restorer, info, info.size, tuple(RECIPES.values()), None, Path(out), seed)
+        job = Job(chosen, restorer, info, info.size, artifacts, None, Path(out), seed)
         _, report = run(job, console)
     report["seconds"] = time.monotonic() - start
     results.mkdir(parents=True, exist_ok=True)

@@ -36,11 +36,12 @@ def rows_table(report: dict) -> str:
         lines.append(f"| degraded input | | | | | | | {_quality(degraded)} |")
     for row in report["rows"]:
         latency = row["latency_ms"]
+        digits = 0 if (latency["median"] or 0) > 1000 else 1
         cells = [
             f"{row['target']} {row['precision']}",
             number(row["bytes"] / 1e6),
-            number(latency["median"], 0 if latency["median"] > 1000 else 1),
-            number(latency["p90"], 0 if latency["median"] > 1000 else 1),
+            number(latency["median"], digits),
+            number(latency["p90"], digits),
             number(row["speedup_vs_eager"]),
             number(row["speedup_vs_fp32"]),
             number(row["image"]["psnr_vs_float_db"], 1),

@@ -6,8 +6,14 @@
       manifest.json     schema, task, model, sizes, versions, calibration digest, files with
                         sha256, bytes, target, recipe and delegation
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
-      executorch/*.pte
+      executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
+      golden/           what a device checks itself against: raw little-endian arrays, see below
       report/           report.json, report.html, strip.png
+
+Golden vectors are files without a header; the manifest's ``golden.arrays`` gives path, shape, type and
+SHA-256 of each. ``input`` and ``output`` are (H, W, 3) uint8, the degraded and the restored image;
+``noise``, ``coarse``, ``step`` and ``latent`` are float32 of the latent's shape: the noise, ``encode``'s
+output, ``step``'s first output, and the latent that ``decode`` is given. All from the float network.
 
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. A
 reader trusts nothing: schema, paths and checksums are verified before use.
@@ -15,6 +21,7 @@ reader trusts nothing: schema, paths and checksums are verified before use.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -29,10 +36,15 @@ from torch import Tensor
 
 from elir_mobile.checkpoints import sha256_of
 from elir_mobile.errors import UserError
+from elir_mobile.images import to_image
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.runtime.runner import Runner
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 TABLE = "steps.bin"
+GOLDEN = "golden"
+GOLDEN_SEED = 0
 
 
 @contextmanager
@@ -70,12 +82,79 @@ def write_table(folder: Path, table: Tensor) -> dict:
     return {"path": TABLE, "shape": list(table.shape), "sha256": sha256_of(path)}
 
 
+def write_golden(folder: Path, runner: Runner, degraded: Tensor, steps: int, sigma_s: float) -> dict:
+    """Write ``golden/`` with what ``runner``, the float network, makes of one image.
+
+    Args:
+        degraded: (1, 3, H, W), multiples of 1/255.
+
+    Returns:
+        The manifest entry: seed of the noise, and the arrays.
+    """
+    (folder / GOLDEN).mkdir()
+    coarse = runner.encode(degraded)
+    noise = seeded_noise(tuple(coarse.shape), GOLDEN_SEED)
+    restored, trajectory = runner.restore(degraded, noise, steps=steps, sigma_s=sigma_s)
+    arrays = {
+        "input": _pixels(degraded),
+        "noise": noise.numpy(),
+        "coarse": coarse.numpy(),
+        "step": trajectory[1].numpy(),
+        "latent": trajectory[-1].numpy(),
+        "output": _pixels(restored),
+    }
+    entries = {}
+    for name, array in arrays.items():
+        dtype = "uint8" if array.dtype == np.uint8 else "float32"
+        path = folder / GOLDEN / f"{name}.{dtype}"
+        path.write_bytes(array.astype(np.dtype(dtype).newbyteorder("<")).tobytes())
+        entries[name] = {
+            "path": path.relative_to(folder).as_posix(),
+            "shape": list(array.shape),
+            "dtype": dtype,
+            "sha256": sha256_of(path),
+        }
+    return {"seed": GOLDEN_SEED, "arrays": entries}
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return np.asarray(to_image(image[0]))
+
+
+def read_golden(folder: Path, golden: dict) -> dict[str, Tensor]:
+    """The arrays of ``golden/`` as tensors; images as (1, 3, H, W) in [0, 1]."""
+    tensors = {}
+    for name, entry in golden["arrays"].items():
+        values = np.fromfile(folder / entry["path"], np.dtype(entry["dtype"]).newbyteorder("<"))
+        tensor = torch.from_numpy(values.reshape(entry["shape"]).astype(entry["dtype"]))
+        if entry["dtype"] == "uint8":
+            tensor = tensor.permute(2, 0, 1)[None].float() / 255
+        tensors[name] = tensor
+    return tensors
+
+
+def bytes_of(path: Path) -> int:
+    """Size of an artifact: a file's, or the sum over the files of a package folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def artifact_sha256(path: Path) -> str:
+    """SHA-256 of an artifact. Of a package folder: over its files' relative names and digests."""
+    if not path.is_dir():
+        return sha256_of(path)
+    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    lines = "".join(f"{sha256_of(path / name)}  {name}\n" for name in names)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def file_entry(folder: Path, path: Path, **facts: object) -> dict:
     """Manifest entry of an artifact in the bundle at ``folder``."""
     return {
         "path": path.relative_to(folder).as_posix(),
-        "sha256": sha256_of(path),
-        "bytes": path.stat().st_size,
+        "sha256": artifact_sha256(path),
+        "bytes": bytes_of(path),
         **facts,
     }
 
@@ -115,7 +194,8 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         version = manifest["schema_version"]
-        entries = [manifest["table"], *manifest["files"]]
+        golden = manifest.get("golden", {"arrays": {}})["arrays"].values()
+        entries = [manifest["table"], *golden, *manifest["files"]]
         checks = [(str(entry["path"]), str(entry["sha256"])) for entry in entries]
         steps, width = manifest["table"]["shape"]
     except FileNotFoundError as error:
@@ -129,7 +209,7 @@ def read_bundle(folder: Path) -> Bundle:
         path = (folder / relative).resolve()
         if not path.is_relative_to(root):
             raise UserError(f"{folder / MANIFEST} names {relative}, which is outside the bundle")
-        if not path.is_file() or sha256_of(path) != sha256:
+        if not path.exists() or artifact_sha256(path) != sha256:
             raise UserError(f"{path} is missing or damaged: write the bundle again")
     values = np.fromfile(folder / manifest["table"]["path"], "<f4")
     if values.size != steps * width:

@@ -14,6 +14,9 @@ from fnmatch import fnmatchcase
 from elir_mobile.errors import UserError
 
 FP32 = "fp32"  # float32 weights and arithmetic
+FP16 = "fp16"  # float16 weights; arithmetic in float16 where the runtime has it
+W8 = "w8"  # int8 weights, symmetric per output channel; float activations
+W4 = "w4"  # int4 weights, symmetric per block of input channels; float activations
 W8A8 = "w8a8"  # int8 weights, symmetric per output channel; int8 activations, affine per tensor
 
 
@@ -50,6 +53,10 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("fp32", ()),
+        Recipe("fp16", (Rule("*", FP16),)),
+        Recipe("w8", (Rule("*", W8),)),
+        # Four fifths of the weights are the velocity field's.
+        Recipe("w4", (Rule("fmir.*", W4), Rule("*", W8))),
         Recipe(
             "w8a8",
             (

@@ -7,15 +7,13 @@ the layers that the recipe names (https://docs.pytorch.org/executorch, "XNNPACK 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from elir_mobile.precision import W8A8, Recipe
-from export.programs import Programs
-
-Samples = dict[str, list[tuple[Tensor, ...]]]  # program name → inputs seen on real trajectories
+from export.programs import Delegation, Programs, Samples
 
 _QUANTIZED_OPS = (
     torch.ops.aten.conv2d.default,
@@ -25,22 +23,6 @@ _QUANTIZED_OPS = (
 )
 # What is left in a lowered graph that is no operator: tuple access and memory planning.
 _PLUMBING = ("getitem", "alloc")
-
-
-@dataclass(frozen=True)
-class Delegation:
-    """How a lowered method is split: delegate count, and the operators that run outside."""
-
-    delegates: int
-    ops_outside: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A serialized ExecuTorch program and the delegation of each of its methods."""
-
-    buffer: bytes
-    delegation: dict[str, Delegation]
 
 
 def layer_name(node: fx.Node) -> str:
@@ -89,17 +71,17 @@ def quantize(
     return convert_pt2e(prepared)
 
 
-def lower(
-    programs: Programs,
-    recipe: Recipe,
-    samples: Samples | None = None,
-) -> Lowered:
-    """Quantize by ``recipe``, partition to XNNPACK and serialize.
+def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
+    """Quantize by ``recipe``, partition to XNNPACK and write one ``.pte``.
 
     Args:
         programs: rewritten programs.
         recipe: which layer gets which precision.
-        samples: calibration inputs of each program; needed where the recipe has w8a8.
+        samples: calibration inputs of each program; may be empty where the recipe has no w8a8.
+        path: the file to write.
+
+    Returns:
+        The delegation of each method.
 
     Raises:
         ValueError: the recipe needs calibration and there are no samples.
@@ -112,7 +94,7 @@ def lower(
     exported = {}
     for name, module in programs.modules.items():
         example = programs.example_inputs[name]
-        if recipe.needs_calibration and samples:
+        if recipe.needs_calibration:
             module = quantize(module, example, recipe, samples[name])
         exported[name] = torch.export.export(module, example)
     with warnings.catch_warnings():
@@ -122,7 +104,8 @@ def lower(
         )
         program = edge.to_executorch()
     delegation = {name: _delegation(program.exported_program(name).graph) for name in exported}
-    return Lowered(bytes(program.buffer), delegation)
+    path.write_bytes(program.buffer)
+    return delegation
 
 
 def _delegation(graph: fx.Graph) -> Delegation:

@@ -7,6 +7,7 @@ pure function of fixed-shape float32 tensors.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,19 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from elir_mobile.models.restorer import Restorer
-from export.rewrite import TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
+from export.rewrite import GroupNorm4d, TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
 
 PROGRAM_NAMES = ("encode", "step", "decode")
+
+Samples = dict[str, list[tuple[Tensor, ...]]]  # program name → inputs seen on real trajectories
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """How an exported program is split: delegate count, and the operators that run outside."""
+
+    delegates: int
+    ops_outside: tuple[str, ...]
 
 
 class Encode(nn.Module):
@@ -77,8 +88,18 @@ class Programs:
         return self.table[k].view(1, -1, 1, 1)
 
 
-def build_programs(restorer: Restorer, *, size: int, steps: int, sigma_s: float) -> Programs:
+def build_programs(
+    restorer: Restorer,
+    *,
+    size: int,
+    steps: int,
+    sigma_s: float,
+    group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d,
+) -> Programs:
     """Copy and rewrite ``restorer`` for square images of ``size`` pixels and K = ``steps``.
+
+    Args:
+        group_norm: the exact form of GroupNorm that the target takes best.
 
     Raises:
         ValueError: ``size`` does not suit the network.
@@ -88,7 +109,7 @@ def build_programs(restorer: Restorer, *, size: int, steps: int, sigma_s: float)
         raise ValueError(f"the image side must be a positive multiple of {multiple}, got {size}")
     copied = copy.deepcopy(restorer).eval().requires_grad_(False)
     table = timestep_table(copied.fmir, steps)
-    rewrite_group_norms(copied)
+    rewrite_group_norms(copied, group_norm)
     rewrite_upsampling(copied.dec.layers)
     latent = torch.zeros(restorer.arch.latent_shape(size, size))
     return Programs(

@@ -1,13 +1,18 @@
 """Post-training quantization, end to end: ``python -m quant.ptq --task bfr``.
 
-Loads a float restorer, calibrates along its own trajectories, exports one file for each precision,
-runs every file, holds it against the float reference and writes a bundle with the report.
+Loads a float restorer, calibrates along its own trajectories, exports one file for each target and
+precision, runs every file, holds it against the float reference and writes a bundle with the report.
+A run that was stopped finds the files it had already exported beside the bundle and goes on from them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -26,11 +31,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from elir_mobile.bundle import building, file_entry, write_manifest, write_table
+from elir_mobile.bundle import building, bytes_of, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.harness.compare import compare, quality
+from elir_mobile.harness.compare import compare, golden_parity, pairwise_psnr, quality
 from elir_mobile.harness.protocol import (
     PROGRAMS,
     Protocol,
@@ -43,13 +48,14 @@ from elir_mobile.harness.protocol import (
 from elir_mobile.harness.report import image_facts, make_row, terminal_table, write_report
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.precision import Recipe, get_recipe
+from elir_mobile.precision import FP32, RECIPES, Recipe, get_recipe
 from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtime.runner import Runner
 from elir_mobile.tasks import Task, get_task
-from export.executorch import Lowered, lower
-from export.programs import Programs, build_programs
-from quant.calibrate import Samples, collect_samples, digest
+from export.programs import Delegation, Programs, Samples, build_programs
+from export.samples import collect_samples, digest
+from export.targets import TARGETS, Target, get_target
 
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
 UNTRAINED_COUNTS = PairCounts(calibration=2, min_evaluation=1, max_evaluation=1)
@@ -63,7 +69,7 @@ class Job:
     restorer: Restorer
     info: ModelInfo
     size: int
-    recipes: tuple[Recipe, ...]
+    artifacts: tuple[tuple[Target, Recipe], ...]  # what to export, in the order of the report
     images: Path | None
     out: Path
     seed: int
@@ -107,20 +113,39 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
         with stages.stage("loading and degrading images"):
             counts = PairCounts() if job.info.trained else UNTRAINED_COUNTS
             data = load_pair_sets(job.images, job.task, job.size, job.seed, counts)
-            programs = build_programs(
-                job.restorer, size=job.size, steps=job.info.steps, sigma_s=job.info.sigma_s
-            )
+            programs = _programs(job, TARGETS["executorch"])
         samples: Samples = {}
-        if any(recipe.needs_calibration for recipe in job.recipes):
+        if any(recipe.needs_calibration for _, recipe in job.artifacts):
             with stages.stage("recording float trajectories", len(data.calibration)):
                 samples = collect_samples(
                     programs, (_ticking(pair.degraded, stages) for pair in data.calibration), job.seed
                 )
-        artifacts = _export(job, programs, samples, staging, stages)
-        report = _run_and_compare(job, programs, data, artifacts, staging, stages)
+        exports = folder.with_name(f".{folder.name}-exports")
+        artifacts = _export(job, samples, exports, staging, stages)
+        runners = [open_runner(a.target.name, a.path, a.recipe.name, programs.table) for a in artifacts]
+        report = _run_and_compare(job, programs, data, artifacts, runners, staging, stages)
+        eager = eager_runner(job.restorer, programs.steps)
+        golden = write_golden(staging, eager, data.evaluation[0].degraded, programs.steps, programs.sigma_s)
+        loop = {"steps": programs.steps, "sigma_s": programs.sigma_s}
+        parity = [golden_parity(golden, staging, runner, loop) for runner in runners]
         table = write_table(staging, programs.table)
-        write_manifest(staging, _manifest(job, table, samples, data, artifacts, staging))
+        manifest = _manifest(job, table, samples, data, artifacts, staging)
+        manifest["golden"] = golden
+        for entry, values in zip(manifest["files"], parity, strict=True):
+            entry["parity"] = values
+        write_manifest(staging, manifest)
+    shutil.rmtree(exports, ignore_errors=True)
     return folder, report
+
+
+def _programs(job: Job, target: Target) -> Programs:
+    return build_programs(
+        job.restorer,
+        size=job.size,
+        steps=job.info.steps,
+        sigma_s=job.info.sigma_s,
+        group_norm=target.group_norm,
+    )
 
 
 def _ticking(image: torch.Tensor, stages: Stages) -> torch.Tensor:
@@ -132,30 +157,92 @@ def _ticking(image: torch.Tensor, stages: Stages) -> torch.Tensor:
 class Artifact:
     """An exported file and what its lowering said."""
 
+    target: Target
     recipe: Recipe
     path: Path
-    lowered: Lowered
+    delegation: dict[str, Delegation]
 
 
-def _export(job: Job, programs: Programs, samples: Samples, staging: Path, stages: Stages) -> list[Artifact]:
-    """Lower every recipe, each in a process of its own: lowering is single-threaded Python."""
+def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: Stages) -> list[Artifact]:
+    """Lower every artifact, each in a process of its own: lowering is single-threaded Python.
+
+    Each file goes to ``exports`` under a key of all that shapes it; what is there already is taken as
+    it is, so that a run that was stopped goes on.
+    """
+    calibration = digest(samples) if samples else ""
+    workers = min(len(job.artifacts), job.protocol.threads)
+    done = 0
+    with (
+        stages.stage("exporting", len(job.artifacts)) as progress,
+        ProcessPoolExecutor(
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=torch.set_num_threads,
+            initargs=(max(1, job.protocol.threads // workers),),
+        ) as pool,
+    ):
+        places: dict[tuple[str, str], Path] = {}
+        futures: dict[Future, str] = {}
+        built: dict[str, Programs] = {}
+        for target, recipe in job.artifacts:
+            facts = {
+                "weights": job.info.sha256,
+                "size": job.size,
+                "steps": job.info.steps,
+                "sigma_s": job.info.sigma_s,
+                "target": target.name,
+                "recipe": recipe.to_json(),
+                "calibration": calibration if recipe.needs_calibration else "",
+                "versions": package_versions(),
+            }
+            key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+            place = places[target.name, recipe.name] = exports / key
+            if place.is_dir():
+                done += 1
+                stages.advance()
+                continue
+            if target.name not in built:
+                built[target.name] = _programs(job, target)
+            futures[pool.submit(_lower, target.name, built[target.name], recipe, samples, place)] = (
+                f"{target.name} {recipe.name}"
+            )
+        if done:
+            progress.console.print(f"{done} of {len(job.artifacts)} files were exported before")
+        try:
+            for future in as_completed(futures):
+                future.result()
+                stages.advance()
+                progress.console.print(f"exported {futures[future]}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     artifacts = []
-    (staging / "executorch").mkdir()
-    workers = min(len(job.recipes), job.protocol.threads)
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(max(1, job.protocol.threads // workers),),
-    ) as pool:
-        futures = [pool.submit(lower, programs, recipe, samples) for recipe in job.recipes]
-        for recipe, future in zip(job.recipes, futures, strict=True):
-            with stages.stage(f"exporting {recipe.name}"):
-                lowered = future.result()
-            path = staging / "executorch" / f"{job.task.name}-{recipe.name}.pte"
-            path.write_bytes(lowered.buffer)
-            artifacts.append(Artifact(recipe, path, lowered))
+    for target, recipe in job.artifacts:
+        place = places[target.name, recipe.name]
+        path = staging / target.name / f"{job.task.name}-{recipe.name}{target.suffix}"
+        path.parent.mkdir(exist_ok=True)
+        source = place / f"file{target.suffix}"
+        if source.is_dir():
+            shutil.copytree(source, path)
+        else:
+            shutil.copyfile(source, path)
+        said = json.loads((place / "delegation.json").read_text())
+        delegation = {name: Delegation(d["delegates"], tuple(d["ops_outside"])) for name, d in said.items()}
+        artifacts.append(Artifact(target, recipe, path, delegation))
     return artifacts
+
+
+def _lower(target_name: str, programs: Programs, recipe: Recipe, samples: Samples, place: Path) -> None:
+    """Lower one artifact into the folder ``place``, which appears when it is whole."""
+    target = get_target(target_name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as tmp:
+        staged = Path(tmp) / "staged"
+        staged.mkdir()
+        delegation = target.lower(programs, recipe, samples, staged / f"file{target.suffix}")
+        text = json.dumps({name: asdict(d) for name, d in delegation.items()})
+        (staged / "delegation.json").write_text(text)
+        staged.rename(place)
 
 
 def _run_and_compare(
@@ -163,20 +250,21 @@ def _run_and_compare(
     programs: Programs,
     data: PairSets,
     artifacts: list[Artifact],
+    runners: list[Runner],
     staging: Path,
     stages: Stages,
 ) -> dict:
     steps, sigma_s, pairs = programs.steps, programs.sigma_s, data.evaluation
     eager = eager_runner(job.restorer, steps)
-    runners = [executorch_runner(a.path, a.recipe.name, programs.table) for a in artifacts]
     with stages.stage("running every file on every image", len(pairs) * len(runners)):
         reference, parities = compare(
             eager, runners, pairs, steps=steps, sigma_s=sigma_s, seed=job.seed, advance=stages.advance
         )
     protocol = job.protocol
-    with stages.stage("timing, interleaved", (protocol.warmups + protocol.runs) * (1 + len(runners))):
-        latencies = measure(
-            [eager, *runners],
+    timed = [runner for runner in runners if runner.timed]
+    with stages.stage("timing, interleaved", (protocol.warmups + protocol.runs) * (1 + len(timed))):
+        measured = measure(
+            [eager, *timed],
             pairs[0].degraded,
             seeded_noise(programs.latent_shape, job.seed),
             steps=steps,
@@ -184,34 +272,35 @@ def _run_and_compare(
             protocol=protocol,
             advance=stages.advance,
         )
-    medians = {"eager": latencies[0]["whole"]["median"], "fp32": None}
-    for artifact, latency in zip(artifacts, latencies[1:], strict=True):
-        if artifact.recipe.name == "fp32":
-            medians["fp32"] = latency["whole"]["median"]
+    latencies = {id(runner): latency for runner, latency in zip([eager, *timed], measured, strict=True)}
+    eager_ms = latencies[id(eager)]["whole"]["median"]
+    fp32_ms = {r.target: latencies[id(r)]["whole"]["median"] for r in timed if r.precision == FP32}
     trained = job.info.trained
     blank = dict.fromkeys(("psnr_db", "ssim", "lpips"))
     rows = [
         make_row(
             target="eager",
-            precision="fp32",
+            precision=FP32,
             size_bytes=4 * sum(p.numel() for p in job.restorer.parameters()),
-            latency=latencies[0],
-            medians=medians,
+            latency=latencies[id(eager)],
+            eager_ms=eager_ms,
+            fp32_ms=fp32_ms.get("executorch"),
             programs={n: {"sqnr_db": None, "delegates": None, "ops_outside": None} for n in PROGRAMS},
             trajectory=[None] * steps,
             image={"psnr_vs_float_db": None, **(quality(reference, pairs) if trained else blank)},
         )
     ]
-    for artifact, latency, parity in zip(artifacts, latencies[1:], parities, strict=True):
+    for artifact, runner, parity in zip(artifacts, runners, parities, strict=True):
         rows.append(
             make_row(
-                target="executorch",
+                target=artifact.target.name,
                 precision=artifact.recipe.name,
-                size_bytes=artifact.path.stat().st_size,
-                latency=latency,
-                medians=medians,
+                size_bytes=bytes_of(artifact.path),
+                latency=latencies.get(id(runner)),
+                eager_ms=eager_ms,
+                fp32_ms=fp32_ms.get(artifact.target.name),
                 programs={
-                    name: {"sqnr_db": parity.programs[name].db, **asdict(artifact.lowered.delegation[name])}
+                    name: {"sqnr_db": parity.programs[name].db, **asdict(artifact.delegation[name])}
                     for name in PROGRAMS
                 },
                 trajectory=[energy.db for energy in parity.trajectory],
@@ -227,11 +316,14 @@ def _run_and_compare(
             "evaluation": [pair.name for pair in pairs],
             "degraded": quality([pair.degraded for pair in pairs], pairs) if trained else blank,
         },
+        "pairwise": pairwise_psnr(runners, parities),
         "protocol": protocol.to_json(),
         "machine": machine_facts() | {"peak_memory_bytes": peak_memory_bytes()},
     }
     columns = [("float", reference)]
-    columns += [(f"{r.precision} .pte", p.restored) for r, p in zip(runners, parities, strict=True)]
+    columns += [
+        (f"{a.recipe.name} {a.target.suffix}", p.restored) for a, p in zip(artifacts, parities, strict=True)
+    ]
     with stages.stage("writing the report"):
         write_report(staging / "report", facts, rows, pairs, columns)
     return {"rows": rows, **facts}
@@ -270,15 +362,34 @@ def _manifest(
             file_entry(
                 staging,
                 artifact.path,
-                target="executorch",
+                target=artifact.target.name,
                 precision=artifact.recipe.name,
                 programs=list(PROGRAMS),
                 recipe=artifact.recipe.to_json(),
-                delegation={name: asdict(d) for name, d in artifact.lowered.delegation.items()},
+                delegation={name: asdict(d) for name, d in artifact.delegation.items()},
             )
             for artifact in artifacts
         ],
     }
+
+
+def select_artifacts(targets: str, precisions: str, console: Console) -> tuple[tuple[Target, Recipe], ...]:
+    """The files that comma-separated target and precision names ask for.
+
+    Raises:
+        UserError: an unknown name, or a target that has none of the precisions.
+    """
+    recipes = [get_recipe(name.strip()) for name in precisions.split(",")]
+    chosen = []
+    for target in [get_target(name.strip()) for name in targets.split(",")]:
+        realized = [recipe for recipe in recipes if recipe.name in target.precisions]
+        if not realized:
+            raise UserError(f"{target.name} has none of {precisions}: use {', '.join(target.precisions)}")
+        absent = [recipe.name for recipe in recipes if recipe not in realized]
+        if absent:
+            console.print(f"{target.name} has no {', '.join(absent)}: left out")
+        chosen += [(target, recipe) for recipe in realized]
+    return tuple(chosen)
 
 
 app = typer.Typer(add_completion=False)
@@ -299,7 +410,13 @@ def main(
         ),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Image side in pixels. Default: the model's own.")] = None,
-    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, w8a8.")] = "fp32,w8a8",
+    targets: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(TARGETS)}.")] = "executorch",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help=f"Comma-separated: {', '.join(RECIPES)}. One that a target does not have is left out for it."
+        ),
+    ] = "fp32,w8a8",
     out: Annotated[Path, typer.Option(help="Where the bundle folder is written.")] = Path("out"),
     seed: Annotated[int, typer.Option(help="Seed of noise and degradations.")] = 0,
     random: Annotated[
@@ -309,10 +426,10 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Quantize, export to ExecuTorch, run and compare with float."""
+    """Quantize, export, run every file and compare it with float."""
     console = Console()
     chosen = get_task(task)
-    recipes = tuple(get_recipe(name.strip()) for name in precision.split(","))
+    artifacts = select_artifacts(targets, precision, console)
     if random:
         restorer, info = random_weights(chosen, seed)
         console.print("random weights: sizes and speeds mean something, pictures do not")
@@ -330,7 +447,7 @@ def main(
         )
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-    job = Job(chosen, restorer, info, side, recipes, images, out, seed)
+    job = Job(chosen, restorer, info, side, artifacts, images, out, seed)
     folder, report = run(job, console)
     console.print(terminal_table(report["rows"]))
     console.print(f"bundle: {folder}\nreport: {folder / 'report' / 'report.html'}")

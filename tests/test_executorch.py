@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,31 +14,40 @@ from elir_mobile.models.restorer import sample
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtime.executorch import executorch_runner
 from elir_mobile.runtime.runner import Runner
-from export.executorch import Lowered, layer_name, lower
-from quant.calibrate import collect_samples
+from export.executorch import layer_name, lower
+from export.programs import Delegation
+from export.samples import collect_samples
+from export.targets import TARGETS
 from tests.conftest import SIGMA_S, STEPS
 
+PRECISIONS = TARGETS["executorch"].precisions
+
+
+@dataclass(frozen=True)
+class Exported:
+    path: Path
+    delegation: dict[str, Delegation]
+
 
 @pytest.fixture(scope="module")
-def lowered(programs, degraded) -> dict[str, Lowered]:
+def exported(programs, degraded, tmp_path_factory) -> dict[str, Exported]:
     samples = collect_samples(programs, degraded, seed=0)
-    return {name: lower(programs, recipe, samples) for name, recipe in RECIPES.items()}
-
-
-@pytest.fixture(scope="module")
-def runners(lowered, programs, tmp_path_factory) -> dict[str, Runner]:
     folder = tmp_path_factory.mktemp("pte")
     found = {}
-    for name, program in lowered.items():
+    for name in PRECISIONS:
         path = folder / f"{name}.pte"
-        path.write_bytes(program.buffer)
-        found[name] = executorch_runner(path, name, programs.table)
+        found[name] = Exported(path, lower(programs, RECIPES[name], samples, path))
     return found
 
 
-@pytest.mark.parametrize("precision", list(RECIPES))
-def test_each_program_is_one_delegate_with_nothing_outside(lowered, precision: str) -> None:
-    for name, delegation in lowered[precision].delegation.items():
+@pytest.fixture(scope="module")
+def runners(exported, programs) -> dict[str, Runner]:
+    return {name: executorch_runner(file.path, name, programs.table) for name, file in exported.items()}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_program_is_one_delegate_with_nothing_outside(exported, precision: str) -> None:
+    for name, delegation in exported[precision].delegation.items():
         assert (delegation.delegates, delegation.ops_outside) == (1, ()), name
 
 
@@ -59,7 +69,7 @@ def test_w8a8_programs_stay_near_float(runners, programs, degraded) -> None:
         assert sqnr_db(programs.modules["step"](z, row), runner.step(z, index % STEPS)) > 20
 
 
-@pytest.mark.parametrize("precision", list(RECIPES))
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_decoded_images_are_clipped_whatever_the_latent(runners, programs, precision: str) -> None:
     latent = 20 * torch.randn(programs.latent_shape, generator=torch.Generator().manual_seed(0))
     image = runners[precision].decode(latent)
@@ -67,10 +77,11 @@ def test_decoded_images_are_clipped_whatever_the_latent(runners, programs, preci
     assert image.max() == 1
 
 
-def test_w8a8_differs_from_float_and_is_smaller(lowered, runners, degraded, noise) -> None:
+def test_w8a8_differs_from_float_and_is_smaller(exported, runners, degraded, noise) -> None:
     outs = [runners[n].restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)[0] for n in ("fp32", "w8a8")]
     assert not torch.equal(*outs)
-    assert len(lowered["w8a8"].buffer) < 0.5 * len(lowered["fp32"].buffer)
+    fp32, w8a8 = (exported[name].path.stat().st_size for name in ("fp32", "w8a8"))
+    assert w8a8 < 0.5 * fp32
 
 
 def test_outputs_are_not_overwritten_by_the_next_call(runners, degraded) -> None:
@@ -85,13 +96,15 @@ def test_same_input_gives_the_same_bits(runners, degraded, noise) -> None:
     assert torch.equal(*outs)
 
 
-def test_lowering_twice_gives_the_same_bytes(lowered, programs) -> None:
-    assert lower(programs, RECIPES["fp32"]).buffer == lowered["fp32"].buffer
+def test_lowering_twice_gives_the_same_bytes(exported, programs, tmp_path: Path) -> None:
+    lower(programs, RECIPES["fp32"], {}, tmp_path / "again.pte")
+    assert (tmp_path / "again.pte").read_bytes() == exported["fp32"].path.read_bytes()
 
 
-def test_w8a8_without_samples_is_refused(programs) -> None:
+def test_w8a8_without_samples_is_refused(programs, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="calibration"):
-        lower(programs, RECIPES["w8a8"])
+        lower(programs, RECIPES["w8a8"], {}, tmp_path / "no.pte")
+    assert not list(tmp_path.iterdir())
 
 
 def test_layers_are_called_by_their_path_in_the_reference_network(programs, restorer) -> None:

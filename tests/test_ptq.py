@@ -58,7 +58,9 @@ def test_the_command_succeeds_and_ends_with_a_table(finished) -> None:
     assert result.exit_code == 0, result.output
     assert "executorch w8a8" in result.output
     assert result.output.rstrip().endswith("report.html")
-    assert {p.name for p in folder.iterdir()} == {"manifest.json", "steps.bin", "executorch", "report"}
+    assert {p.name for p in folder.iterdir()} == {
+        "manifest.json", "steps.bin", "executorch", "golden", "report",
+    }  # fmt: skip
 
 
 def test_the_bundle_is_valid_and_its_files_run(finished, degraded, noise) -> None:
@@ -82,7 +84,7 @@ def test_the_manifest_lists_delegation_and_calibration(finished) -> None:
 
 def test_the_report_has_every_row_and_key(finished) -> None:
     report = json.loads((finished[0] / "report" / "report.json").read_text())
-    assert report.keys() == {"rows", "model", "data", "protocol", "machine"}
+    assert report.keys() == {"rows", "model", "data", "pairwise", "protocol", "machine"}
     assert [(r["target"], r["precision"]) for r in report["rows"]] == [
         ("eager", "fp32"),
         ("executorch", "fp32"),

@@ -7,16 +7,23 @@ picture against the float one and against ground truth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from elir_mobile import metrics
+from elir_mobile.bundle import read_golden
 from elir_mobile.data.pairs import Pair
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.runner import Runner
+
+PARITY_MARGIN_DB = 3.0
+ENOUGH_SQNR_DB = 90.0
+ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was rounded from
 
 
 @dataclass
@@ -101,3 +108,50 @@ def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
     """Mean PSNR of ``images`` against ``reference`` in dB; None where they are equal throughout."""
     value = metrics.psnr(torch.cat(images), torch.cat(reference)).mean().item()
     return value if value != float("inf") else None
+
+
+def pairwise_psnr(runners: list[Runner], parities: list[Parity]) -> list[dict[str, object]]:
+    """How far targets agree: mean PSNR in dB between the images of each two files of one precision."""
+    found: list[dict[str, object]] = []
+    for i, first in enumerate(runners):
+        for j, second in enumerate(runners[:i]):
+            if first.precision == second.precision:
+                value = psnr_between(parities[i].restored, parities[j].restored)
+                targets = [second.target, first.target]
+                found.append({"precision": first.precision, "targets": targets, "psnr_db": value})
+    return found
+
+
+@torch.no_grad()
+def golden_parity(
+    golden: dict, folder: Path, runner: Runner, facts: dict
+) -> dict[str, dict[str, float | None]]:
+    """What ``runner`` makes of the golden vectors here, and the budget it must hold on a device.
+
+    Args:
+        golden: the manifest's entry.
+        folder: the bundle.
+        facts: ``steps`` and ``sigma_s``.
+
+    Returns:
+        For ``encode`` and ``step`` the SQNR, for ``decode`` and the whole ``image`` the PSNR against
+        the stored 8-bit picture, in dB: ``{host_db, budget_db}``. A device may be ``PARITY_MARGIN_DB``
+        below the host, and need not be above ``ENOUGH_SQNR_DB`` or ``ENOUGH_PSNR_DB``.
+    """
+    vectors = read_golden(folder, golden)
+    start = vectors["coarse"] + facts["sigma_s"] * vectors["noise"]
+    image, _ = runner.restore(vectors["input"], vectors["noise"], **facts)
+    sqnr = {
+        "encode": metrics.sqnr_db(vectors["coarse"], runner.encode(vectors["input"])),
+        "step": metrics.sqnr_db(vectors["step"], runner.step(start, 0)),
+    }
+    psnr = {
+        "decode": metrics.psnr(runner.decode(vectors["latent"]), vectors["output"]).item(),
+        "image": metrics.psnr(image, vectors["output"]).item(),
+    }
+    budgets = {name: min(value - PARITY_MARGIN_DB, ENOUGH_SQNR_DB) for name, value in sqnr.items()}
+    budgets |= {name: min(value - PARITY_MARGIN_DB, ENOUGH_PSNR_DB) for name, value in psnr.items()}
+    return {
+        name: {"host_db": value if math.isfinite(value) else None, "budget_db": budgets[name]}
+        for name, value in (sqnr | psnr).items()
+    }

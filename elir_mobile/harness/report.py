@@ -27,8 +27,9 @@ def make_row(
     target: str,
     precision: str,
     size_bytes: int,
-    latency: dict[str, dict[str, float]],
-    medians: dict[str, float | None],
+    latency: dict[str, dict[str, float]] | None,
+    eager_ms: float,
+    fp32_ms: float | None,
     programs: dict[str, dict[str, object]],
     trajectory: list[float | None],
     image: dict[str, float | None],
@@ -36,26 +37,31 @@ def make_row(
     """One row of ``report.json``.
 
     Args:
-        latency: of this artifact, as :func:`elir_mobile.harness.protocol.measure` gives it.
-        medians: whole-restoration medians in ms of ``eager`` and of the ``fp32`` file (None if absent).
+        latency: of this artifact, as :func:`elir_mobile.harness.protocol.measure` gives it; None where
+            what ran it says nothing of its speed.
+        eager_ms, fp32_ms: whole-restoration medians of the float network and of the same target's
+            ``fp32`` file (None if absent).
         programs: for each program ``sqnr_db``, ``delegates``, ``ops_outside``.
     """
-    median = latency["whole"]["median"]
+    unknown: dict[str, float | None] = {"median": None, "p90": None}
+    latencies: Mapping[str, Mapping[str, float | None]]
+    latencies = latency or dict.fromkeys(("whole", *programs), unknown)
+    median = latencies["whole"]["median"]
     return {
         "target": target,
         "precision": precision,
         "bytes": size_bytes,
-        "latency_ms": latency["whole"],
-        "speedup_vs_eager": _ratio(medians["eager"], median),
-        "speedup_vs_fp32": _ratio(medians["fp32"], median),
-        "programs": {name: {**facts, "latency_ms": latency[name]} for name, facts in programs.items()},
+        "latency_ms": latencies["whole"],
+        "speedup_vs_eager": _ratio(eager_ms, median),
+        "speedup_vs_fp32": _ratio(fp32_ms, median),
+        "programs": {name: {**facts, "latency_ms": latencies[name]} for name, facts in programs.items()},
         "trajectory_sqnr_db": trajectory,
         "image": image,
     }
 
 
-def _ratio(base: float | None, value: float) -> float | None:
-    return None if base is None else base / value
+def _ratio(base: float | None, value: float | None) -> float | None:
+    return None if base is None or value is None else base / value
 
 
 def image_facts(
@@ -144,7 +150,7 @@ def terminal_table(rows: list[dict]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         image, latency = row["image"], row["latency_ms"]
-        digits = 0 if latency["median"] >= 1000 else 1
+        digits = 0 if (latency["median"] or 0) >= 1000 else 1
         table.add_row(
             f"{row['target']} {row['precision']}",
             number(row["bytes"] / 1e6),

@@ -21,6 +21,8 @@ class Runner:
         encode: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8).
         step: latent and step index k → latent after that Euler step.
         decode: latent → image (1, 3, H, W) in [0, 1].
+        timed: whether their speed is the artifact's. An interpreter that only shows what a file
+            computes says nothing of it.
     """
 
     target: str
@@ -28,6 +30,7 @@ class Runner:
     encode: Callable[[Tensor], Tensor]
     step: Callable[[Tensor, int], Tensor]
     decode: Callable[[Tensor], Tensor]
+    timed: bool = True
 
     @torch.no_grad()
     def restore(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> tuple[Tensor, list[Tensor]]:

@@ -7,7 +7,7 @@ import torch
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import RECIPES
 from export.executorch import quantize
-from quant.calibrate import collect_samples, digest
+from export.samples import collect_samples, digest
 from tests.conftest import SIGMA_S, STEPS
 
 

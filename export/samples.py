@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from elir_mobile.models.restorer import sample, seeded_noise
-from export.programs import PROGRAM_NAMES, Programs
-
-Samples = dict[str, list[tuple[Tensor, ...]]]
+from export.programs import PROGRAM_NAMES, Programs, Samples
 
 
 @torch.no_grad()

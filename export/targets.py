@@ -1,0 +1,57 @@
+"""The targets: one row each, so that the commands need not know them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from elir_mobile.errors import UserError
+from elir_mobile.precision import Recipe
+from export import coreml, executorch, litert
+from export.programs import Delegation, Programs, Samples
+from export.rewrite import GroupNorm4d, GroupNormConv
+
+Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What makes the files of one runtime.
+
+    Attributes:
+        name: also the folder of its files in a bundle.
+        suffix: of its files.
+        precisions: the recipes it can realize.
+        lower: writes one file from programs, recipe and calibration samples.
+        group_norm: the exact form of GroupNorm that it takes best.
+    """
+
+    name: str
+    suffix: str
+    precisions: tuple[str, ...]
+    lower: Lower
+    group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),
+        Target("litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv),
+        Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
+    )
+}
+
+
+def get_target(name: str) -> Target:
+    """The target called ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in TARGETS:
+        raise UserError(f"unknown target '{name}': choose from {', '.join(TARGETS)}")
+    return TARGETS[name]
