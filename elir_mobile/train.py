@@ -89,12 +89,13 @@ def main(
         "out/train"
     ),
     teacher: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Checkpoint whose encoder and decoder define the latent space; "
-            "'demo': the bundled one, which knows small faces only."
+            help="Checkpoint whose encoder and decoder define the latent space: TAESD3's (give the option "
+            "twice for two files), or an ELIR one's, though its encoder learned from degraded images.  "
+            "[default: the demo's, which knows small faces only]"
         ),
-    ] = "demo",
+    ] = None,
     init: Annotated[
         str | None, typer.Option(help="Weights to fine-tune, collapsed; otherwise a new network.")
     ] = None,
@@ -168,6 +169,7 @@ def main(
         )
     paths = list_images(data)
 
+    teacher = teacher or ["demo"]
     teaching, decoder = load_autoencoder(teacher)
     if init is None:
         arch = demo.ARCH if network == "demo" else chosen.arch
@@ -176,7 +178,7 @@ def main(
         student, _ = load_weights(init, chosen)
         check(
             student.arch.latent_channels == latent_channels(teaching),
-            f"{init} and {teacher} have different numbers of latent channels: "
+            f"{init} and {' '.join(teacher)} have different numbers of latent channels: "
             "name the teacher that the weights were trained with",
         )
     multiple = student.arch.size_multiple

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -19,7 +20,15 @@ from elir_mobile.checkpoints import load_weights, save_weights
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.train import app
-from elir_mobile.training.folder import Pictures, TaughtTraining, finished, random_square, remove_coarse
+from elir_mobile.training.folder import (
+    Pictures,
+    TaughtTraining,
+    finished,
+    load_autoencoder,
+    new_student,
+    random_square,
+    remove_coarse,
+)
 from elir_mobile.training.lcfm import LcfmConfig
 from elir_mobile.training.loop import fit
 from tests.conftest import TINY
@@ -153,6 +162,20 @@ def test_batches_hold_degraded_and_clean_images_whoever_prepares_them(picture_fo
         for b in range(6):
             same = whole.keys[a] == whole.keys[b]
             assert torch.equal(whole.x_hq[a], whole.x_hq[b]) == same
+
+
+def test_the_teacher_is_an_elir_checkpoint_or_taesd(tmp_path: Path, weights: str, restorer: Restorer) -> None:
+    halves = {"encoder": restorer.enc, "decoder": restorer.dec}
+    state = {f"{half}.{name}": t for half, part in halves.items() for name, t in part.state_dict().items()}
+    save_file(state, tmp_path / "taesd.safetensors")
+    x = torch.rand(1, 3, SIDE, SIDE)
+    for path, tolerance in ((str(tmp_path / "taesd.safetensors"), 0.0), (weights, 1e-2)):
+        encoder, decoder = load_autoencoder([path])
+        assert torch.allclose(encoder(x), restorer.enc(x), rtol=0, atol=tolerance)
+        assert torch.allclose(decoder(encoder(x)), restorer.dec(restorer.enc(x)), rtol=0, atol=tolerance)
+        student = new_student(TINY, encoder, decoder, 0)
+        assert torch.equal(student.enc(x), encoder(x))
+        assert student.arch == TINY
 
 
 def test_a_random_square_lies_within_the_image() -> None:

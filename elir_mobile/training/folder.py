@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from elir_mobile.checkpoints import DEMO_WEIGHTS, build_restorer, read_state_dict
+from elir_mobile.checkpoints import DEMO_WEIGHTS, build_restorer, load_taesd, read_state_dict
 from elir_mobile.data.pairs import make_pairs
 from elir_mobile.images import read_image, square, to_tensor
 from elir_mobile.models.autoencoder import Decoder, Encoder
@@ -97,15 +97,23 @@ def random_square(image: Image.Image, side: int, rng: np.random.Generator) -> Im
     return image.crop((left, top, left + side, top + side))
 
 
-def load_autoencoder(weights: str) -> tuple[Encoder, Decoder]:
-    """Frozen encoder and decoder of an ELIR checkpoint of any task; ``demo`` is the bundled one.
+def load_autoencoder(weights: list[str]) -> tuple[Encoder, Decoder]:
+    """Frozen encoder and decoder.
+
+    Args:
+        weights: ``demo``, the bundled ones; the path of an ELIR checkpoint of any task; or the one
+            or two files of TAESD, see :func:`~elir_mobile.checkpoints.load_taesd`.
 
     Raises:
-        UserError: the file holds no ELIR network.
+        UserError: a file is missing, damaged, or holds neither.
     """
-    path = DEMO_WEIGHTS / "demo-bfr.safetensors" if weights == "demo" else Path(weights)
-    restorer = build_restorer(read_state_dict(path)[0])
-    return restorer.enc, restorer.dec
+    paths = [DEMO_WEIGHTS / "demo-bfr.safetensors" if name == "demo" else Path(name) for name in weights]
+    if len(paths) == 1:
+        state, _ = read_state_dict(paths[0])
+        if "fmir.first_proj.weight" in state:
+            restorer = build_restorer(state)
+            return restorer.enc, restorer.dec
+    return load_taesd(*paths)
 
 
 def latent_channels(encoder: Encoder) -> int:
