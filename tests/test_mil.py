@@ -163,7 +163,7 @@ def test_operator_computes_what_coremltools_folds(name: str) -> None:
 @pytest.mark.parametrize("axis", [None, 1])
 def test_quantize_and_dequantize_fold_as_coremltools_does(dtype: str, axis: int | None) -> None:
     scale = np.float32(0.03) if axis is None else FOUR.numpy() / 20
-    offset = np.full(np.shape(scale), 7, dtype)
+    offset = np.full(np.shape(scale), 7 if dtype == "int8" else 120, dtype)  # few values saturate
 
     def pair(x: Any) -> Any:
         stored = mb.quantize(input=x, scale=scale, zero_point=offset, axis=axis, output_dtype=dtype)
