@@ -259,7 +259,8 @@ def summarize(measured: list[Measured], resamples: int, seed: int) -> tuple[dict
 def mean_estimate(values: np.ndarray, resamples: int, seed: int) -> Estimate:
     """The mean of numbers of single pictures, (N,), with its confidence interval."""
     interval = bootstrap(lambda chosen: values[chosen].mean(), len(values), resamples, seed)
-    return Estimate(float(values.mean()), *(interval or (None, None)), len(values))
+    low, high = interval or (None, None)
+    return Estimate(float(values.mean()), low, high, len(values))
 
 
 def _frechet(features: Tensor, truths: Tensor, resamples: int, seed: int) -> Estimate:
@@ -267,7 +268,8 @@ def _frechet(features: Tensor, truths: Tensor, resamples: int, seed: int) -> Est
         return metrics.frechet_distance(features[chosen], truths[chosen])
 
     interval = bootstrap(distance, len(features), resamples, seed)
-    return Estimate(distance(np.arange(len(features))), *(interval or (None, None)), len(features))
+    low, high = interval or (None, None)
+    return Estimate(distance(np.arange(len(features))), low, high, len(features))
 
 
 def to_json(measured: list[Measured], table: dict, missing: dict[str, str], facts: dict[str, object]) -> dict:

@@ -51,8 +51,10 @@ def efficientnet_features(images: Tensor) -> Tensor:
         before = (kernel - stride) // 2
         x = F.pad(x, (before, kernel - stride - before) * 2) if kernel > 1 else x
         x = F.conv2d(x, weight, stride=stride, groups=x.shape[1] if weight.shape[1] == 1 else 1)
-        statistics = (weights[f"{norm}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
-        return F.batch_norm(x, *statistics, eps=NORM_EPS)
+        mean, variance = weights[f"{norm}.running_mean"], weights[f"{norm}.running_var"]
+        return F.batch_norm(
+            x, mean, variance, weights[f"{norm}.weight"], weights[f"{norm}.bias"], eps=NORM_EPS
+        )
 
     x = F.interpolate(images, size=(SIDE, SIDE), mode="bicubic", antialias=True, align_corners=False)
     x = (x.clamp(0, 1) * 255 - 127) / 128  # as the network was trained
