@@ -74,7 +74,9 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def samples(programs, degraded):
-    return collect_samples(programs, degraded, seed=0)
+    # The last picture is the darkest: taking its range for all of them would be seen.
+    images = [*degraded[:-1], degraded[-1] * 0.5]
+    return collect_samples(programs, images, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ def test_w8a8_programs_stay_near_float(exported, programs, samples) -> None:
 def test_every_layer_has_the_precision_of_its_recipe(exported, half, precision: str) -> None:
     file = exported[precision]
     program = loaded(file.path)
-    assert tuple(program.functions) == WRITTEN[precision]
+    assert set(program.functions) == set(WRITTEN[precision])
     for name, function in program.functions.items():
         converted, ops = half[name], convolutions(function)
         for op, layer in zip(ops, converted.layers, strict=True):

@@ -118,7 +118,7 @@ def machine_facts() -> dict[str, object]:
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that shape an artifact."""
     found = {}
-    for name in ("torch", "torchao", "executorch"):
+    for name in ("torch", "torchao", "executorch", "litert-torch", "ai-edge-quantizer", "coremltools"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
