@@ -113,7 +113,7 @@ def test_an_exported_file_is_evaluated_on_ray_as_here(
     folder = tmp_path / "bfr-tiny"
     with building(folder) as staging:
         path = staging / "bfr-fp32.pte"
-        path.write_bytes(lower(programs, get_recipe("fp32"), {}).buffer)
+        lower(programs, get_recipe("fp32"), {}, path)
         entry = file_entry(staging, path, target="executorch", precision="fp32")
         facts = {"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
         write_manifest(staging, {**facts, "table": write_table(staging, programs.table), "files": [entry]})
