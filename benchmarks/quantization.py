@@ -199,7 +199,8 @@ def measure_converted(task: str, console: Console) -> None:
             )
             wanted = torch.cat([module(*inputs) for inputs in held[name]])
             row[f"{name}_db"] = sqnr_db(wanted, torch.cat([graph(*inputs) for inputs in held[name]]))
-        note = f"PT2E graphs in eager; {len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged."
+        judged_on = f"{len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged"
+        note = f"PT2E graphs in eager; {judged_on}."
         store("converted", task, [row], "variant", note)
         console.print(row)
 
