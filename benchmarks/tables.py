@@ -159,6 +159,12 @@ SECTIONS: dict[str, list[tuple[str, str, int | None]]] = {
         ("psnr_drop_db", "PSNR drop, dB", 3),
         ("lpips_rise", "LPIPS rise", 4),
     ],
+    "converted": [
+        ("variant", "w8a8 graph", None),
+        ("encode_db", "encode, dB", 1),
+        ("step_db", "step, dB", 1),
+        ("decode_db", "decode, dB", 1),
+    ],
     "steps": [
         ("k", "step k", 0),
         ("shared_db", "shared range, dB", 1),

@@ -187,12 +187,12 @@ def calibrate(programs: Programs, samples: Samples, observer: Observer | None = 
     Args:
         programs: float programs.
         samples: their inputs on real trajectories (``export.samples.collect_samples``).
-        observer: class that chooses the range; default: :class:`export.observers.MseObserver`.
+        observer: class that chooses the range; default: ExecuTorch's own.
     """
     if observer is None:  # needs torchao, which the rest does without
-        from export.observers import MseObserver
+        from torchao.quantization.pt2e.observer import HistogramObserver
 
-        observer = MseObserver
+        observer = HistogramObserver
     ranges: Ranges = {}
     for name in PROGRAM_NAMES:
         graph = trace(programs.modules[name])
