@@ -63,7 +63,12 @@ def main(
             f"--size {side} does not suit this network: use a multiple of {restorer.arch.size_multiple}"
         )
     programs = build_programs(
-        restorer, size=side, steps=info.steps, sigma_s=info.sigma_s, group_norm=kind.group_norm
+        restorer,
+        size=side,
+        steps=info.steps,
+        sigma_s=info.sigma_s,
+        group_norm=kind.group_norm,
+        clip=kind.clip,
     )
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:

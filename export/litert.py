@@ -115,7 +115,10 @@ def _name_tensors(model: Any) -> None:
             layer = None
             if kind in _OPERANDS:
                 activation, weight, bias = (op.inputs[i] for i in _OPERANDS[kind])
-                layer = _tag(subgraph.tensors[weight].name.decode())
+                # Folding a constant can cost it its name; the output then still has it.
+                layer = _tag(subgraph.tensors[weight].name.decode()) or _tag(
+                    subgraph.tensors[output].name.decode()
+                )
                 if layer is not None:
                     names.setdefault(weight, f"{layer}.weight")
                     names.setdefault(bias, f"{layer}.bias")

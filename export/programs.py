@@ -56,17 +56,33 @@ class Step(nn.Module):
         return latent + self.fmir(latent, row)
 
 
-class Decode(nn.Module):
-    """Latent (1, C, h, w) → image (1, 3, 8h, 8w) clipped to [0, 1]."""
+def clip_by_relus(x: Tensor) -> Tensor:
+    """Clip to [0, 1] with two ReLUs, exact behind an int8 convolution too.
 
-    def __init__(self, restorer: Restorer) -> None:
+    ExecuTorch fuses a clamp into the convolution and rounds 1 to the nearest int8 step, which can lie
+    above 1. Zero is always a step.
+    """
+    return 1.0 - relu(1.0 - relu(x))
+
+
+def clip_by_clamp(x: Tensor) -> Tensor:
+    """Clip to [0, 1] with a clamp, exact where it runs in float behind the dequantization, as in LiteRT.
+
+    Two ReLUs come out wrong there: litert-torch 0.9.4 converts ``1 - x`` to ``x - 1``.
+    """
+    return torch.clamp(x, 0.0, 1.0)
+
+
+class Decode(nn.Module):
+    """Latent (1, C, h, w) → image (1, 3, 8h, 8w) clipped to [0, 1] by ``clip``."""
+
+    def __init__(self, restorer: Restorer, clip: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.dec = restorer.dec
+        self.clip = clip
 
     def forward(self, latent: Tensor) -> Tensor:
-        # A clamp after an int8 convolution is fused into it and rounds 1 to the nearest int8 step,
-        # which can lie above 1. Zero is always a step, so two ReLUs clip exactly.
-        return 1.0 - relu(1.0 - relu(self.dec(latent)))
+        return self.clip(self.dec(latent))
 
 
 @dataclass(frozen=True)
@@ -95,11 +111,13 @@ def build_programs(
     steps: int,
     sigma_s: float,
     group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d,
+    clip: Callable[[Tensor], Tensor] = clip_by_relus,
 ) -> Programs:
     """Copy and rewrite ``restorer`` for square images of ``size`` pixels and K = ``steps``.
 
     Args:
         group_norm: the exact form of GroupNorm that the target takes best.
+        clip: the form of the clip to [0, 1] that is exact on the target.
 
     Raises:
         ValueError: ``size`` does not suit the network.
@@ -113,7 +131,7 @@ def build_programs(
     rewrite_upsampling(copied.dec.layers)
     latent = torch.zeros(restorer.arch.latent_shape(size, size))
     return Programs(
-        modules={"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied)},
+        modules={"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied, clip)},
         example_inputs={
             "encode": (torch.zeros(1, 3, size, size),),
             "step": (latent, table[0].view(1, -1, 1, 1)),

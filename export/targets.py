@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from elir_mobile.errors import UserError
 from elir_mobile.precision import FP32, Recipe
 from export import coreml, executorch, litert
-from export.programs import Delegation, Programs, Samples
+from export.programs import Delegation, Programs, Samples, clip_by_clamp, clip_by_relus
 from export.rewrite import GroupNorm4d, GroupNormConv
 
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
@@ -27,6 +27,7 @@ class Target:
         precisions: the recipes it can realize.
         lower: writes one file from programs, recipe and calibration samples.
         group_norm: the exact form of GroupNorm that it takes best.
+        clip: the form of the clip to [0, 1] that is exact on it.
     """
 
     name: str
@@ -34,13 +35,16 @@ class Target:
     precisions: tuple[str, ...]
     lower: Lower
     group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d
+    clip: Callable[[Tensor], Tensor] = clip_by_relus
 
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),
-        Target("litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv),
+        Target(
+            "litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv, clip_by_clamp
+        ),
         Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
     )
 }

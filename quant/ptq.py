@@ -161,6 +161,7 @@ def _programs(job: Job, target: Target) -> Programs:
         steps=job.info.steps,
         sigma_s=job.info.sigma_s,
         group_norm=target.group_norm,
+        clip=target.clip,
     )
 
 

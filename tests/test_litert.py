@@ -20,7 +20,6 @@ from elir_mobile.runtime.litert import litert_runner
 from elir_mobile.runtime.runner import Runner
 from export import litert
 from export.programs import Programs, build_programs
-from export.rewrite import GroupNormConv
 from export.samples import collect_samples
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS
@@ -30,23 +29,26 @@ LEAST_DB = {"fp32": 90, "fp16": 50, "w8": 25, "w8a8": 18}
 
 
 @pytest.fixture(scope="module")
-def programs(restorer) -> Programs:
-    return build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=GroupNormConv)
+def litert_programs(restorer) -> Programs:
+    target = TARGETS["litert"]
+    return build_programs(
+        restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=target.group_norm, clip=target.clip
+    )
 
 
 @pytest.fixture(scope="module")
-def samples(programs, degraded):
-    return collect_samples(programs, degraded, seed=0)
+def samples(litert_programs, degraded):
+    return collect_samples(litert_programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="module")
-def converted(programs) -> bytes:
+def converted(litert_programs) -> bytes:
     """Converting is what takes long: once for all precisions."""
-    return litert.convert(programs)
+    return litert.convert(litert_programs)
 
 
 @pytest.fixture(scope="module")
-def lowered(programs, samples, converted, tmp_path_factory):
+def lowered(litert_programs, samples, converted, tmp_path_factory):
     """Files and delegation of every precision, by the target's own entry."""
     folder = tmp_path_factory.mktemp("tflite")
     with pytest.MonkeyPatch.context() as patch:
@@ -54,15 +56,15 @@ def lowered(programs, samples, converted, tmp_path_factory):
         return {
             name: (
                 folder / f"{name}.tflite",
-                TARGETS["litert"].lower(programs, RECIPES[name], samples, folder / f"{name}.tflite"),
+                TARGETS["litert"].lower(litert_programs, RECIPES[name], samples, folder / f"{name}.tflite"),
             )
             for name in PRECISIONS
         }
 
 
 @pytest.fixture(scope="module")
-def runners(lowered, programs) -> dict[str, Runner]:
-    return {name: litert_runner(path, name, programs.table) for name, (path, _) in lowered.items()}
+def runners(lowered, litert_programs) -> dict[str, Runner]:
+    return {name: litert_runner(path, name, litert_programs.table) for name, (path, _) in lowered.items()}
 
 
 def weights(content: bytes) -> dict[str, Any]:
@@ -125,8 +127,8 @@ def test_restored_image_stays_near_eager(runners, restorer, degraded, noise, pre
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_decoded_images_are_clipped_whatever_the_latent(runners, programs, precision: str) -> None:
-    latent = 20 * torch.randn(programs.latent_shape, generator=torch.Generator().manual_seed(0))
+def test_decoded_images_are_clipped_whatever_the_latent(runners, litert_programs, precision: str) -> None:
+    latent = 20 * torch.randn(litert_programs.latent_shape, generator=torch.Generator().manual_seed(0))
     image = runners[precision].decode(latent)
     assert image.min() >= 0
     assert image.max() <= 1
@@ -139,7 +141,7 @@ def test_few_transposes_are_left(converted) -> None:
         assert names.count("TRANSPOSE") <= 2  # in and out
 
 
-def test_every_layer_is_found_by_its_name_with_its_weights(programs, converted) -> None:
+def test_every_layer_is_found_by_its_name_with_its_weights(litert_programs, converted) -> None:
     model = flatbuffer_utils.read_model_from_bytearray(converted)
     stored = {
         tensor.name.decode().removesuffix(".weight"): np.frombuffer(model.buffers[tensor.buffer].data, "<f4")
@@ -147,7 +149,7 @@ def test_every_layer_is_found_by_its_name_with_its_weights(programs, converted) 
         for tensor in subgraph.tensors
         if tensor.name.decode().endswith(".weight")
     }
-    expected = layers(programs)
+    expected = layers(litert_programs)
     assert stored.keys() == expected.keys()
     for name, layer in expected.items():
         axes = (0, 2, 3, 1) if isinstance(layer, nn.Conv2d) else (1, 2, 3, 0)
@@ -171,7 +173,7 @@ def test_sums_are_called_by_the_module_they_stand_in(converted) -> None:
     assert sums[2] == {f"dec.layers.{i}.add" for i in (2, 3, 4, 7, 8, 9, 12, 13, 14, 17)}
 
 
-def test_recipe_decides_layer_by_layer(programs, converted, samples, tmp_path: Path) -> None:
+def test_recipe_decides_layer_by_layer(litert_programs, converted, samples, tmp_path: Path) -> None:
     recipe = Recipe(
         "by-layer",
         (
@@ -183,17 +185,19 @@ def test_recipe_decides_layer_by_layer(programs, converted, samples, tmp_path: P
         ),
     )
     found = weights(litert.quantize(converted, recipe, samples))
-    assert found.keys() == layers(programs).keys()
+    assert found.keys() == layers(litert_programs).keys()
     kept = {name for name, kind in found.items() if kind == "FLOAT32"}
     assert kept == {"enc.layers.3.conv.2", "fmir.mid_blocks.0.block2.block.2"}
     assert {kind for name, kind in found.items() if name not in kept} == {"INT8"}
 
 
-def test_everything_in_int8_runs(programs, converted, samples, degraded, noise, tmp_path: Path) -> None:
+def test_everything_in_int8_runs(
+    litert_programs, converted, samples, degraded, noise, tmp_path: Path
+) -> None:
     """Every convolution and sum, the program's own output and input included."""
     path = tmp_path / "all.tflite"
     path.write_bytes(litert.quantize(converted, Recipe("all", (Rule("*", W8A8),)), samples))
-    runner = litert_runner(path, "all", programs.table)
+    runner = litert_runner(path, "all", litert_programs.table)
     out, _ = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)
     assert out.isfinite().all()
 
@@ -203,9 +207,9 @@ def test_four_bit_weights_are_refused(converted) -> None:
         litert.quantize(converted, Recipe("w4", (Rule("*", W4),)), {})
 
 
-def test_file_is_about_as_large_as_its_weights(lowered, programs) -> None:
+def test_file_is_about_as_large_as_its_weights(lowered, litert_programs) -> None:
     """Nothing is stored twice: the signatures share what they have in common."""
-    count = sum(layer.weight.numel() for layer in layers(programs).values())
+    count = sum(layer.weight.numel() for layer in layers(litert_programs).values())
     sizes = {name: path.stat().st_size for name, (path, _) in lowered.items()}
     graph = 200_000  # operators and names, whatever the precision
     assert sizes["fp32"] < 4 * count * 1.05 + graph
@@ -214,15 +218,15 @@ def test_file_is_about_as_large_as_its_weights(lowered, programs) -> None:
     assert sizes["w8a8"] < count * 1.05 + graph
 
 
-def test_converting_twice_gives_the_same_bytes(programs, converted, samples) -> None:
-    assert litert.convert(programs) == converted
+def test_converting_twice_gives_the_same_bytes(litert_programs, converted, samples) -> None:
+    assert litert.convert(litert_programs) == converted
     recipe = RECIPES["w8a8"]
     assert litert.quantize(converted, recipe, samples) == litert.quantize(converted, recipe, samples)
 
 
-def test_w8a8_without_samples_is_refused(programs, tmp_path: Path) -> None:
+def test_w8a8_without_samples_is_refused(litert_programs, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="calibration"):
-        litert.lower(programs, RECIPES["w8a8"], {}, tmp_path / "no.tflite")
+        litert.lower(litert_programs, RECIPES["w8a8"], {}, tmp_path / "no.tflite")
     assert not list(tmp_path.iterdir())
 
 
@@ -234,24 +238,24 @@ def test_outputs_are_not_overwritten_by_the_next_call(runners, degraded) -> None
 
 
 @pytest.mark.parametrize("keep", [0, 1000, 100_000])
-def test_damaged_file_is_one_clear_error(lowered, programs, tmp_path: Path, keep: int) -> None:
+def test_damaged_file_is_one_clear_error(lowered, litert_programs, tmp_path: Path, keep: int) -> None:
     path = tmp_path / "bad.tflite"
     content = lowered["fp32"][0].read_bytes()
     path.write_bytes(content[:keep] if keep else b"not a model" * 100)
     with pytest.raises(UserError, match="not a LiteRT model"):
-        litert_runner(path, "fp32", programs.table)
+        litert_runner(path, "fp32", litert_programs.table)
 
 
-def test_file_without_a_signature_is_one_clear_error(converted, programs, tmp_path: Path) -> None:
+def test_file_without_a_signature_is_one_clear_error(converted, litert_programs, tmp_path: Path) -> None:
     model = flatbuffer_utils.read_model_from_bytearray(converted)
     model.signatureDefs = [s for s in model.signatureDefs if s.signatureKey != b"step"]
     path = tmp_path / "part.tflite"
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     with pytest.raises(UserError, match="no signature 'step'"):
-        litert_runner(path, "fp32", programs.table)
+        litert_runner(path, "fp32", litert_programs.table)
 
 
-def test_missing_package_is_one_clear_error(monkeypatch, programs, tmp_path: Path) -> None:
+def test_missing_package_is_one_clear_error(monkeypatch, litert_programs, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(UserError, match="pip install"):
-        litert_runner(tmp_path / "any.tflite", "fp32", programs.table)
+        litert_runner(tmp_path / "any.tflite", "fp32", litert_programs.table)
