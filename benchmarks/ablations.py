@@ -261,14 +261,16 @@ def main(
     strip = x_lq[:STRIP_FACES], clean[:STRIP_FACES]
     teacher, decoder = train_teacher(images, heldout[:STRIP_FACES], run_dir / "teacher")
     with torch.no_grad():
-        reconstructed = quality(decoder(teacher(clean)).clamp(0, 1), clean)
-    latents = teacher_latents(teacher, images)
+        z_clean = teacher(clean)
+        reconstructed = quality(decoder(z_clean).clamp(0, 1), clean)
+    latents = None
     runs = []
     for number in seeds:
         for name in variants:
             folder = run_dir / f"{name}-{number}"
             measured = folder / "quality.json"
             if not measured.exists():
+                latents = teacher_latents(teacher, images) if latents is None else latents
                 student = new_student(VARIANTS[name], teacher, decoder, number)
                 train_variant(VARIANTS[name], student, latents, images, strip, folder, number)
                 facts = {"variant": name, "seed": number, **evaluate(student, x_lq, clean)}
@@ -295,7 +297,7 @@ def main(
         "degraded": quality(x_lq, clean),
         "teacher": {
             "steps": TEACHER_STEPS,
-            "latent_std": latents.std().item(),
+            "latent_std": z_clean.std().item(),
             "reconstructed": reconstructed,
         },
         "runs": runs,

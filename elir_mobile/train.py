@@ -92,8 +92,8 @@ def main(
         list[str] | None,
         typer.Option(
             help="Checkpoint whose encoder and decoder define the latent space: TAESD3's (give the option "
-            "twice for two files), or an ELIR one's, though its encoder learned from degraded images.  "
-            "[default: the demo's, which knows small faces only]"
+            "twice for two files), or an ELIR one's, though its encoder learned from degraded images. "
+            "Default: the demo's, which knows small faces only."
         ),
     ] = None,
     init: Annotated[
@@ -107,7 +107,7 @@ def main(
     crops: Annotated[
         bool | None,
         typer.Option(
-            "--crops/--whole", help="Random crops, or central squares resized.  [default: crops for bsr]"
+            "--crops/--whole", help="Random crops, or central squares resized. Default: crops for bsr."
         ),
     ] = None,
     objective: Annotated[
@@ -121,23 +121,23 @@ def main(
         bool, typer.Option("--train-encoder/--freeze-encoder", help="Fine-tune the encoder or not.")
     ] = True,
     sigma_s: Annotated[
-        float | None, typer.Option(help="Noise on the coarse latent.  [default: the task's]", min=0)
+        float | None, typer.Option(help="Noise on the coarse latent. Default: the task's.", min=0)
     ] = None,
     sigma_min: Annotated[float, typer.Option(help="Noise left at the path's end.", min=0)] = 1e-5,
     alpha: Annotated[float, typer.Option(help="Weight of the velocity term.", min=0)] = 0.001,
     beta: Annotated[float, typer.Option(help="Weight of the decoded images.", min=0, max=1)] = 0.001,
     dt: Annotated[
         float | None,
-        typer.Option(help="Time between the two velocities.  [default: 0.05; bsr 0.2]", min=1e-4, max=0.9),
+        typer.Option(help="Time between the two velocities. Default: 0.05; bsr 0.2.", min=1e-4, max=0.9),
     ] = None,
     flow_repeats: Annotated[int, typer.Option(help="Times and noises for each image.", min=1)] = 1,
     decoded_images: Annotated[
-        int | None, typer.Option(help="Decode only so many of a batch.  [default: all]", min=1)
+        int | None, typer.Option(help="Decode only so many of a batch. Default: all.", min=1)
     ] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 100_000,
     batch: Annotated[int, typer.Option(help="Images a step, over all devices.", min=1)] = 16,
     lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate.  [default: 1e-4 for bfr, else 2e-4]")
+        float | None, typer.Option(help="Peak learning rate. Default: 1e-4 for bfr, else 2e-4.")
     ] = None,
     ema_decay: Annotated[float, typer.Option(help="Of the average of the weights.", min=0, max=1)] = 0.999,
     clip: Annotated[float, typer.Option(help="Largest norm of a gradient.", min=0)] = 1.0,
