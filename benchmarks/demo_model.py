@@ -1,9 +1,9 @@
-"""What the bundled demo model does: ``python -m benchmarks.demo_model``.
+"""What the bundled demo models do: ``python -m benchmarks.demo_model``.
 
-First the run of ``make demo`` on the bundled portraits. Then the held-out faces: downloads the face
-set into the cache, restores every held-out identity in float and tabulates degraded input, coarse
-estimate and restoration; quantizes and compares on the same faces, half for calibration and half for
-evaluation. Writes ``demo-bfr.json``, ``demo-model-bfr.json`` and ``demo-heldout-bfr.json`` into
+For every task with bundled weights: downloads the face set into the cache, restores every held-out
+identity in float and tabulates degraded input, coarse estimate and restoration. For bfr, then, the run
+of ``make demo`` on the bundled portraits, and the same on held-out faces, half for calibration and half
+for evaluation. Writes ``demo-model-TASK.json``, ``demo-bfr.json`` and ``demo-heldout-bfr.json`` into
 ``benchmarks/results`` (numbers only: the photographs stay in the cache) and the pictures of the
 portraits into ``docs/images``.
 """
@@ -14,6 +14,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
@@ -23,15 +24,15 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.released import RESULTS
-from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.checkpoints import DEMO_WEIGHTS, ModelInfo, load_weights
 from elir_mobile.data.faces import cache_dir, face_split, load_faces
 from elir_mobile.data.pairs import Pair, load_pair_sets, make_pairs
 from elir_mobile.errors import exits_with_2
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number, terminal_table
-from elir_mobile.images import hstack_images, list_images, to_image, vstack_images
+from elir_mobile.images import hstack_images, list_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import TASKS, Task, get_task
 from quant.ptq import Job, run, select_artifacts
 
 SEED = 0
@@ -89,39 +90,58 @@ def quantized(job: Job, name: str, console: Console) -> Image.Image:
         return picture.copy()
 
 
+def bicubic(pair: Pair, factor: int) -> Tensor:
+    """The small image that ``pair``'s degraded one was enlarged from, enlarged by bicubic interpolation."""
+    small = to_image(pair.degraded[0, :, ::factor, ::factor])
+    side = pair.clean.shape[-1]
+    return to_tensor(small.resize((side, side), Image.Resampling.BICUBIC))[None]
+
+
+def measure_float(task: Task, console: Console) -> None:
+    """Tabulate the float model of ``task`` on the held-out faces, and draw it on the portraits."""
+    restorer, info = load_weights("demo", task)
+    paths = list_images(heldout_folder(info.size))
+    shown = restore(restorer, info, make_pairs(paths, task, info.size, len(paths), SEED), console)
+    table = {"degraded input": quality([pair.degraded for pair in shown.pairs], shown.pairs)}
+    if task.enlarge == Image.Resampling.NEAREST and task.upscale > 1:
+        images = [bicubic(pair, task.upscale) for pair in shown.pairs]
+        table["bicubic enlargement"] = quality(images, shown.pairs)
+    table["coarse estimate"] = quality(shown.coarse, shown.pairs)
+    table["restored"] = quality(shown.restored, shown.pairs)
+    facts = {"faces": len(paths), "seed": SEED, "model": asdict(info), "table": table}
+    (RESULTS / f"demo-model-{task.name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    console.print(f"[bold]{task.name}[/bold]")
+    for name, values in table.items():
+        console.print(f"{name:20}", *(f"{key} {number(value, 4)}" for key, value in values.items()))
+    count = 6 if task.name == "bfr" else 2
+    portraits = load_pair_sets(None, task, info.size, SEED).evaluation[:count]
+    name = "demo-model" if task.name == "bfr" else f"demo-model-{task.name}"
+    strip(restore(restorer, info, portraits, console)).save(PICTURES / f"{name}.png")
+
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 @exits_with_2
-def main() -> None:
-    """Measure the demo model on portraits and on held-out faces, in float and quantized."""
+def main(
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated. Default: all with weights.")] = None,
+) -> None:
+    """Measure the demo models on held-out faces, and the one for bfr quantized too."""
     console = Console()
     RESULTS.mkdir(exist_ok=True)
     PICTURES.mkdir(exist_ok=True)
-    task = get_task("bfr")
-    restorer, info = load_weights("demo", task)
-    artifacts = select_artifacts("executorch", "fp32,w8a8", console)
-
-    faces = heldout_folder(info.size)
-    paths = list_images(faces)
-    shown = restore(restorer, info, make_pairs(paths, task, info.size, len(paths), SEED), console)
-    table = {
-        "degraded input": quality([pair.degraded for pair in shown.pairs], shown.pairs),
-        "coarse estimate": quality(shown.coarse, shown.pairs),
-        "restored": quality(shown.restored, shown.pairs),
-    }
-    facts = {"faces": len(paths), "seed": SEED, "model": asdict(info), "table": table}
-    (RESULTS / "demo-model-bfr.json").write_text(json.dumps(facts, indent=2) + "\n")
-    for name, values in table.items():
-        console.print(f"{name:16}", *(f"{key} {number(value, 4)}" for key, value in values.items()))
-    portraits = load_pair_sets(None, task, info.size, SEED).evaluation[:6]
-    strip(restore(restorer, info, portraits, console)).save(PICTURES / "demo-model.png")
-
-    with tempfile.TemporaryDirectory() as out:
-        job = Job(task, restorer, info, info.size, artifacts, None, Path(out), SEED)
-        quantized(job, "demo-bfr", console).save(PICTURES / "strip.png")
-        quantized(replace(job, images=faces), "demo-heldout-bfr", console)
+    bundled = [name for name in TASKS if (DEMO_WEIGHTS / f"demo-{name}.safetensors").is_file()]
+    chosen = [get_task(name) for name in (tasks.split(",") if tasks else bundled)]
+    for task in chosen:
+        measure_float(task, console)
+        if task.name == "bfr":
+            restorer, info = load_weights("demo", task)
+            artifacts = select_artifacts("executorch", "fp32,w8a8", console)
+            with tempfile.TemporaryDirectory() as out:
+                job = Job(task, restorer, info, info.size, artifacts, None, Path(out), SEED)
+                quantized(job, "demo-bfr", console).save(PICTURES / "strip.png")
+                quantized(replace(job, images=heldout_folder(info.size)), "demo-heldout-bfr", console)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from benchmarks.released import RESULTS
 from elir_mobile.harness.report import number
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "demo-model.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "demo-model.md", ROOT / "docs" / "quantization.md")
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -87,8 +87,94 @@ def _quality(values: dict) -> str:
     return f"{number(values['psnr_db'])} | {number(values['ssim'], 3)} | {number(values['lpips'], 4)}"
 
 
+# Columns of each section of quantization.json: key, heading, digits after the point (None: text).
+SECTIONS: dict[str, list[tuple[str, str, int | None]]] = {
+    "methods": [
+        ("method", "method", None),
+        ("encode_db", "encode, dB", 1),
+        ("step_db", "step, dB", 1),
+        ("decode_db", "decode, dB", 1),
+        ("end_db", "end of trajectory, dB", 1),
+        ("image_db", "image, dB", 1),
+        ("psnr_drop_db", "PSNR drop, dB", 3),
+        ("lpips_rise", "LPIPS rise", 4),
+    ],
+    "steps": [
+        ("k", "step k", 0),
+        ("shared_db", "shared range, dB", 1),
+        ("own_db", "own range, dB", 1),
+    ],
+    "trajectory": [
+        ("recipe", "recipe", None),
+        ("K", "K", 0),
+        ("trajectory_db", "after each step, dB", 1),
+        ("psnr_drop_db", "PSNR drop, dB", 3),
+        ("lpips_rise", "LPIPS rise", 4),
+        ("float_psnr_db", "float PSNR, dB", 2),
+        ("float_lpips", "float LPIPS", 4),
+    ],
+    "files": [
+        ("artifact", "artifact", None),
+        ("bytes", "bytes", 0),
+        ("median_ms", "median ms", 1),
+        ("encode_db", "encode, dB", 1),
+        ("step_db", "step, dB", 1),
+        ("decode_db", "decode, dB", 1),
+        ("psnr_db", "PSNR, dB", 2),
+        ("psnr_drop_db", "drop, dB", 3),
+        ("lpips", "LPIPS", 4),
+        ("lpips_rise", "rise", 4),
+    ],
+    "budgets": [
+        ("budget", "budget", None),
+        ("raised", "layers in float", 0),
+        ("simulated_drop_db", "simulated PSNR drop, dB", 3),
+        ("simulated_rise", "LPIPS rise", 4),
+        ("psnr_drop_db", "executed PSNR drop, dB", 3),
+        ("lpips_rise", "LPIPS rise", 4),
+        ("median_ms", "median ms", 1),
+        ("bytes", "bytes", 0),
+        ("holds", "holds", None),
+    ],
+    "baselines": [
+        ("artifact", "artifact", None),
+        ("bytes", "bytes", 0),
+        ("psnr_db", "PSNR, dB", 2),
+        ("psnr_drop_db", "drop, dB", 3),
+        ("lpips", "LPIPS", 4),
+        ("lpips_rise", "rise", 4),
+        ("failure", "failure", None),
+    ],
+}
+
+
+def section_table(section: str, result: dict) -> str:
+    """A section of quantization.json, one line for each of its rows."""
+    columns = SECTIONS[section]
+
+    def cell(value: object, digits: int | None) -> str:
+        if isinstance(value, list):
+            return ", ".join(cell(item, digits) for item in value)
+        if digits is None or isinstance(value, bool):
+            return {None: "", True: "yes", False: "no"}.get(value, str(value))  # type: ignore[call-overload]
+        return number(value, digits)  # type: ignore[arg-type]
+
+    lines = [
+        f"| task | {' | '.join(heading for _, heading, _ in columns)} |",
+        f"|---|{'|'.join('---' if digits is None else '--:' for _, _, digits in columns)}|",
+    ]
+    lines += [
+        f"| {row['task']} | {' | '.join(cell(row.get(key), digits) for key, _, digits in columns)} |"
+        for row in result["rows"]
+    ]
+    return "\n".join([*lines, "", result["note"]])
+
+
 def render(name: str) -> str:
     """The Markdown of block ``name``."""
+    if name.startswith("quantization-"):
+        section = name.removeprefix("quantization-")
+        return section_table(section, json.loads((RESULTS / "quantization.json").read_text())[section])
     base = name.removesuffix("-programs")
     result = json.loads((RESULTS / f"{base}.json").read_text())
     if name != base:

@@ -1,4 +1,4 @@
-"""Load a restorer from any file that holds one, and save our own.
+"""Load a restorer from any file that holds one, fetch the published ones, and save our own.
 
 Three formats, one result, a collapsed float32 :class:`Restorer`:
 
@@ -8,7 +8,8 @@ Three formats, one result, a collapsed float32 :class:`Restorer`:
 - ``.safetensors``: ours, the same names as ``.pth``, usually in float16, with the model's facts as
   metadata.
 
-The architecture is read from the tensors' shapes. Nothing in a file is ever executed.
+The architecture is read from the tensors' shapes. Nothing in a file is ever executed. Downloads are
+trusted on first use: their sha256 is kept beside the cached file, and another one later is an error.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elir_mobile.data.faces import cache_dir
 from elir_mobile.errors import UserError
+from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import Task, get_task
@@ -37,6 +44,13 @@ StateDict = dict[str, Tensor]
 
 PARTS = ("fmir", "mmse", "enc", "dec")
 DEMO_WEIGHTS = Path(__file__).with_name("weights")
+RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
+SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
+NETWORK_TIMEOUT = 30  # seconds without a byte
+WEIGHTS_HELP = (
+    "'demo' (bundled), 'released' (upstream's for the task, downloaded once), "
+    "a .pth, .ckpt or .safetensors file, or its http(s) address."
+)
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
 PAIR = {"fmir": (2, 3), "mmse": (0, 1)}
 
@@ -137,7 +151,7 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
                 return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file: download it again") from error
-    if path.suffix not in (".pth", ".ckpt", ".pt"):
+    if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is not a known weights file: use .pth, .ckpt or .safetensors")
     data = io.BytesIO(path.read_bytes())  # so that a damaged file cannot pass for a failing disk
     try:
@@ -175,28 +189,41 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
     """The restorer named on the command line.
 
     Args:
-        weights: ``demo``, a path, or an http(s) address.
-        task: gives size, K and sigma_s where the file does not state them.
+        weights: ``demo``, ``released``, a path, or an http(s) address.
+        task: names the demo and the released file; gives size, K and sigma_s where a file does not.
 
     Raises:
-        UserError: see :func:`read_state_dict` and :func:`build_restorer`.
+        UserError: none bundled or released for the task, no network, another file than the one first
+            downloaded; see :func:`read_state_dict` and :func:`build_restorer` too.
     """
+    name, source = weights, weights
     if weights == "demo":
         path = DEMO_WEIGHTS / f"demo-{task.name}.safetensors"
+        source = f"bundled {path.name}"
         if not path.is_file():
-            named = f", the published {task.release} for one" if task.release else ""
+            named = f", 'released' for one ({task.release})" if task.release else ""
             raise UserError(
                 f"no demo weights are bundled for task '{task.name}': name a checkpoint with --weights{named}"
             )
+    elif weights == "released":
+        if not task.release:
+            raise UserError(
+                f"upstream released no weights for task '{task.name}': name a file with --weights"
+            )
+        source = RELEASE + task.release
+        path = download(source, cache_dir() / "weights")
     elif urlparse(weights).scheme in ("http", "https"):
-        path = _download(weights)
+        # A folder an address: two sites may call different files the same.
+        path = download(weights, cache_dir() / "weights" / hashlib.sha256(weights.encode()).hexdigest()[:12])
+        name = path.stem
     else:
         path = Path(weights)
+        name = path.stem
     state, metadata = read_state_dict(path)
     restorer = build_restorer(state)
     info = ModelInfo(
-        name="demo" if weights == "demo" else path.stem,
-        source=weights if weights != "demo" else f"bundled {path.name}",
+        name=name,
+        source=source,
         sha256=sha256_of(path),
         trained=True,
         size=task.size,
@@ -253,19 +280,107 @@ def save_weights(
         staged.replace(path)
 
 
-def _download(address: str) -> Path:
-    """Fetch a checkpoint into the cache, once."""
-    from elir_mobile.data.faces import cache_dir
+def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
+    """The tiny autoencoder as its author publishes it, TAESD3 above all.
 
-    target = cache_dir() / "weights" / Path(urlparse(address).path).name
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".part")
+    Args:
+        paths: one file with both halves, in the layout of diffusers' ``AutoencoderTiny``
+            (``encoder.layers.N…``, ``decoder.layers.N…``), or the two files of madebyollin/taesd
+            (``N…``), ``.pth`` or ``.safetensors``.
+
+    Returns:
+        Encoder and decoder, frozen float32, of images in [0, 1]. Diffusers' classes take and give
+        [-1, 1], but convert around these very layers, so the weights are the same.
+
+    Raises:
+        UserError: a half is missing, or they are of another autoencoder.
+    """
+    halves: dict[str, StateDict] = {"encoder": {}, "decoder": {}}
+    for path in paths:
+        state, _ = read_state_dict(path)
+        if "0.weight" in state:
+            halves["encoder"] = {f"layers.{name}": tensor for name, tensor in state.items()}
+        elif "1.weight" in state:
+            # Its layer 0 is the soft clamp, which has no weights; ours is outside of the layers.
+            for name, tensor in state.items():
+                index, _, rest = name.partition(".")
+                if index.isdigit():
+                    halves["decoder"][f"layers.{int(index) - 1}.{rest}"] = tensor
+        else:
+            for name, tensor in state.items():
+                half, _, rest = name.partition(".")
+                if half in halves:
+                    halves[half][rest] = tensor
+    listed = " and ".join(map(str, paths))
+    try:
+        width, latent_channels = halves["decoder"]["layers.0.weight"].shape[:2]
+        encoder = Encoder(halves["encoder"]["layers.0.weight"].shape[0], latent_channels)
+        decoder = Decoder(width, latent_channels)
+        encoder.load_state_dict(halves["encoder"])
+        decoder.load_state_dict(halves["decoder"])
+    except KeyError as error:
+        raise UserError(f"{listed} lacks a half of TAESD: give the encoder and the decoder") from error
+    except (RuntimeError, ValueError) as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise UserError(f"{listed} is of another autoencoder than TAESD: {detail}") from error
+    return encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
+
+
+def download(address: str, folder: Path) -> Path:
+    """The checkpoint at ``address``, fetched into ``folder`` once.
+
+    Trust on first use: the sha256 of the first file seen there, downloaded or put there by hand, is
+    written to ``NAME.sha256`` (the format of ``sha256sum -c``) and every later one must have it.
+
+    Raises:
+        UserError: no network and no file, not a checkpoint, or not the file first seen.
+    """
+    target = folder / Path(urlparse(address).path).name
+    record = target.with_name(f"{target.name}.sha256")
+    if target.suffix not in SUFFIXES:
+        raise UserError(f"{address} does not end in the name of a weights file: {', '.join(SUFFIXES)}")
+    if target.is_file():
+        _verify(target, record)
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as tmp:
+        staged = Path(tmp) / target.name
         try:
-            torch.hub.download_url_to_file(address, str(partial), progress=True)
-        except OSError as error:
+            _fetch(address, staged)
+        except (OSError, HTTPException) as error:
             raise UserError(
-                f"could not download {address}: fetch it by other means and give its path as --weights"
+                f"could not download {address} ({getattr(error, 'reason', None) or error}): "
+                f"fetch {target.name} by other means and put it at {target}"
             ) from error
-        partial.rename(target)
+        try:
+            read_state_dict(staged)
+        except UserError as error:
+            raise UserError(f"{address} sent something else than a checkpoint: check the address") from error
+        _verify(staged, record)
+        staged.replace(target)
     return target
+
+
+def _fetch(address: str, path: Path) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(stderr=True))
+    with urlopen(address, timeout=NETWORK_TIMEOUT) as answer, path.open("wb") as file, progress:
+        length = answer.headers.get("Content-Length")
+        bar = progress.add_task(path.name, total=int(length) if length else None)
+        while chunk := answer.read(1 << 18):
+            file.write(chunk)
+            progress.advance(bar, len(chunk))
+        if length and file.tell() != int(length):
+            raise OSError(f"it broke off after {file.tell()} of {length} bytes")
+
+
+def _verify(path: Path, record: Path) -> None:
+    """Note the file's sha256, or hold it against the one noted."""
+    digest = sha256_of(path)
+    if not record.is_file():
+        record.write_text(f"{digest}  {path.name}\n")
+    elif record.read_text().split()[:1] != [digest]:
+        raise UserError(
+            f"{path.name} is not the file first used, whose sha256 is in {record}: "
+            "get that file again, or delete the record if you trust the new one"
+        )

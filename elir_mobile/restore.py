@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.checkpoints import load_weights
+from elir_mobile.checkpoints import WEIGHTS_HELP, load_weights
 from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_image, to_tensor
+from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.eager import eager_runner
@@ -100,22 +99,38 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
     below, right = sides[0] - image.height, sides[1] - image.width
     pixels = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="symmetric")
     noise = seeded_noise((1, LATENT_CHANNELS, sides[0] // DOWNSCALE, sides[1] // DOWNSCALE), seed)
-    overlap = int(model.tile * OVERLAP) // DOWNSCALE * DOWNSCALE
-    rows, columns = (axis_windows(side, model.tile, overlap) for side in sides)
-    out = np.zeros(pixels.shape, np.float32)
-    windows = [(row, column) for row in rows for column in columns]
-    for done, (row, column) in enumerate(windows, 1):
-        y, x = slice(row.start, row.stop), slice(column.start, column.stop)
-        restored, _ = model.runner.restore(
-            to_tensor(Image.fromarray(pixels[y, x]))[None],
-            noise[..., _latent(row), _latent(column)].contiguous(),
-            steps=model.steps,
-            sigma_s=model.sigma_s,
-        )
-        weights = row.weights[:, None, None] * column.weights[None, :, None]
-        out[y, x] += weights * restored[0].permute(1, 2, 0).numpy()
-        advance(done, len(windows))
-    return to_image(torch.from_numpy(out[: image.height, : image.width]).permute(2, 0, 1))
+    rows, columns = (tile_windows(side, model.tile) for side in sides)
+    out = np.empty(pixels.shape, np.uint8)
+    # Sums of one row of tiles, so that memory in float32 grows with the width of the picture only.
+    top, band = 0, np.zeros((rows[0].stop, *pixels.shape[1:]), np.float32)
+    for above, row in enumerate(rows):
+        done = row.start - top  # lines that no further tile reaches
+        out[top : row.start] = _to_bytes(band[:done])
+        band[: len(band) - done] = band[done:].copy()
+        band[len(band) - done :] = 0
+        top = row.start
+        for left, column in enumerate(columns, 1):
+            x = slice(column.start, column.stop)
+            restored, _ = model.runner.restore(
+                to_tensor(Image.fromarray(pixels[row.start : row.stop, x]))[None],
+                noise[..., _latent(row), _latent(column)].contiguous(),
+                steps=model.steps,
+                sigma_s=model.sigma_s,
+            )
+            weights = row.weights[:, None, None] * column.weights[None, :, None]
+            band[:, x] += weights * restored[0].permute(1, 2, 0).numpy()
+            advance(above * len(columns) + left, len(rows) * len(columns))
+    out[top:] = _to_bytes(band)
+    return Image.fromarray(out[: image.height, : image.width])
+
+
+def tile_windows(side: int, tile: int) -> list[Window]:
+    """The tiles along a side of a picture, starting at whole latent pixels."""
+    return axis_windows(side, tile, int(tile * OVERLAP) // DOWNSCALE * DOWNSCALE)
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    return (values * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def _padded(side: int, model: Model) -> int:
@@ -166,14 +181,17 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
     """Which file becomes which: one file, or every image of a folder under its own name.
 
     Raises:
-        UserError: nothing at ``source``, or ``target`` is no image name for a single file.
+        UserError: nothing at ``source``, ``target`` is no image name for a single file, or would
+            replace the original.
     """
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UserError(f"{target} is what is to be restored: name another place, so that it is kept")
     if source.is_dir():
         return [(path, target / path.name) for path in list_images(source)]
     if not source.exists():
         raise UserError(f"no image or folder at {source}: check the path")
     if target.is_dir():
-        return [(source, target / source.name)]
+        return plan(source, target / source.name)
     if target.suffix.lower() not in SUFFIXES:
         raise UserError(f"{target} is no image name: end it in one of {', '.join(sorted(SUFFIXES))}")
     return [(source, target)]
@@ -188,10 +206,7 @@ def main(
     source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Where to: a file, or a folder.")],
     task: Annotated[str, typer.Option(help="Restoration task.")],
-    weights: Annotated[
-        str,
-        typer.Option(help="'demo' (bundled), a .pth, .ckpt or .safetensors file, or its http(s) address."),
-    ] = "demo",
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "demo",
     steps: Annotated[int | None, typer.Option(min=1, help="K. Default: the model's own.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     tile: Annotated[int, typer.Option(min=32, help="Side of a tile of the float model.")] = TILE,
@@ -210,7 +225,8 @@ def main(
 ) -> None:
     """Restore one photograph or a folder of them, of any size.
 
-    A folder that was stopped goes on where it was: files that OUT already has are skipped.
+    A folder that was stopped goes on where it was: files that OUT already has are skipped. A damaged
+    image does not hold up the others; the command then ends with an error that names it.
     """
     console = Console()
     chosen = get_task(task)
@@ -224,12 +240,17 @@ def main(
         model = load_artifact(chosen, bundle, runtime, precision, steps)
     else:
         model = load_float(chosen, weights, steps, tile)
+    unreadable: list[UserError] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         images = progress.add_task("images", total=len(jobs), visible=len(jobs) > 1)
         tiles = progress.add_task("tiles")
         for path, out in jobs:
-            photo = read_photo(path)
+            try:
+                photo = read_photo(path)
+            except UserError as error:
+                unreadable.append(error)
+                continue
             progress.update(tiles, description=f"{path.name}, tiles")
             given = photo.image
             if chosen.upscale > 1:
@@ -243,6 +264,9 @@ def main(
                     hstack_images([given, restored]).save(staged)
             save_photo(photo, restored, out)
             progress.advance(images)
+    if unreadable:
+        others = f" (and {len(unreadable) - 1} more like it)" if len(unreadable) > 1 else ""
+        raise UserError(f"{unreadable[0]}{others}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ the layers that the recipe names (https://docs.pytorch.org/executorch, "XNNPACK 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +23,7 @@ _QUANTIZED_OPS = (
     torch.ops.aten.linear.default,
     torch.ops.aten.add.Tensor,
 )
+MIN_SCALE = 2.0**-12  # the smallest that XNNPACKQuantizer gives weights and activations
 # What is left in a lowered graph that is no operator: tuple access and memory planning.
 _PLUMBING = ("getitem", "alloc")
 
@@ -35,7 +38,11 @@ def layer_name(node: fx.Node) -> str:
 
 
 def quantize(
-    module: nn.Module, example: tuple[Tensor, ...], recipe: Recipe, samples: list[tuple[Tensor, ...]]
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    recipe: Recipe,
+    samples: list[tuple[Tensor, ...]],
+    observer: Any = None,
 ) -> nn.Module:
     """PT2E static quantization of the layers for which ``recipe`` says w8a8.
 
@@ -44,6 +51,7 @@ def quantize(
         example: inputs of the exported shapes.
         recipe: rules over the module's layer names.
         samples: calibration inputs, run through the observers in order.
+        observer: class that chooses activation ranges; default: :class:`MseObserver`.
 
     Returns:
         The converted graph module, with quantize and dequantize operators.
@@ -54,14 +62,27 @@ def quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    from export.observers import MseObserver
+
+    class Quantizer(XNNPACKQuantizer):
+        def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+            # The original goes on to round whatever follows an int8 output through views and means
+            # (propagate_annotation): the means inside group norms, which must stay float.
+            return self._annotate_for_quantization_config(model)
+
     def wanted(node: fx.Node) -> bool:
         # The quantizer also asks about weights and activations of a pattern: the layer decides.
         if node.op != "call_function" or node.target not in _QUANTIZED_OPS:
             return True
         return recipe.precision_of(layer_name(node)) == W8A8
 
-    quantizer = XNNPACKQuantizer().set_filter_function(wanted)
+    quantizer = Quantizer().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
+    activations = replace(
+        config.input_activation,
+        observer_or_fake_quant_ctr=(observer or MseObserver).with_args(eps=MIN_SCALE),
+    )
+    config = replace(config, input_activation=activations, output_activation=activations)
     for op in _QUANTIZED_OPS:
         quantizer.set_operator_type(op, config)
     prepared = prepare_pt2e(torch.export.export(module, example).module(), quantizer)

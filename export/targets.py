@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from elir_mobile.errors import UserError
-from elir_mobile.precision import Recipe
+from elir_mobile.precision import FP32, Recipe
 from export import executorch
 from export.programs import Delegation, Programs, Samples
 from export.rewrite import GroupNorm4d
@@ -39,6 +39,11 @@ class Target:
 TARGETS: dict[str, Target] = {
     target.name: target for target in (Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),)
 }
+
+
+def realizes(target: Target, recipe: Recipe) -> bool:
+    """Whether ``target`` has a recipe, or every precision that its rules mix."""
+    return recipe.name in target.precisions or recipe.precisions | {FP32} <= set(target.precisions)
 
 
 def get_target(name: str) -> Target:

@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
-from torchao.quantization.pt2e.observer import HistogramObserver, UniformQuantizationObserverBase
+from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
 from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, FP32, W4, W8A8, Recipe
+from export.executorch import MIN_SCALE
+from export.observers import MseObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples
 
-# ExecuTorch's XNNPACKQuantizer allows no smaller scale, of weights or of activations.
-MIN_SCALE = 2.0**-12
 BLOCK = 32  # input channels that share a scale in w4
 QMIN, QMAX = -128, 127
 
@@ -163,14 +163,12 @@ def find_layers(graph: fx.GraphModule) -> Iterator[Layer]:
         yield Layer(name, node, tensors, users[0] if fused else node)
 
 
-def layer_names(programs: Programs) -> list[str]:
-    """Names of all quantizable layers that have weights, in the order they run."""
-    return [
-        layer.name
+def layer_names(programs: Programs) -> dict[str, list[str]]:
+    """Names of the quantizable layers of each program, in the order they run, each once."""
+    return {
+        name: list(dict.fromkeys(layer.name for layer in find_layers(trace(programs.modules[name]))))
         for name in PROGRAM_NAMES
-        for layer in find_layers(trace(programs.modules[name]))
-        if layer.node.op == "call_module"
-    ]
+    }
 
 
 def _insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: list[fx.Node]) -> None:
@@ -184,13 +182,13 @@ def _insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: l
 
 
 @torch.no_grad()
-def calibrate(programs: Programs, samples: Samples, observer: Observer = HistogramObserver) -> Ranges:
+def calibrate(programs: Programs, samples: Samples, observer: Observer = MseObserver) -> Ranges:
     """Activation range of every tensor that some recipe could round.
 
     Args:
         programs: float programs.
         samples: their inputs on real trajectories (``export.samples.collect_samples``).
-        observer: class that finds the range; the default is ExecuTorch's.
+        observer: class that chooses the range.
     """
     ranges: Ranges = {}
     for name in PROGRAM_NAMES:
@@ -241,14 +239,35 @@ def simulate(
     """
     if recipe.needs_calibration and not ranges:
         raise ValueError(f"recipe '{recipe.name}' needs activation ranges")
-    modules: dict[str, nn.Module] = {}
-    for name, module in programs.modules.items():
-        graph = trace(module)
-        _round_weights(graph, recipe, block, trainable)
-        _round_activations(graph, recipe, (ranges or {}).get(name, {}), trainable_ranges)
-        graph.recompile()
-        modules[name] = graph
+    modules = {
+        name: simulate_program(
+            module,
+            recipe,
+            (ranges or {}).get(name, {}),
+            block=block,
+            trainable=trainable,
+            trainable_ranges=trainable_ranges,
+        )
+        for name, module in programs.modules.items()
+    }
     return replace(programs, modules=modules)
+
+
+def simulate_program(
+    module: nn.Module,
+    recipe: Recipe,
+    ranges: dict[str, tuple[float, float]],
+    *,
+    block: int = BLOCK,
+    trainable: bool = False,
+    trainable_ranges: bool = False,
+) -> nn.Module:
+    """One program of :func:`simulate`."""
+    graph = trace(module)
+    _round_weights(graph, recipe, block, trainable)
+    _round_activations(graph, recipe, ranges, trainable_ranges)
+    graph.recompile()
+    return graph
 
 
 def _round_weights(graph: fx.GraphModule, recipe: Recipe, block: int, trainable: bool) -> None:

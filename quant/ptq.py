@@ -2,6 +2,8 @@
 
 Loads a float restorer, calibrates along its own trajectories, exports one file for each target and
 precision, runs every file, holds it against the float reference and writes a bundle with the report.
+With a budget (``--max-psnr-drop``, ``--max-lpips-rise``, ``--max-bytes``) it first searches for the
+fastest recipe that holds it (``quant/search.py``), and ends with whether the executed file does.
 A run that was stopped finds the files it had already exported beside the bundle and goes on from them.
 """
 
@@ -11,10 +13,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +32,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 
 from elir_mobile.bundle import building, bytes_of, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
@@ -48,17 +51,37 @@ from elir_mobile.harness.protocol import (
 from elir_mobile.harness.report import image_facts, make_row, terminal_table, write_report
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.precision import FP32, RECIPES, Recipe, get_recipe
+from elir_mobile.precision import (
+    FP32,
+    PRECISIONS,
+    RECIPES,
+    Recipe,
+    check_rules,
+    get_recipe,
+    read_recipe,
+    recipe_toml,
+)
 from elir_mobile.runtime.eager import eager_runner
 from elir_mobile.runtime.registry import open_runner
 from elir_mobile.runtime.runner import Runner
 from elir_mobile.tasks import Task, get_task
 from export.programs import Delegation, Programs, Samples, build_programs
 from export.samples import collect_samples, digest
-from export.targets import TARGETS, Target, get_target
+from export.targets import TARGETS, Target, get_target, realizes
+from quant.fakequant import calibrate, layer_names
+from quant.judge import Judge
+from quant.search import FASTEST, Attempt, Budget, damages, layer_costs, raising_order, search
 
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
 UNTRAINED_COUNTS = PairCounts(calibration=2, min_evaluation=1, max_evaluation=1)
+DAMAGE_PAIRS = 4  # pairs on which a search rounds layer by layer
+COLUMNS = (
+    SpinnerColumn(),
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+)
 
 
 @dataclass(frozen=True)
@@ -101,14 +124,7 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
     """
     set_threads(job.protocol)
     folder = job.out / f"{job.task.name}-{job.info.name}"
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with building(folder) as staging, Progress(*columns, console=console) as progress:
+    with building(folder) as staging, Progress(*COLUMNS, console=console) as progress:
         stages = Stages(progress)
         with stages.stage("loading and degrading images"):
             counts = PairCounts() if job.info.trained else UNTRAINED_COUNTS
@@ -373,23 +389,125 @@ def _manifest(
     }
 
 
-def select_artifacts(targets: str, precisions: str, console: Console) -> tuple[tuple[Target, Recipe], ...]:
+def select_artifacts(
+    targets: str, precisions: str, console: Console, recipes: Sequence[Recipe] = ()
+) -> tuple[tuple[Target, Recipe], ...]:
     """The files that comma-separated target and precision names ask for.
+
+    Args:
+        recipes: of the user's own, to be exported too.
 
     Raises:
         UserError: an unknown name, or a target that has none of the precisions.
     """
-    recipes = [get_recipe(name.strip()) for name in precisions.split(",")]
+    wanted = [get_recipe(name.strip()) for name in precisions.split(",")] + list(recipes)
     chosen = []
     for target in [get_target(name.strip()) for name in targets.split(",")]:
-        realized = [recipe for recipe in recipes if recipe.name in target.precisions]
+        realized = [recipe for recipe in wanted if realizes(target, recipe)]
         if not realized:
-            raise UserError(f"{target.name} has none of {precisions}: use {', '.join(target.precisions)}")
-        absent = [recipe.name for recipe in recipes if recipe not in realized]
+            names = ", ".join(recipe.name for recipe in wanted)
+            raise UserError(f"{target.name} has none of {names}: use {', '.join(target.precisions)}")
+        absent = [recipe.name for recipe in wanted if recipe not in realized]
         if absent:
             console.print(f"{target.name} has no {', '.join(absent)}: left out")
         chosen += [(target, recipe) for recipe in realized]
     return tuple(chosen)
+
+
+def recipes_table() -> Table:
+    """Every recipe, what it is made of, and which target realizes it."""
+    table = Table(title="recipes and the targets that realize them")
+    table.add_column("recipe")
+    table.add_column("rules, the first match wins", max_width=48)
+    for name in TARGETS:
+        table.add_column(name, justify="center")
+    for recipe in RECIPES.values():
+        rules = "; ".join(f"{rule.pattern} {rule.precision}" for rule in recipe.rules) or "all float32"
+        marks = ("yes" if realizes(target, recipe) else "–" for target in TARGETS.values())
+        table.add_row(recipe.name, rules, *marks)
+    return table
+
+
+def _list_and_exit(asked: bool) -> None:
+    if asked:
+        console = Console()
+        console.print(recipes_table())
+        console.print(
+            f"a recipe of your own is a TOML file for --recipe; its rules may name {', '.join(PRECISIONS)}"
+        )
+        raise typer.Exit
+
+
+def find_recipe(job: Job, budget: Budget, console: Console) -> Attempt:
+    """Search for the fastest recipe within ``budget``, each try printed; writes it as TOML.
+
+    Ranges come from the calibration pairs, recipes are judged on as many more of the same images
+    degraded anew; the evaluation images are left for the executed file.
+
+    Raises:
+        UserError: the images cannot be used, or LPIPS is asked for and not installed.
+    """
+    if budget.lpips_rise is not None and not lpips_available():
+        raise UserError(f"--max-lpips-rise needs the weights of LPIPS: {LPIPS_INSTALL}")
+    set_threads(job.protocol)
+    counts = PairCounts()
+    twice = replace(counts, calibration=2 * counts.calibration)
+    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, twice).calibration
+    seen, heldout = pairs[: counts.calibration], pairs[counts.calibration :]
+    programs = _programs(job, TARGETS["executorch"])
+    console.print(f"searching the fastest recipe with {budget}")
+    with Progress(*COLUMNS, console=console) as progress:
+        stages = Stages(progress)
+        with stages.stage("calibrating"):
+            samples = collect_samples(programs, [pair.degraded for pair in seen], job.seed)
+            ranges = calibrate(programs, samples)
+        judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed)
+        total = sum(len(layers) for layers in judge.layers.values())
+        with stages.stage("rounding layer by layer", total):
+            damage = damages(judge, stages.advance)
+        costs = layer_costs(programs)
+
+        def say(tried: Attempt) -> None:
+            verdict = tried.verdict
+            lpips = "" if verdict.lpips_rise is None else f", LPIPS {verdict.lpips_rise:+.4f}"
+            progress.console.print(
+                f"{tried.raised:4} layers in float: PSNR drop {verdict.psnr_drop_db:.3f} dB{lpips}, "
+                f"about {tried.milliseconds:.0f} ms, {tried.bytes / 1e6:.2f} MB: "
+                f"{'holds' if tried.holds else 'over budget'}"
+            )
+
+        with stages.stage("raising layers"):
+            found = search(
+                Judge(programs, ranges, heldout, job.seed), raising_order(damage, costs), costs, budget, say
+            )
+    job.out.mkdir(parents=True, exist_ok=True)
+    path = job.out / f"{job.task.name}-{job.info.name}-{FASTEST.name}.toml"
+    staged = path.with_suffix(".tmp")
+    staged.write_text(recipe_toml(found.recipe))
+    staged.rename(path)
+    if not found.holds:
+        console.print(
+            "the budget cannot be held within these bytes; the best reachable is the last one above"
+        )
+    console.print(f"recipe: {path} (run it again with --recipe {path})")
+    return found
+
+
+def verdicts(rows: list[dict], recipe: str, budget: Budget) -> list[tuple[str, bool, str]]:
+    """Of each executed file of ``recipe``: its target, whether it holds the budget, and the figures."""
+    float_row = rows[0]["image"]
+    said = []
+    for row in rows[1:]:
+        if row["precision"] != recipe:
+            continue
+        image = row["image"]
+        drop = float_row["psnr_db"] - image["psnr_db"]
+        rise = None if image["lpips"] is None else image["lpips"] - float_row["lpips"]
+        holds = budget.held_by(drop, rise)
+        holds = holds and (budget.max_bytes is None or row["bytes"] <= budget.max_bytes)
+        figures = f"PSNR drop {drop:.3f} dB, " + ("" if rise is None else f"LPIPS {rise:+.4f}, ")
+        said.append((row["target"], holds, f"{figures}{row['bytes']} bytes"))
+    return said
 
 
 app = typer.Typer(add_completion=False)
@@ -417,6 +535,9 @@ def main(
             help=f"Comma-separated: {', '.join(RECIPES)}. One that a target does not have is left out for it."
         ),
     ] = "fp32,w8a8",
+    recipe: Annotated[
+        list[Path] | None, typer.Option(help="A recipe of your own, a TOML file; may be given several times.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the bundle folder is written.")] = Path("out"),
     seed: Annotated[int, typer.Option(help="Seed of noise and degradations.")] = 0,
     random: Annotated[
@@ -425,11 +546,38 @@ def main(
             "--random-weights", help="The released architecture untrained: for size and speed only."
         ),
     ] = False,
+    max_psnr_drop: Annotated[
+        float | None, typer.Option(help="Search a recipe: PSNR may drop by so many dB against float.", min=0)
+    ] = None,
+    max_lpips_rise: Annotated[
+        float | None, typer.Option(help="Search a recipe: LPIPS may rise by so much against float.", min=0)
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(help="Search a recipe: estimated size of its file, at most.", min=1)
+    ] = None,
+    listing: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=_list_and_exit,
+            is_eager=True,
+            help="Show recipes, targets, and which target realizes what.",
+        ),
+    ] = False,
 ) -> None:
     """Quantize, export, run every file and compare it with float."""
     console = Console()
     chosen = get_task(task)
-    artifacts = select_artifacts(targets, precision, console)
+    recipes = [read_recipe(path) for path in recipe or ()]
+    artifacts = select_artifacts(targets, precision, console, recipes)
+    budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes)
+    searching = budget.psnr_drop_db is not None or budget.lpips_rise is not None
+    if budget.max_bytes and not searching:
+        raise UserError(
+            "--max-bytes alone asks nothing of the pictures: add --max-psnr-drop or --max-lpips-rise"
+        )
+    if searching and random:
+        raise UserError("a budget for the pictures means nothing with --random-weights: leave one out")
     if random:
         restorer, info = random_weights(chosen, seed)
         console.print("random weights: sizes and speeds mean something, pictures do not")
@@ -448,9 +596,25 @@ def main(
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
     job = Job(chosen, restorer, info, side, artifacts, images, out, seed)
+    if recipes:
+        known = [name for names in layer_names(_programs(job, artifacts[0][0])).values() for name in names]
+        for own in recipes:
+            check_rules(own, known)
+    if searching:
+        found = find_recipe(job, budget, console)
+        artifacts = select_artifacts(targets, precision, console, [*recipes, found.recipe])
+        job = replace(job, artifacts=artifacts)
     folder, report = run(job, console)
     console.print(terminal_table(report["rows"]))
+    held = True
+    if searching:
+        for target, holds, figures in verdicts(report["rows"], FASTEST.name, budget):
+            what = "holds" if holds else "does NOT hold"
+            console.print(f"{target} {FASTEST.name}, executed: {figures}: the budget {what}")
+            held = held and holds
     console.print(f"bundle: {folder}\nreport: {folder / 'report' / 'report.html'}")
+    if not held:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from elir_mobile import checkpoints
 from elir_mobile.checkpoints import (
     PARTS,
     build_restorer,
     collapse_state_dict,
     infer_architecture,
+    load_taesd,
     load_weights,
     random_weights,
     save_weights,
+    sha256_of,
 )
 from elir_mobile.errors import UserError
 from elir_mobile.models.restorer import Restorer
@@ -166,3 +173,129 @@ def test_weights_of_another_task_are_refused(restorer, tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="trained for task 'sr'"):
         load_weights(str(path), BFR)
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """Folder of a release page on this machine, and an empty cache."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def send_header(self, keyword: str, value: str) -> None:
+            longer = keyword == "Content-Length" and "cut" in self.path
+            super().send_header(keyword, str(int(value) + 100) if longer else value)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(checkpoints, "RELEASE", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path / "cache"))
+        yield folder
+        server.shutdown()
+
+
+def test_released_weights_are_downloaded_once_and_stay_the_same(restorer, site: Path, tmp_path: Path) -> None:
+    torch.save(restorer.state_dict(), site / "elir_bfr.pth")
+    digest = sha256_of(site / "elir_bfr.pth")
+    loaded, info = load_weights("released", BFR)
+    assert all(torch.equal(tensor, restorer.state_dict()[n]) for n, tensor in loaded.state_dict().items())
+    assert (info.name, info.source, info.sha256) == ("released", checkpoints.RELEASE + "elir_bfr.pth", digest)
+    cached = tmp_path / "cache" / "weights" / "elir_bfr.pth"
+    assert cached.with_name("elir_bfr.pth.sha256").read_text() == f"{digest}  elir_bfr.pth\n"
+    assert sorted(p.name for p in cached.parent.iterdir()) == ["elir_bfr.pth", "elir_bfr.pth.sha256"]
+    (site / "elir_bfr.pth").unlink()
+    assert load_weights("released", BFR)[1] == info  # from the cache
+
+
+def test_another_file_under_a_known_name_is_refused(restorer, site: Path, tmp_path: Path) -> None:
+    torch.save(restorer.state_dict(), site / "elir_bfr.pth")
+    load_weights("released", BFR)
+    cached = tmp_path / "cache" / "weights" / "elir_bfr.pth"
+    state = restorer.state_dict()
+    state["dec.layers.0.bias"] = state["dec.layers.0.bias"] + 1
+    torch.save(state, cached)
+    with pytest.raises(UserError, match="not the file first used"):
+        load_weights("released", BFR)
+    cached.replace(site / "elir_bfr.pth")  # now the site has it and the cache has not
+    with pytest.raises(UserError, match="not the file first used"):
+        load_weights("released", BFR)
+    assert not cached.exists()
+    cached.with_name("elir_bfr.pth.sha256").unlink()
+    load_weights("released", BFR)
+
+
+def test_without_a_network_one_is_told_what_to_put_where(restorer, site: Path, tmp_path: Path) -> None:
+    cached = tmp_path / "cache" / "weights" / "elir_bfr.pth"
+    with pytest.raises(UserError) as error:
+        load_weights("released", BFR)
+    assert "File not found" in str(error.value)
+    assert f"fetch elir_bfr.pth by other means and put it at {cached}" in str(error.value)
+    assert not list(cached.parent.iterdir())
+    torch.save(restorer.state_dict(), cached)
+    assert load_weights("released", BFR)[1].sha256 == sha256_of(cached)
+    assert sha256_of(cached) in cached.with_name("elir_bfr.pth.sha256").read_text()
+    with pytest.raises(UserError, match="upstream released no weights for task 'mask'"):
+        load_weights("released", get_task("mask"))
+
+
+def test_addresses_keep_their_files_apart(restorer, site: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (site / folder).mkdir()
+    torch.save(restorer.state_dict(), site / "a" / "elir.pth")
+    save_weights(restorer, site / "b" / "elir.safetensors", task="bfr", size=96, steps=4, sigma_s=0.2)
+    (site / "b" / "elir.pth").write_text("sign in to go on")
+    assert load_weights(f"{checkpoints.RELEASE}a/elir.pth?raw=1", BFR)[1].name == "elir"
+    assert load_weights(f"{checkpoints.RELEASE}b/elir.safetensors", BFR)[1].size == 96
+    with pytest.raises(UserError, match="something else than a checkpoint"):
+        load_weights(f"{checkpoints.RELEASE}b/elir.pth", BFR)
+    with pytest.raises(UserError, match="does not end in the name of a weights file"):
+        load_weights(f"{checkpoints.RELEASE}b/", BFR)
+    assert len(list((tmp_path / "cache").rglob("elir.*"))) == 4  # two files with their sums
+
+
+def test_a_download_that_breaks_off_leaves_nothing(restorer, site: Path, tmp_path: Path) -> None:
+    torch.save(restorer.state_dict(), site / "cut.pth")
+    with pytest.raises(UserError, match="could not download .* broke off after"):
+        load_weights(f"{checkpoints.RELEASE}cut.pth", BFR)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def taesd_files(restorer: Restorer, folder: Path) -> None:
+    """The tiny autoencoder in both published layouts."""
+    enc, dec = restorer.enc.state_dict(), restorer.dec.state_dict()
+    save_file(
+        {f"encoder.{n}": t for n, t in enc.items()} | {f"decoder.{n}": t for n, t in dec.items()},
+        folder / "diffusion_pytorch_model.safetensors",
+    )
+    torch.save({n.removeprefix("layers."): t for n, t in enc.items()}, folder / "taesd3_encoder.pth")
+    plain = torch.nn.Sequential(torch.nn.Identity(), *restorer.dec.layers)  # its clamp is a layer
+    torch.save(plain.state_dict(), folder / "taesd3_decoder.pth")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("diffusion_pytorch_model.safetensors",), ("taesd3_decoder.pth", "taesd3_encoder.pth")],
+)
+def test_taesd_loads_from_both_published_layouts(restorer, degraded, tmp_path: Path, names) -> None:
+    taesd_files(restorer, tmp_path)
+    encoder, decoder = load_taesd(*(tmp_path / name for name in names))
+    z = restorer.enc(degraded[0])
+    assert torch.equal(encoder(degraded[0]), z)
+    assert torch.equal(decoder(z), restorer.dec(z))
+    assert not any(p.requires_grad for p in (*encoder.parameters(), *decoder.parameters()))
+
+
+def test_half_a_taesd_and_other_autoencoders_are_refused(restorer, tmp_path: Path) -> None:
+    taesd_files(restorer, tmp_path)
+    with pytest.raises(UserError, match="lacks a half of TAESD"):
+        load_taesd(tmp_path / "taesd3_encoder.pth")
+    torch.save(restorer.state_dict(), tmp_path / "elir.pth")
+    with pytest.raises(UserError, match="lacks a half of TAESD"):
+        load_taesd(tmp_path / "elir.pth")
+    other = torch.load(tmp_path / "taesd3_encoder.pth", weights_only=True)
+    torch.save({**other, "11.pool.0.weight": torch.zeros(1)}, tmp_path / "taef2_encoder.pth")
+    with pytest.raises(UserError, match="another autoencoder than TAESD"):
+        load_taesd(tmp_path / "taef2_encoder.pth", tmp_path / "taesd3_decoder.pth")

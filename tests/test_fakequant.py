@@ -8,7 +8,7 @@ from torch import nn
 
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
+from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule, check_rules
 from export.executorch import layer_name, quantize
 from export.samples import collect_samples
 from quant.fakequant import (
@@ -17,6 +17,7 @@ from quant.fakequant import (
     calibrate,
     find_layers,
     float_programs,
+    layer_names,
     restore_batch,
     simulate,
     trace,
@@ -181,3 +182,8 @@ def test_trained_weights_come_back_for_export(programs, samples, ranges) -> None
 def test_w8a8_without_ranges_is_refused(programs) -> None:
     with pytest.raises(ValueError, match="ranges"):
         simulate(programs, RECIPES["w8a8"])
+
+
+@pytest.mark.parametrize("name", ["w8a8", "mixed", "w4"])
+def test_no_rule_of_a_built_in_recipe_is_idle(programs, name: str) -> None:
+    check_rules(RECIPES[name], [layer for names in layer_names(programs).values() for layer in names])

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.checkpoints import save_weights
+from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.data.pairs import PairCounts
+from elir_mobile.precision import read_recipe
 from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.tasks import get_task
+from quant import ptq as ptq_module
 from quant.ptq import app
+from quant.search import Budget
 from tests.conftest import SIZE, STEPS
 from tests.test_checkpoints import Hostile
 
@@ -275,3 +281,69 @@ def test_help_names_every_option() -> None:
         "--random-weights",
     ):
         assert option in text
+
+
+def test_the_list_shows_recipes_and_who_realizes_them() -> None:
+    result = ptq("--list")
+    assert result.exit_code == 0
+    assert "w8a8" in result.output
+    assert "executorch" in result.output
+
+
+def test_a_bad_recipe_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[[rule]]\npattern = "enc.*"\nprecision = "int9"\n')
+    assert "rule 1 ('enc.*') has unknown precision 'int9'" in refused(
+        tmp_path, "--task", "bfr", "--recipe", path
+    )
+
+
+def test_a_recipe_rule_that_matches_nothing(tmp_path: Path, weights) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[[rule]]\npattern = "encoder.*"\nprecision = "w8a8"\n')
+    line = refused(tmp_path, "--task", "bfr", "--weights", weights, "--recipe", path)
+    assert "rule 1 ('encoder.*') matches no layer" in line
+
+
+def test_bytes_without_a_budget_for_the_pictures(tmp_path: Path) -> None:
+    assert "--max-bytes alone" in refused(tmp_path, "--task", "bfr", "--max-bytes", 1000)
+
+
+def test_a_budget_for_random_weights(tmp_path: Path) -> None:
+    arguments = ("--task", "bfr", "--random-weights", "--max-psnr-drop", 0.1)
+    assert "--random-weights" in refused(tmp_path, *arguments)
+
+
+def test_the_search_writes_a_recipe_that_can_be_read_back(
+    restorer, odd_pictures, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        ptq_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
+    )
+    monkeypatch.setattr(ptq_module, "PairCounts", lambda: PairCounts(calibration=1))
+    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1)
+    job = ptq_module.Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
+    console = Console(width=200, record=True)
+    found = ptq_module.find_recipe(job, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
+    assert not found.holds  # nobody is a hundred decibels better than float
+    assert found.raised == 2
+    recipe = read_recipe(tmp_path / "bfr-tiny-searched.toml")
+    assert recipe == found.recipe
+    assert recipe.precision_of("enc.layers.0") == recipe.precision_of("dec.layers.0") == "fp32"
+    text = console.export_text()
+    assert "0 layers in float" in text
+    assert "2 layers in float" in text
+    assert "cannot be held" in text
+
+
+def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
+    def row(precision: str, psnr: float, lpips: float | None) -> dict:
+        image = {"psnr_db": psnr, "lpips": lpips}
+        return {"target": "executorch", "precision": precision, "image": image, "bytes": 100}
+
+    rows = [row("fp32", 24.5, 0.27), row("w8a8", 20.0, 0.4), row("searched", 24.4, 0.272)]
+    (holding,) = ptq_module.verdicts(rows, "searched", Budget(0.15, 0.003, 100))
+    assert holding[:2] == ("executorch", True)
+    assert "0.100 dB" in holding[2]
+    for budget in (Budget(0.05, None), Budget(0.15, 0.001), Budget(0.15, None, 99)):
+        assert not ptq_module.verdicts(rows, "searched", budget)[0][1]

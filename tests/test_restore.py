@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from typer.testing import CliRunner
 
@@ -15,7 +17,7 @@ from elir_mobile.checkpoints import save_weights
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
-from elir_mobile.restore import app, load_float, restore
+from elir_mobile.restore import Model, app, load_float, restore
 from elir_mobile.tasks import get_task
 from export.executorch import lower
 from export.programs import Programs
@@ -62,6 +64,33 @@ def test_any_size_comes_back_in_that_size(weights: Path, size: tuple[int, int]) 
     assert first.shape == (size[1], size[0], 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+class PointwiseRunner:
+    """Restores each pixel from itself and from its noise alone, so tiling must not show at all."""
+
+    def restore(self, x: torch.Tensor, noise: torch.Tensor, *, steps: int, sigma_s: float):
+        assert x.shape[2:] == (noise.shape[2] * 8, noise.shape[3] * 8)
+        assert max(x.shape[2:]) <= 64
+        grain = torch.nn.functional.interpolate(noise[:, :3], scale_factor=8, mode="nearest")
+        return 0.5 * x + 0.25 + sigma_s * grain, []
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(16, 200), st.integers(16, 200), st.sampled_from([(32, 0), (32, 16), (64, 0), (64, 32)]))
+def test_every_pixel_is_covered_once_whatever_the_size(width: int, height: int, tiles: tuple) -> None:
+    tile, multiple = tiles
+    model = Model(PointwiseRunner(), 1, 0.03, tile, multiple)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    told = []
+    out = np.asarray(restore(Image.fromarray(pixels), model, 5, lambda *n: told.append(n)), float)
+    units = [(multiple or tile) if side <= tile else 8 for side in (height, width)]
+    padded = [-(-side // unit) * unit for side, unit in zip((height, width), units, strict=True)]
+    noise = seeded_noise((1, 16, padded[0] // 8, padded[1] // 8), 5)[0, :3]
+    grain = noise.repeat_interleave(8, 1).repeat_interleave(8, 2).permute(1, 2, 0).numpy()
+    expected = (0.5 * pixels / 255 + 0.25 + 0.03 * grain[:height, :width]) * 255
+    assert np.abs(out - expected.clip(0, 255)).max() <= 0.51  # rounding to bytes, nothing else
+    assert [done for done, _ in told] == list(range(1, told[0][1] + 1))
 
 
 def test_tiles_join_without_a_seam() -> None:
@@ -134,6 +163,25 @@ def test_a_stopped_folder_goes_on(weights: Path, tmp_path: Path, picture_folder:
         left, right = both.crop((0, 0, 96, 80)), both.crop((98, 0, 194, 80))
         assert np.array_equal(np.asarray(left), np.asarray(Image.open(picture_folder / "1.png")))
         assert np.array_equal(np.asarray(right), np.asarray(image))
+
+
+def test_a_damaged_image_does_not_hold_up_the_others(
+    weights: Path, tmp_path: Path, picture_folder: Path
+) -> None:
+    (picture_folder / "0.png").write_bytes((picture_folder / "0.png").read_bytes()[:200])
+    (picture_folder / "note.jpg").write_text("no image")
+    said = refused(picture_folder, tmp_path / "out", "--weights", weights)
+    assert "0.png is not an image that can be read" in said
+    assert "(and 1 more like it)" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "2.png"]
+
+
+def test_originals_are_never_replaced(weights: Path, picture_folder: Path) -> None:
+    before = (picture_folder / "0.png").read_bytes()
+    for source, target in (("0.png", "0.png"), ("0.png", "."), (".", ".")):
+        said = refused(picture_folder / source, picture_folder / target, "--weights", weights, "--overwrite")
+        assert "name another place" in said
+    assert (picture_folder / "0.png").read_bytes() == before
 
 
 def test_super_resolution_enlarges(restorer: Restorer, tmp_path: Path) -> None:

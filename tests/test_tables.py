@@ -27,3 +27,17 @@ def test_a_changed_result_makes_a_table_stale(tmp_path, monkeypatch) -> None:
     assert new.startswith("before\n<!-- table x -->\n")
     assert new.endswith("<!-- end -->\nafter\n")
     assert tables.filled(new) == new
+
+
+def test_sections_of_the_quantization_results_have_tables(tmp_path, monkeypatch) -> None:
+    rows = [
+        {"task": "bfr", "artifact": "one", "bytes": 1234567, "psnr_drop_db": 0.07, "failure": None},
+        {"task": "bfr", "artifact": "two", "failure": "RuntimeError: no"},
+    ]
+    results = {"baselines": {"rows": rows, "note": "two faces."}}
+    (tmp_path / "quantization.json").write_text(json.dumps(results))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    lines = tables.render("quantization-baselines").splitlines()
+    assert lines[2] == "| bfr | one | 1,234,567 | – | 0.070 | – | – |  |"
+    assert lines[3] == "| bfr | two | – | – | – | – | – | RuntimeError: no |"
+    assert lines[-1] == "two faces."

@@ -1,0 +1,467 @@
+"""What quantization costs the demo model: ``python -m benchmarks.quantization SECTION [--task bfr]``.
+
+Held-out faces (see ``benchmarks/demo_model.py``; numbers only, no picture leaves the cache). Sections:
+
+- ``methods``: what each post-training method gains, in simulation;
+- ``trajectory``: error along the ODE for each recipe and for few against many steps, in simulation;
+- ``files``: exported files, run: fp32, plain w8a8, w8a8 as ``quant.ptq`` makes it;
+- ``budgets``: the accuracy-controlled search for three budgets, its files run;
+- ``baselines``: what one would do without this project, run as it is, failures included.
+
+Each section is merged into ``benchmarks/results/quantization.json``, row by row, so that sections can be
+measured apart; ``python -m benchmarks.tables`` puts them into docs/quantization.md.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from torchao.quantization.pt2e.observer import HistogramObserver
+
+from benchmarks.demo_model import PICTURES, SEED, heldout_folder
+from benchmarks.released import RESULTS
+from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
+from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.harness.compare import quality
+from elir_mobile.metrics import sqnr_db
+from elir_mobile.models.restorer import Restorer, seeded_noise
+from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe
+from elir_mobile.tasks import get_task
+from export.observers import MinMaxObserver, MseObserver, PercentileObserver
+from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
+from export.samples import collect_samples
+from quant.fakequant import Ranges, calibrate, simulate
+from quant.judge import Judge, Verdict
+from quant.methods import correct_biases, equalize, reconstruct
+from quant.ptq import Job, find_recipe, run, select_artifacts
+from quant.search import FASTEST, Budget
+
+FACES = 22  # judged in simulation and with every file
+STEP_COUNTS = (1, 2, 3, 5, 8)
+SWEPT = (FP16, W8, W4, W8A8)
+SIMULATED = "fake quantization in eager PyTorch"
+BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
+RECONSTRUCTION = 6  # calls of each program that reconstruction sees
+SWEEP_FACES = 6
+BASELINE_SECONDS = 900.0
+
+
+def load(task: str) -> tuple[Restorer, ModelInfo, PairSets]:
+    """Demo model of ``task``, and pairs of held-out faces."""
+    restorer, info = load_weights("demo", get_task(task))
+    counts = PairCounts(max_evaluation=FACES)
+    return restorer, info, load_pair_sets(heldout_folder(info.size), get_task(task), info.size, SEED, counts)
+
+
+def programs_for(restorer: Restorer, info: ModelInfo, steps: int) -> Programs:
+    return build_programs(restorer, size=info.size, steps=steps, sigma_s=info.sigma_s)
+
+
+def store(section: str, task: str, rows: list[dict], key: str, note: str) -> None:
+    """Merge ``rows`` into the results: one with the same task and ``key`` is replaced."""
+    path = RESULTS / "quantization.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    old = results.get(section, {"rows": []})["rows"]
+    new = [{"task": task, **row} for row in rows]
+    names = {(row["task"], row[key]) for row in new}
+    results[section] = {"rows": [r for r in old if (r["task"], r[key]) not in names] + new, "note": note}
+    staged = path.with_suffix(".tmp")
+    staged.write_text(json.dumps(results, indent=2) + "\n")
+    staged.rename(path)
+
+
+def judged(verdict: Verdict) -> dict:
+    """A verdict's figures as a flat row; None where nothing was rounded."""
+    decibels = {f"{name}_db": verdict.program_db[name] for name in PROGRAM_NAMES}
+    decibels |= {"end_db": verdict.trajectory_db[-1], "image_db": verdict.image_db}
+    return {
+        **{name: None if value == float("inf") else value for name, value in decibels.items()},
+        "psnr_drop_db": verdict.psnr_drop_db,
+        "lpips_rise": verdict.lpips_rise,
+    }
+
+
+def without_weights(simulated: Programs, programs: Programs) -> Programs:
+    """The simulation with its weights put back to float: what activations alone cost."""
+    for name, module in simulated.modules.items():
+        parameters = dict(programs.modules[name].named_parameters())
+        for key, value in module.named_parameters():
+            if key in parameters:
+                value.data = parameters[key].data
+    return simulated
+
+
+def step_ranges(programs: Programs, samples: Samples) -> list[Ranges]:
+    """Ranges of the step program from the calls of each step index alone."""
+    steps = programs.steps
+    return [calibrate(programs, {**samples, "step": samples["step"][k::steps]}) for k in range(steps)]
+
+
+def measure_methods(task: str, console: Console) -> None:
+    """What every method gains on w8a8, one after another on the same calibration and faces."""
+    restorer, info, data = load(task)
+    programs = programs_for(restorer, info, info.steps)
+    samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
+    recipe = RECIPES["w8a8"]
+    note = f"{SIMULATED}; {len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged."
+    observers: dict[str, type] = {
+        "histogram observer (ExecuTorch's default)": HistogramObserver,
+        "min-max observer": MinMaxObserver,
+        "percentile observer, 0.01 % of either tail": PercentileObserver,
+        "MSE-optimal observer": MseObserver,
+    }
+    ranges = {name: calibrate(programs, samples, observer) for name, observer in observers.items()}
+    chosen = ranges["MSE-optimal observer"]
+    judge = Judge(programs, chosen, data.evaluation, SEED)
+
+    def keep(method: str, verdict: Verdict) -> None:
+        row = {"method": method, **judged(verdict)}
+        store("methods", task, [row], "method", note)
+        console.print(method, row)
+
+    for name in observers:
+        keep(name, judge.judge_programs(simulate(programs, recipe, ranges[name])))
+    keep("weights alone in int8", judge.judge(Recipe("w8", RECIPES["w8"].rules)))
+    alone = without_weights(simulate(programs, recipe, chosen), programs)
+    keep("activations alone in int8", judge.judge_programs(alone))
+    corrected = correct_biases(programs, recipe, chosen, samples)
+    keep("MSE + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
+    few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION)] for name, calls in samples.items()}
+    moved = reconstruct(programs, recipe, chosen, few)
+    keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
+    even = equalize(programs, samples)
+    even_ranges = calibrate(even, samples)
+    keep("MSE + equalization", judge.judge_programs(simulate(even, recipe, even_ranges)))
+    both = correct_biases(even, recipe, even_ranges, samples)
+    keep("MSE + equalization + bias correction", judge.judge_programs(simulate(both, recipe, even_ranges)))
+    measure_step_ranges(task, judge, samples, console)
+
+
+@torch.no_grad()
+def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Console) -> None:
+    """SQNR of the step program at each index with its own ranges and with those of all steps."""
+    programs, recipe = judge.programs, RECIPES["w8a8"]
+    shared = simulate(programs, recipe, judge.ranges).modules["step"]
+    rows = []
+    for k, ranges in enumerate(step_ranges(programs, samples)):
+        own = simulate(programs, recipe, ranges).modules["step"]
+        z, row, want = judge.trajectory[k], programs.row(k), judge.trajectory[k + 1]
+        moved = want - z  # the step itself: z passes it in float
+        rows.append(
+            {
+                "k": k,
+                "shared_db": sqnr_db(moved, shared(z, row) - z),
+                "own_db": sqnr_db(moved, own(z, row) - z),
+            }
+        )
+    note = f"{SIMULATED}; SQNR of the update z[k+1] - z[k] on the float trajectory."
+    store("steps", task, rows, "k", note)
+    console.print(rows)
+
+
+def measure_trajectory(task: str, console: Console) -> None:
+    """Error after every step for each recipe, and what K does to it."""
+    restorer, info, data = load(task)
+    rows = []
+    for steps in STEP_COUNTS:
+        programs = programs_for(restorer, info, steps)
+        samples = collect_samples(programs, [pair.degraded for pair in data.calibration[:6]], SEED)
+        judge = Judge(programs, calibrate(programs, samples), data.evaluation[:SWEEP_FACES], SEED)
+        float_psnr, float_lpips = judge.quality
+        for name in SWEPT:
+            verdict = judge.judge(RECIPES[name])
+            rows.append(
+                {
+                    "key": f"{name} K={steps}",
+                    "recipe": name,
+                    "K": steps,
+                    "trajectory_db": verdict.trajectory_db,
+                    **judged(verdict),
+                    "float_psnr_db": float_psnr,
+                    "float_lpips": float_lpips,
+                }
+            )
+            console.print(rows[-1])
+        store("trajectory", task, rows, "key", f"{SIMULATED}; {SWEEP_FACES} held-out faces.")
+    plot_trajectory(rows, info.steps, PICTURES / f"trajectory-{task}.png")
+
+
+def plot_trajectory(rows: list[dict], steps: int, path: Path) -> None:
+    """Left: SQNR after each of the model's own K steps. Right: SQNR at the end against K."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+    for name in SWEPT:
+        mine = [row for row in rows if row["recipe"] == name]
+        whole = next(row for row in mine if row["K"] == steps)
+        left.plot(range(1, steps + 1), whole["trajectory_db"], marker="o", label=name)
+        right.plot([row["K"] for row in mine], [row["end_db"] for row in mine], marker="o", label=name)
+    left.set_xlabel(f"step (K = {steps})")
+    left.set_ylabel("SQNR of the latent, dB")
+    left.set_xticks(range(1, steps + 1))
+    right.set_xlabel("K, the number of steps")
+    right.set_xticks(STEP_COUNTS)
+    left.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def file_rows(report: dict) -> list[dict]:
+    """Rows of the comparison table from a report of ``quant.ptq``."""
+    reference = report["rows"][0]
+    rows = []
+    for row in report["rows"]:
+        image = row["image"]
+        rows.append(
+            {
+                "artifact": f"{row['target']} {row['precision']}",
+                "bytes": row["bytes"],
+                "median_ms": row["latency_ms"]["median"],
+                "encode_db": row["programs"]["encode"]["sqnr_db"],
+                "step_db": row["programs"]["step"]["sqnr_db"],
+                "decode_db": row["programs"]["decode"]["sqnr_db"],
+                "psnr_db": image["psnr_db"],
+                "psnr_drop_db": reference["image"]["psnr_db"] - image["psnr_db"],
+                "lpips": image["lpips"],
+                "lpips_rise": image["lpips"] - reference["image"]["lpips"],
+                "failure": None,
+            }
+        )
+    return rows
+
+
+def measure_files(task: str, console: Console) -> None:
+    """Export and run fp32 and w8a8 on held-out faces."""
+    restorer, info, _ = load(task)
+    artifacts = select_artifacts("executorch", "fp32,w8a8", console)
+    with tempfile.TemporaryDirectory() as out:
+        job = Job(
+            get_task(task), restorer, info, info.size, artifacts, heldout_folder(info.size), Path(out), SEED
+        )
+        _, report = run(job, console)
+    machine = report["machine"]
+    note = (
+        f"{len(report['data']['evaluation'])} pairs of held-out faces, every file run; {machine['cpu']}, "
+        f"{' '.join(machine['cpu_flags'])}, {report['protocol']['threads']} threads."
+    )
+    store("files", task, file_rows(report), "artifact", note)
+
+
+def measure_budgets(task: str, console: Console) -> None:
+    """The search for each budget; what it finds is exported and run."""
+    restorer, info, _ = load(task)
+    folder = heldout_folder(info.size)
+    for budget in BUDGETS:
+        with tempfile.TemporaryDirectory() as out:
+            job = Job(get_task(task), restorer, info, info.size, (), folder, Path(out), SEED)
+            found = find_recipe(job, budget, console)
+            artifacts = select_artifacts("executorch", "fp32", console, [found.recipe])
+            _, report = run(replace(job, artifacts=artifacts), console)
+        executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
+        row = {
+            "budget": str(budget),
+            "raised": found.raised,
+            "simulated_drop_db": found.verdict.psnr_drop_db,
+            "simulated_rise": found.verdict.lpips_rise,
+            **executed,
+            "holds": budget.held_by(executed["psnr_drop_db"], executed["lpips_rise"]),
+        }
+        store("budgets", task, [row], "budget", "simulated on held-out calibration pairs, then the file run.")
+        console.print(row)
+
+
+def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+    """The whole network as one program, one global XNNPACKQuantizer: the obvious path."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    whole = Whole(restorer, info)
+    noises = _noises(restorer, info, data)
+    example = (data.evaluation[0].degraded, noises[0])
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(torch.export.export(whole, example).module(), quantizer)
+    for pair, noise in zip(data.calibration, noises, strict=False):
+        prepared(pair.degraded, noise)
+    converted = torch.export.export(convert_pt2e(prepared), example)
+    program = to_edge_transform_and_lower(converted, partitioner=[XnnpackPartitioner()]).to_executorch()
+    with tempfile.TemporaryDirectory() as tmp:
+        path = Path(tmp) / "whole.pte"
+        path.write_bytes(program.buffer)
+        method = Runtime.get().load_program(path).load_method("forward")
+        if method is None:
+            raise RuntimeError("the file has no method 'forward'")
+        images = [
+            method.execute((pair.degraded, noise))[0].clone()
+            for pair, noise in zip(data.evaluation, noises, strict=False)
+        ]
+    return len(program.buffer), images
+
+
+def torchao_weights(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+    """torchao's one-liner, int8 weight-only, on the eager network."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(restorer, Int8WeightOnlyConfig())
+    images = _restored(Whole(restorer, info), restorer, info, data)
+    with tempfile.TemporaryDirectory() as tmp:
+        path = Path(tmp) / "weights.pt"
+        torch.save(restorer.state_dict(), path)
+        return path.stat().st_size, images
+
+
+def litert_static(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+    """ai-edge-quantizer's stock static recipe on the network converted whole."""
+    import litert_torch
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer, recipe
+
+    whole = Whole(restorer, info)
+    noises = _noises(restorer, info, data)
+    example = (data.evaluation[0].degraded, noises[0])
+    with tempfile.TemporaryDirectory() as tmp:
+        source = str(Path(tmp) / "float.tflite")
+        litert_torch.convert(whole, example).export(source)
+        signatures = Interpreter(model_path=source).get_signature_list()
+        signature = next(iter(signatures))
+        names = signatures[signature]["inputs"]
+        quantization = quantizer.Quantizer(source)
+        quantization.load_quantization_recipe(recipe.static_wi8_ai8())
+        calibration = {
+            signature: [
+                dict(zip(names, (pair.degraded.numpy(), noise.numpy()), strict=True))
+                for pair, noise in zip(data.calibration, noises, strict=False)
+            ]
+        }
+        result = quantization.quantize(quantization.calibrate(calibration))
+        target = Path(tmp) / "int8.tflite"
+        target.write_bytes(result.quantized_model)
+        interpreter = Interpreter(model_path=str(target))
+        runner = interpreter.get_signature_runner(signature)
+        images = []
+        for pair, noise in zip(data.evaluation, noises, strict=False):
+            fed = dict(zip(names, (pair.degraded.numpy(), noise.numpy()), strict=True))
+            images.append(torch.from_numpy(next(iter(runner(**fed).values())).copy()).float())
+        return target.stat().st_size, images
+
+
+class Whole(torch.nn.Module):
+    """The reference network with its loop inside, as one program of image and noise."""
+
+    def __init__(self, restorer: Restorer, info: ModelInfo) -> None:
+        super().__init__()
+        self.restorer, self.steps, self.sigma_s = restorer, info.steps, info.sigma_s
+
+    def forward(self, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return self.restorer(image, noise, steps=self.steps, sigma_s=self.sigma_s)
+
+
+def _noises(restorer: Restorer, info: ModelInfo, data: PairSets) -> list[torch.Tensor]:
+    shape = restorer.arch.latent_shape(info.size, info.size)
+    return [seeded_noise(shape, SEED + i) for i in range(max(len(data.evaluation), len(data.calibration)))]
+
+
+@torch.no_grad()
+def _restored(whole: Whole, restorer: Restorer, info: ModelInfo, data: PairSets) -> list[torch.Tensor]:
+    noises = _noises(restorer, info, data)
+    return [whole(pair.degraded, noise) for pair, noise in zip(data.evaluation, noises, strict=False)]
+
+
+BASELINES: dict[str, Callable[[Restorer, ModelInfo, PairSets], tuple[int, list[torch.Tensor]]]] = {
+    "one global XNNPACKQuantizer, whole network": global_xnnpack,
+    "torchao int8 weight-only, eager": torchao_weights,
+    "ai-edge-quantizer static recipe, whole network": litert_static,
+}
+
+
+def _run_baseline(name: str, task: str, path: Path) -> None:
+    """In a process of its own: the row, or the error's last line, as JSON at ``path``."""
+    start = time.monotonic()
+    restorer, info, data = load(task)
+    with torch.no_grad():
+        before = quality(_restored(Whole(restorer, info), restorer, info, data), data.evaluation)
+    row: dict[str, object] = {"artifact": name, "failure": None}
+    try:
+        size, images = BASELINES[name](restorer, info, data)
+        after = quality(images, data.evaluation)
+        row |= {
+            "bytes": size,
+            "psnr_db": after["psnr_db"],
+            "psnr_drop_db": before["psnr_db"] - after["psnr_db"],  # type: ignore[operator]
+            "lpips": after["lpips"],
+            "lpips_rise": after["lpips"] - before["lpips"],  # type: ignore[operator]
+        }
+    except Exception as error:  # whatever it is, it is what a user would have seen
+        traceback.print_exc()
+        row["failure"] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:160]}"
+    row["seconds"] = time.monotonic() - start
+    path.write_text(json.dumps(row))
+
+
+def measure_baselines(task: str, console: Console) -> None:
+    """Each baseline in a process of its own, stopped after ``BASELINE_SECONDS``."""
+    context = multiprocessing.get_context("spawn")
+    for name in BASELINES:
+        with tempfile.TemporaryDirectory() as tmp:
+            path = Path(tmp) / "row.json"
+            process = context.Process(target=_run_baseline, args=(name, task, path))
+            process.start()
+            process.join(BASELINE_SECONDS)
+            if process.is_alive():
+                process.kill()
+                row = {"artifact": name, "failure": f"not done after {BASELINE_SECONDS:.0f} s, stopped"}
+            elif path.is_file():
+                row = json.loads(path.read_text())
+            else:
+                row = {"artifact": name, "failure": f"the process died with code {process.exitcode}"}
+        store("baselines", task, [row], "artifact", f"{FACES} pairs of held-out faces.")
+        console.print(row)
+
+
+SECTIONS: dict[str, Callable[[str, Console], None]] = {
+    "methods": measure_methods,
+    "trajectory": measure_trajectory,
+    "files": measure_files,
+    "budgets": measure_budgets,
+    "baselines": measure_baselines,
+}
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    section: Annotated[str, typer.Argument(help=f"One of {', '.join(SECTIONS)}, or 'all'.")] = "all",
+    task: Annotated[str, typer.Option(help="A task with demo weights.")] = "bfr",
+) -> None:
+    """Measure what quantization costs the demo model on held-out faces."""
+    console = Console()
+    if section not in (*SECTIONS, "all"):
+        raise UserError(f"unknown section '{section}': choose one of {', '.join(SECTIONS)}, or 'all'")
+    for name in SECTIONS if section == "all" else (section,):
+        SECTIONS[name](task, console)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,142 @@
+"""What a recipe does to the pictures, judged by simulation on a few held-out pairs.
+
+Sensitivity and search ask about hundreds of recipes that differ in one layer. Programs come one
+after another, so whatever comes before the first changed layer's program is taken from memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from elir_mobile import metrics
+from elir_mobile.data.pairs import Pair
+from elir_mobile.metrics import sqnr_db
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.precision import FP32, Recipe
+from export.programs import PROGRAM_NAMES, Programs
+from quant.fakequant import Ranges, layer_names, restore_batch, simulate_program
+
+Key = tuple[str, ...]  # the precision of every layer of a program
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A recipe against float on the judged pairs.
+
+    Attributes:
+        program_db: SQNR of each program on the float programs' inputs; infinite where nothing is rounded.
+        trajectory_db: SQNR of the latent after each step.
+        image_db: SQNR of the restored image.
+        psnr_drop_db, lpips_rise: how much further from ground truth than float; the second None
+            where LPIPS is not installed.
+    """
+
+    program_db: dict[str, float]
+    trajectory_db: list[float]
+    image_db: float
+    psnr_drop_db: float
+    lpips_rise: float | None
+
+
+@dataclass
+class Judge:
+    """Float programs, the pairs, and what float makes of them.
+
+    Args:
+        programs: float programs.
+        ranges: activation ranges of them, from other images than ``pairs``.
+        pairs: what recipes are judged on; image ``i`` gets the noise of ``seed + i``.
+    """
+
+    programs: Programs
+    ranges: Ranges
+    pairs: list[Pair]
+    seed: int = 0
+    layers: dict[str, list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.layers = layer_names(self.programs)
+        self.degraded = torch.cat([pair.degraded for pair in self.pairs])
+        self.clean = torch.cat([pair.clean for pair in self.pairs])
+        shape = self.programs.latent_shape
+        self.noise = torch.cat([seeded_noise(shape, self.seed + i) for i in range(len(self.pairs))])
+        with torch.no_grad():
+            self.coarse = self.programs.modules["encode"](self.degraded)
+        self.restored, self.trajectory = restore_batch(self.programs, self.degraded, self.noise)
+        self.quality = self._against_truth(self.restored)
+        self._modules: dict[str, tuple[Key, nn.Module]] = {}
+        self._starts: dict[Key, Tensor] = {}
+        self._paths: dict[Key, list[Tensor]] = {}
+        self._program_db: dict[tuple[str, Key], float] = {}
+
+    def _against_truth(self, images: Tensor) -> tuple[float, float | None]:
+        lpips = metrics.lpips(images, self.clean).mean().item() if metrics.lpips_available() else None
+        return metrics.psnr(images, self.clean).mean().item(), lpips
+
+    def _module(self, name: str, recipe: Recipe, key: Key) -> nn.Module:
+        """The simulated program; of each the last one asked for is kept."""
+        if set(key) == {FP32}:
+            return self.programs.modules[name]
+        if self._modules.get(name, ((), None))[0] != key:
+            ranges = self.ranges.get(name, {})
+            self._modules[name] = (key, simulate_program(self.programs.modules[name], recipe, ranges))
+        return self._modules[name][1]
+
+    @torch.no_grad()
+    def judge(self, recipe: Recipe) -> Verdict:
+        """Restore the pairs under ``recipe``."""
+        keys = {
+            name: tuple(recipe.precision_of(layer) for layer in self.layers[name]) for name in PROGRAM_NAMES
+        }
+        encode, step, decode = (self._module(name, recipe, keys[name]) for name in PROGRAM_NAMES)
+        programs = self.programs
+
+        started = keys["encode"]
+        if started not in self._starts:
+            self._starts[started] = encode(self.degraded) + programs.sigma_s * self.noise
+        stepped = keys["encode"] + keys["step"]
+        if stepped not in self._paths:
+            path = [self._starts[started]]
+            for k in range(programs.steps):
+                path.append(step(path[-1], programs.row(k)))
+            self._paths[stepped] = path
+        path = self._paths[stepped]
+        image = decode(path[-1])
+
+        modules = {"encode": encode, "step": step, "decode": decode}
+        for name in PROGRAM_NAMES:
+            if (name, keys[name]) not in self._program_db:
+                self._program_db[name, keys[name]] = self._program_sqnr(name, modules[name])
+        return self._verdict(
+            {name: self._program_db[name, keys[name]] for name in PROGRAM_NAMES}, path, image
+        )
+
+    @torch.no_grad()
+    def judge_programs(self, simulated: Programs) -> Verdict:
+        """Restore the pairs with programs whatever, which are held against the float ones."""
+        image, path = restore_batch(simulated, self.degraded, self.noise)
+        program_db = {name: self._program_sqnr(name, simulated.modules[name]) for name in PROGRAM_NAMES}
+        return self._verdict(program_db, path, image)
+
+    def _verdict(self, program_db: dict[str, float], path: list[Tensor], image: Tensor) -> Verdict:
+        psnr, lpips = self._against_truth(image)
+        return Verdict(
+            program_db=program_db,
+            trajectory_db=[
+                sqnr_db(want, got) for want, got in zip(self.trajectory[1:], path[1:], strict=True)
+            ],
+            image_db=sqnr_db(self.restored, image),
+            psnr_drop_db=self.quality[0] - psnr,
+            lpips_rise=None if lpips is None or self.quality[1] is None else lpips - self.quality[1],
+        )
+
+    def _program_sqnr(self, name: str, module: nn.Module) -> float:
+        if name == "encode":
+            return sqnr_db(self.coarse, module(self.degraded))
+        if name == "decode":
+            return sqnr_db(self.restored, module(self.trajectory[-1]))
+        outs = [module(z, self.programs.row(k)) for k, z in enumerate(self.trajectory[:-1])]
+        return sqnr_db(torch.cat(self.trajectory[1:]), torch.cat(outs))

@@ -1,0 +1,182 @@
+"""Methods that make int8 cost less, each a function from float programs to float programs.
+
+They change float weights and biases before export, so every target profits and none has to know.
+What each is worth on this network is measured in docs/quantization.md.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from elir_mobile.models.autoencoder import Block
+from elir_mobile.precision import FP32, W8, W8A8, Recipe
+from export.programs import Programs, Samples
+from quant.fakequant import Ranges, find_layers, simulate_program, trace, weight_scale
+
+PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
+
+
+def _copied(programs: Programs) -> Programs:
+    return replace(programs, modules={name: copy.deepcopy(m) for name, m in programs.modules.items()})
+
+
+def _batched(inputs: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(parts) for parts in zip(*inputs, strict=True))
+
+
+@torch.no_grad()
+def correct_biases(programs: Programs, recipe: Recipe, ranges: Ranges, samples: Samples) -> Programs:
+    """Shift every rounded layer's bias so that its mean output is the float layer's again.
+
+    Rounding errors of weights and clipped activations have a mean that every later layer sees
+    (Nagel et al. 2019, empirical bias correction). One pass in the order of the layers: each is
+    corrected for the output that the corrected layers before it give. A layer without a bias gets one.
+    """
+    out = _copied(programs)
+    for name, module in out.modules.items():
+        rounded = [
+            layer.name
+            for layer in find_layers(trace(module))
+            if layer.node.op == "call_module" and recipe.precision_of(layer.name) != FP32
+        ]
+        for layer_name in rounded:
+            layer = module.get_submodule(layer_name)
+            if layer.bias is None:
+                transposed = isinstance(layer, nn.ConvTranspose2d)
+                channels = layer.weight.shape[1 if transposed else 0]
+                layer.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        means: dict[str, Tensor] = {}
+
+        def remember(layer_name: str, means: dict[str, Tensor] = means) -> Hook:
+            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+                means[layer_name] = output.mean((0, 2, 3))
+
+            return hook
+
+        def correct(layer_name: str, means: dict[str, Tensor] = means, module: nn.Module = module) -> Hook:
+            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+                shift = means[layer_name] - output.mean((0, 2, 3))
+                module.get_submodule(layer_name).bias += shift  # type: ignore[operator]
+                return output + shift[:, None, None]
+
+            return hook
+
+        batch = _batched(samples[name])
+        handles = [
+            module.get_submodule(layer_name).register_forward_hook(remember(layer_name))
+            for layer_name in rounded
+        ]
+        module(*batch)
+        for handle in handles:
+            handle.remove()
+        simulated = simulate_program(module, recipe, ranges.get(name, {}))
+        for layer_name in rounded:
+            simulated.get_submodule(layer_name).register_forward_hook(correct(layer_name))
+        simulated(*batch)
+    return out
+
+
+@torch.no_grad()
+def equalize(programs: Programs, samples: Samples, alpha: float = 0.5) -> Programs:
+    """Even out the channels between convolutions that only a ReLU separates; the function stays.
+
+    Channel ``i`` of the first convolution is divided by ``s_i`` and that of the second multiplied:
+    ``s_i = a_i^alpha / w_i^(1-alpha)``, ``a_i`` the largest activation seen and ``w_i`` the largest
+    weight that reads it (SmoothQuant, Xiao et al. 2022). Only the autoencoder's blocks have such
+    pairs: SiLU and group norms, all over the rest, do not commute with a scale.
+    """
+    out = _copied(programs)
+    for name in ("encode", "decode"):
+        module = out.modules[name]
+        blocks = [m for m in module.modules() if isinstance(m, Block)]
+        largest: dict[nn.Module, Tensor] = {}
+
+        def see(relu: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, seen: dict = largest) -> None:
+            seen[relu] = output.amax((0, 2, 3))
+
+        handles = [block.conv[i].register_forward_hook(see) for block in blocks for i in (1, 3)]
+        module(*_batched(samples[name]))
+        for handle in handles:
+            handle.remove()
+        for block in blocks:
+            for i in (0, 2):
+                first, second = block.conv[i], block.conv[i + 2]
+                assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
+                read = second.weight.abs().amax((0, 2, 3))
+                scale = largest[block.conv[i + 1]] ** alpha / read ** (1 - alpha)
+                scale = scale.clamp(min=1e-5)
+                scale[(largest[block.conv[i + 1]] == 0) | (read == 0)] = 1
+                first.weight /= scale[:, None, None, None]
+                assert first.bias is not None
+                first.bias /= scale
+                second.weight *= scale[None, :, None, None]
+    return out
+
+
+@torch.no_grad()
+def reconstruct(
+    programs: Programs, recipe: Recipe, ranges: Ranges, samples: Samples, damping: float = 0.01
+) -> Programs:
+    """Move the weights of rounded convolutions to the grid points that keep their outputs best.
+
+    Rounding to the nearest treats weights one by one. Here each weight's error is made good by those
+    that are still to be rounded, by the second moments of the layer's own inputs on real trajectories
+    (optimal brain compression, Frantar and Alistarh 2022; GPTQ). No labels, no iterations. Layers come
+    in the order they run, each on the inputs that the rounded layers before it give. Scales stay the
+    min-max ones, so an exporter's own rounding finds the weights on its grid. Transposed convolutions
+    are left alone: their outputs overlap.
+
+    Args:
+        damping: added to the diagonal of the moments, relative to its mean.
+    """
+    out = _copied(programs)
+    for name, module in out.modules.items():
+        simulated = simulate_program(module, recipe, ranges.get(name, {}))
+        for layer in find_layers(trace(module)):
+            if recipe.precision_of(layer.name) not in (W8, W8A8) or layer.node.op != "call_module":
+                continue
+            source = module.get_submodule(layer.name)
+            if not isinstance(source, nn.Conv2d):
+                continue
+
+            def rounded(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, source=source) -> Tensor:
+                assert isinstance(conv, nn.Conv2d)
+                weight = _rounded_by_moments(source, inputs[0], damping)
+                source.weight.data, conv.weight.data = weight, weight.clone()
+                return conv.forward(inputs[0])
+
+            simulated.get_submodule(layer.name).register_forward_hook(rounded)
+        simulated(*_batched(samples[name]))
+    return out
+
+
+def _rounded_by_moments(conv: nn.Conv2d, x: Tensor, damping: float) -> Tensor:
+    """The weight of ``conv`` on its int8 grid, for inputs like ``x`` (N, C, H, W)."""
+    scale, top = weight_scale(conv.weight, W8)
+    patches = nn.functional.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)  # type: ignore[arg-type]
+    columns = patches.transpose(0, 1).flatten(1)
+    taps = columns.shape[0]
+    if columns.shape[1] > PATCHES * taps:  # enough for the moments, whatever the image's size
+        columns = columns[:, :: columns.shape[1] // (PATCHES * taps)]
+    moments = (columns @ columns.T).double()
+    moments += damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(taps)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    factor = torch.linalg.cholesky(inverse, upper=True).float()
+    left = (conv.weight / scale).flatten(1).clone()  # in units of the grid
+    levels = torch.empty_like(left)
+    for tap in range(taps):
+        levels[:, tap] = left[:, tap].round().clamp(-top, top)
+        error = (left[:, tap] - levels[:, tap]) / factor[tap, tap]
+        left[:, tap:] -= error[:, None] * factor[tap, tap:]
+    # The largest weight of a channel stays at the end of the grid: the exporter's scale comes from it.
+    original = (conv.weight / scale).flatten(1)
+    largest = original.abs().argmax(1, keepdim=True)
+    levels.scatter_(1, largest, original.gather(1, largest).round())
+    return levels.reshape(conv.weight.shape) * scale

@@ -1,0 +1,242 @@
+"""Which layers int8 hurts: ``python -m quant.sensitivity --task bfr``.
+
+Every layer that the recipe rounds is rounded alone, and everything but it; each time the whole
+restoration is simulated (``quant/fakequant.py``) and held against float. Writes a ranked table as
+JSON and a plot. A run that was stopped goes on from the layers it has done.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.data.pairs import PairCounts, load_pair_sets
+from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
+from elir_mobile.models.restorer import Restorer
+from elir_mobile.precision import FP32, RECIPES, Recipe, Rule, check_rules, get_recipe, read_recipe
+from elir_mobile.tasks import get_task
+from export.programs import PROGRAM_NAMES, build_programs
+from export.samples import collect_samples
+from quant.fakequant import calibrate
+from quant.judge import Judge, Verdict
+
+SHOWN = 20  # layers in the terminal's table and in the plot
+HOW = "fake quantization in eager PyTorch (quant/fakequant.py), no exported file was run"
+
+
+def make_judge(
+    restorer: Restorer, info: ModelInfo, size: int, task: str, images: Path | None, count: int, seed: int
+) -> Judge:
+    """Float programs calibrated on some pairs, to be judged on ``count`` others.
+
+    Raises:
+        UserError: the images cannot be used.
+    """
+    counts = PairCounts(min_evaluation=count, max_evaluation=count)
+    data = load_pair_sets(images, get_task(task), size, seed, counts)
+    programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
+    samples = collect_samples(programs, [pair.degraded for pair in data.calibration], seed)
+    return Judge(programs, calibrate(programs, samples), data.evaluation, seed)
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """One layer: rounded alone, and everything but it."""
+
+    layer: str
+    program: str
+    precision: str
+    alone: Verdict
+    others: Verdict
+
+
+def measure_layer(judge: Judge, recipe: Recipe, layer: str, program: str) -> Sensitivity:
+    """Judge ``recipe`` on ``layer`` alone and on all other layers."""
+    precision = recipe.precision_of(layer)
+    alone = Recipe("alone", (Rule(layer, precision),))
+    others = Recipe("others", (Rule(layer, FP32), *recipe.rules))
+    return Sensitivity(layer, program, precision, judge.judge(alone), judge.judge(others))
+
+
+def rounded_layers(judge: Judge, recipe: Recipe) -> list[tuple[str, str]]:
+    """(program, layer) of every layer that ``recipe`` rounds, in the order they run."""
+    return [
+        (program, layer)
+        for program in PROGRAM_NAMES
+        for layer in judge.layers[program]
+        if recipe.precision_of(layer) != FP32
+    ]
+
+
+def to_row(found: Sensitivity) -> dict:
+    """As JSON: infinite decibels, where nothing differs, become null."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    row = plain(asdict(found))
+    assert isinstance(row, dict)
+    return row
+
+
+def ranked(rows: list[dict]) -> list[dict]:
+    """The layer first whose rounding alone takes the restored image furthest from float."""
+
+    def image_db(row: dict) -> float:
+        value = row["alone"]["image_db"]
+        return math.inf if value is None else value
+
+    return sorted(rows, key=image_db)
+
+
+def measure_all(judge: Judge, recipe: Recipe, partial: Path, facts: dict, console: Console) -> list[dict]:
+    """Rows of every rounded layer, ranked; ``partial`` keeps them line by line until all are there.
+
+    Args:
+        facts: what the rows depend on; a ``partial`` of other facts is started anew.
+    """
+    header = json.dumps(facts, sort_keys=True)
+    lines = partial.read_text().splitlines() if partial.is_file() else []
+    if not lines or lines[0] != header:
+        lines = [header]
+        partial.write_text(header + "\n")
+    rows = []
+    for line in lines[1:]:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:  # the line that was being written
+            break
+    partial.write_text("\n".join([header, *(json.dumps(row) for row in rows)]) + "\n")
+    done = {(row["program"], row["layer"]) for row in rows}
+    todo = [pair for pair in rounded_layers(judge, recipe) if pair not in done]
+    if done:
+        console.print(f"{len(done)} layers were measured before")
+    with partial.open("a") as file:
+        for program, layer in track(todo, "rounding layer by layer", console=console):
+            rows.append(to_row(measure_layer(judge, recipe, layer, program)))
+            file.write(json.dumps(rows[-1]) + "\n")
+            file.flush()
+    return ranked(rows)
+
+
+def db(value: float | None) -> str:
+    """Decibels for people."""
+    return "exact" if value is None else f"{value:.1f}"
+
+
+def layer_table(rows: list[dict]) -> Table:
+    """The most sensitive layers."""
+    table = Table(
+        title=f"the {min(SHOWN, len(rows))} most sensitive of {len(rows)} layers, each rounded alone",
+        caption="SQNR (dB) of program, last latent, image; PSNR drop, LPIPS rise; PSNR drop of all but it",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("layer", overflow="fold")
+    for name in ("program", "latent", "image", "PSNR", "LPIPS", "but it"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:SHOWN]:
+        alone, others = row["alone"], row["others"]
+        table.add_row(
+            row["layer"],
+            db(alone["program_db"][row["program"]]),
+            db(alone["trajectory_db"][-1]),
+            db(alone["image_db"]),
+            f"{alone['psnr_drop_db']:.3f}",
+            "–" if alone["lpips_rise"] is None else f"{alone['lpips_rise']:.4f}",
+            f"{others['psnr_drop_db']:.3f}",
+        )
+    return table
+
+
+def plot(rows: list[dict], title: str, path: Path) -> None:
+    """Error of the image for each of the most sensitive layers, alone and with it left in float."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = rows[:SHOWN][::-1]
+    figure, axes = plt.subplots(figsize=(8, 0.28 * len(shown) + 1.4), layout="constrained")
+    colours = dict(zip(PROGRAM_NAMES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
+    values = [row["alone"]["image_db"] or math.nan for row in shown]
+    axes.barh([row["layer"] for row in shown], values, color=[colours[row["program"]] for row in shown])
+    axes.set_xlabel("SQNR of the restored image with this layer alone in int8, dB (short: sensitive)")
+    axes.set_title(title, fontsize="medium")
+    axes.tick_params(axis="y", labelsize="small")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in PROGRAM_NAMES]
+    axes.legend(handles, PROGRAM_NAMES, loc="lower right", fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    task: Annotated[str, typer.Option(help="Restoration task.")],
+    weights: Annotated[str, typer.Option(help="As for quant.ptq.")] = "demo",
+    images: Annotated[Path | None, typer.Option(help="As for quant.ptq.")] = None,
+    precision: Annotated[str, typer.Option(help=f"Recipe: one of {', '.join(RECIPES)}.")] = "w8a8",
+    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe instead.")] = None,
+    count: Annotated[int, typer.Option(help="How many pairs to judge on.", min=1)] = 8,
+    out: Annotated[Path, typer.Option(help="Folder of the JSON and the plot.")] = Path("out"),
+    seed: Annotated[int, typer.Option(help="Seed of noise and degradations.")] = 0,
+) -> None:
+    """Round every layer alone, and all but it, and rank the layers by the damage."""
+    console = Console()
+    chosen = read_recipe(recipe) if recipe else get_recipe(precision)
+    restorer, info = load_weights(weights, get_task(task))
+    if not lpips_available():
+        console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
+    with console.status("calibrating"):
+        judge = make_judge(restorer, info, info.size, task, images, count, seed)
+    names = [name for program in PROGRAM_NAMES for name in judge.layers[program]]
+    if recipe:
+        check_rules(chosen, names)
+    if not rounded_layers(judge, chosen):
+        raise UserError(f"recipe '{chosen.name}' rounds no layer: choose another")
+    facts = {
+        "task": task,
+        "weights": info.sha256,
+        "recipe": chosen.to_json(),
+        "pairs": [pair.name for pair in judge.pairs],
+        "images": str(images or "bundled portraits"),
+        "seed": seed,
+        "protocol": HOW,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"sensitivity-{task}-{info.name}-{chosen.name}"
+    partial = out / f".{stem}.jsonl"
+    rows = measure_all(judge, chosen, partial, facts, console)
+    whole = to_row(Sensitivity("*", "all", chosen.name, judge.judge(chosen), judge.judge(get_recipe("fp32"))))
+    shown = images.name if images else "bundled portraits"
+    result = {**facts, "images": shown, "whole": whole["alone"], "rows": rows}
+    staged = out / f".{stem}.json"
+    staged.write_text(json.dumps(result, indent=2) + "\n")
+    plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")
+    staged.rename(out / f"{stem}.json")
+    partial.unlink()
+    console.print(layer_table(rows))
+    console.print(f"{HOW}\n{out / stem}.json\n{out / stem}.png")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,61 @@
+"""A verdict is what restoring under the recipe gives; what did not change is not computed again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from elir_mobile import metrics
+from elir_mobile.data.pairs import Pair
+from elir_mobile.metrics import sqnr_db
+from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
+from export.observers import MinMaxObserver
+from export.samples import collect_samples
+from quant.fakequant import calibrate, restore_batch, simulate
+from quant.judge import Judge
+
+
+@pytest.fixture(scope="session")
+def judge(programs, degraded) -> Judge:
+    ranges = calibrate(programs, collect_samples(programs, degraded[:1], 0), MinMaxObserver)
+    pairs = [Pair(str(i), x, x.clamp(0.2, 0.8)) for i, x in enumerate(degraded[1:])]
+    return Judge(programs, ranges, pairs, seed=5)
+
+
+def test_float_is_no_worse_than_itself(judge: Judge) -> None:
+    verdict = judge.judge(RECIPES["fp32"])
+    assert verdict.psnr_drop_db == verdict.lpips_rise == 0
+    assert {*verdict.program_db.values(), *verdict.trajectory_db, verdict.image_db} == {math.inf}
+
+
+def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
+    verdict = judge.judge(RECIPES["w8a8"])
+    simulated = simulate(judge.programs, RECIPES["w8a8"], judge.ranges)
+    image, path = restore_batch(simulated, judge.degraded, judge.noise)
+    assert verdict.image_db == pytest.approx(sqnr_db(judge.restored, image), abs=1e-3)
+    assert verdict.trajectory_db[-1] == pytest.approx(sqnr_db(judge.trajectory[-1], path[-1]), abs=1e-3)
+    drop = (metrics.psnr(judge.restored, judge.clean) - metrics.psnr(image, judge.clean)).mean()
+    assert verdict.psnr_drop_db == pytest.approx(drop.item(), abs=1e-4)
+    assert min(verdict.program_db.values()) > 10
+
+
+def test_a_layer_of_the_decoder_leaves_what_comes_before_exact(judge: Judge) -> None:
+    verdict = judge.judge(Recipe("one", (Rule("dec.layers.0", W8A8),)))
+    assert verdict.program_db["encode"] == verdict.program_db["step"] == math.inf
+    assert verdict.trajectory_db == [math.inf] * judge.programs.steps
+    assert 10 < verdict.image_db < math.inf
+
+
+def test_only_the_changed_program_and_those_after_it_run(judge: Judge, monkeypatch) -> None:
+    judge.judge(RECIPES["w8a8"])
+    ran: list[str] = []
+    for name, module in judge.programs.modules.items():
+        module.register_forward_hook(lambda m, i, o, name=name: ran.append(name))
+    judge.judge(Recipe("one", (Rule("dec.layers.0", FP32), *RECIPES["w8a8"].rules)))
+    assert ran == []
+    before = {key: value.clone() for key, value in judge._starts.items()}  # noqa: SLF001
+    judge.judge(Recipe("two", (Rule("dec.layers.1.conv.0", FP32), *RECIPES["w8a8"].rules)))
+    assert all(torch.equal(judge._starts[key], value) for key, value in before.items())  # noqa: SLF001
+    assert len(judge._starts) == len(before)  # noqa: SLF001

@@ -1,0 +1,74 @@
+"""Equalization changes nothing in float; bias correction brings mean outputs back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from elir_mobile.metrics import sqnr_db
+from elir_mobile.precision import RECIPES, W8, Recipe, Rule
+from export.observers import MinMaxObserver
+from export.samples import collect_samples
+from quant.fakequant import calibrate, simulate, weight_scale
+from quant.methods import correct_biases, equalize, reconstruct
+
+RECIPE = RECIPES["w8a8"]
+
+
+@pytest.fixture(scope="module")
+def samples(programs, degraded):
+    return collect_samples(programs, degraded[:2], seed=0)
+
+
+def test_equalization_computes_the_same(programs, samples) -> None:
+    even = equalize(programs, samples)
+    before, after = programs.modules["encode"].enc, even.modules["encode"].enc
+    assert not torch.allclose(before.layers[1].conv[0].weight, after.layers[1].conv[0].weight)
+    for name, module in programs.modules.items():
+        for inputs in samples[name][:2]:
+            assert sqnr_db(module(*inputs), even.modules[name](*inputs)) > 90
+
+
+def test_equalization_evens_out_channels(programs, samples) -> None:
+    def spread(modified) -> float:
+        block = modified.modules["encode"].enc.layers[1].conv
+        seen = block[:2](modified.modules["encode"].enc.layers[0](samples["encode"][0][0]))
+        largest = seen.amax((0, 2, 3))
+        return (largest.max() / largest[largest > 0].median()).item()
+
+    assert spread(equalize(programs, samples, alpha=1.0)) < spread(programs)
+
+
+def test_bias_correction_restores_the_mean_outputs(programs, samples) -> None:
+    ranges = calibrate(programs, samples, MinMaxObserver)
+    plain = simulate(programs, RECIPE, ranges)
+    corrected_programs = correct_biases(programs, RECIPE, ranges, samples)
+    corrected = simulate(corrected_programs, RECIPE, ranges)
+    (image,) = (torch.cat(parts) for parts in zip(*samples["encode"], strict=True))
+    want = programs.modules["encode"](image).mean((0, 2, 3))
+    off = (plain.modules["encode"](image).mean((0, 2, 3)) - want).abs().mean()
+    left = (corrected.modules["encode"](image).mean((0, 2, 3)) - want).abs().mean()
+    assert left < 0.3 * off
+    # Only biases moved, and those of the given programs not at all.
+    for key, value in corrected_programs.modules["decode"].state_dict().items():
+        if key.endswith("weight"):
+            assert torch.equal(value, programs.modules["decode"].state_dict()[key])
+    stride = "enc.layers.2.bias"
+    assert stride in corrected_programs.modules["encode"].state_dict()
+    assert stride not in programs.modules["encode"].state_dict()
+
+
+def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(programs, samples) -> None:
+    recipe = Recipe("few", (Rule("mmse.*.conv[12].*", W8),))
+    better = reconstruct(programs, recipe, {}, samples)
+    plain, moved = simulate(programs, recipe), simulate(better, recipe)
+    (image,) = samples["encode"][0]
+    want = programs.modules["encode"](image)
+    assert sqnr_db(want, moved.modules["encode"](image)) > sqnr_db(want, plain.modules["encode"](image)) + 0.5
+    name = "mmse.lrm.0.RDB1.conv1.block.0"
+    before, after = (p.modules["encode"].get_submodule(name).weight for p in (programs, better))
+    scale, _ = weight_scale(before, W8)
+    assert torch.allclose(weight_scale(after, W8)[0], scale)  # the exporter finds the same scale
+    levels = after / scale
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert not torch.equal(levels.round(), (before / scale).round())
