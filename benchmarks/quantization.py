@@ -3,6 +3,7 @@
 Held-out faces (see ``benchmarks/demo_model.py``; numbers only, no picture leaves the cache). Sections:
 
 - ``methods``: what each post-training method gains, in simulation;
+- ``converted``: the same of observers on ExecuTorch's own converted graphs, before lowering;
 - ``trajectory``: error along the ODE for each recipe and for few against many steps, in simulation;
 - ``files``: exported files, run: fp32, plain w8a8, w8a8 as ``quant.ptq`` makes it;
 - ``budgets``: the accuracy-controlled search for three budgets, its files run;
@@ -39,6 +40,7 @@ from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe
 from elir_mobile.tasks import get_task
+from export.executorch import quantize
 from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
@@ -169,6 +171,38 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
     note = f"{SIMULATED}; SQNR of the update z[k+1] - z[k] on the float trajectory."
     store("steps", task, rows, "k", note)
     console.print(rows)
+
+
+@torch.no_grad()
+def measure_converted(task: str, console: Console) -> None:
+    """ExecuTorch's converted graphs, run in eager: what observers and float norms do there."""
+    restorer, info, data = load(task)
+    programs = programs_for(restorer, info, info.steps)
+    samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
+    held = collect_samples(programs, [pair.degraded for pair in data.evaluation], SEED)
+    variants: dict[str, tuple[type | None, bool]] = {
+        "as ExecuTorch has it": (None, False),
+        "norms in float": (None, True),
+        "MSE-optimal observer": (MseObserver, False),
+        "MSE-optimal observer, norms in float": (MseObserver, True),
+    }
+    for variant, (observer, float_norms) in variants.items():
+        row: dict[str, object] = {"variant": variant}
+        for name, module in programs.modules.items():
+            graph = quantize(
+                module,
+                programs.example_inputs[name],
+                RECIPES["w8a8"],
+                samples[name],
+                observer,
+                float_norms=float_norms,
+            )
+            wanted = torch.cat([module(*inputs) for inputs in held[name]])
+            row[f"{name}_db"] = sqnr_db(wanted, torch.cat([graph(*inputs) for inputs in held[name]]))
+        judged_on = f"{len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged"
+        note = f"PT2E graphs in eager; {judged_on}."
+        store("converted", task, [row], "variant", note)
+        console.print(row)
 
 
 def measure_trajectory(task: str, console: Console) -> None:
@@ -440,6 +474,7 @@ def measure_baselines(task: str, console: Console) -> None:
 
 SECTIONS: dict[str, Callable[[str, Console], None]] = {
     "methods": measure_methods,
+    "converted": measure_converted,
     "trajectory": measure_trajectory,
     "files": measure_files,
     "budgets": measure_budgets,

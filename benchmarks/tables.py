@@ -17,7 +17,10 @@ from benchmarks.released import RESULTS
 from elir_mobile.harness.report import number
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "demo-model.md", ROOT / "docs" / "quantization.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization")),
+)
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -83,6 +86,63 @@ def quality_table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def ablations_table(result: dict) -> str:
+    """Mean over the seeds of each variant, and from the lowest to the highest; coarse and K = 1, 5, 8."""
+    lines = [
+        "| variant | output | PSNR, dB | SSIM | LPIPS |",
+        "|---|---|--:|--:|--:|",
+        f"| degraded input | | {_quality(result['degraded'])} |",
+        f"| teacher, clean input | | {_quality(result['teacher']['reconstructed'])} |",
+    ]
+    for name, variant in result["variants"].items():
+        runs = [run for run in result["runs"] if run["variant"] == name]
+        outputs = {"coarse": [run["coarse"] for run in runs]}
+        outputs |= {f"K = {k}": [run["sampled"][k] for run in runs] for k in ("1", "2", "5", "8") if runs}
+        for output, values in outputs.items():
+            cells = [
+                _spread([value[metric] for value in values], digits)
+                for metric, digits in (("psnr_db", 2), ("ssim", 3), ("lpips", 4))
+            ]
+            title = variant["title"] if output == "coarse" else ""
+            lines.append(f"| {title} | {output} | {' | '.join(cells)} |")
+    setting = result["setting"]
+    lines += [
+        "",
+        f"{setting['faces']} held-out faces; mean of {len(setting['seeds'])} seeds (lowest–highest).",
+    ]
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], digits: int) -> str:
+    mean = number(sum(values) / len(values), digits)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({number(min(values), digits)}–{number(max(values), digits)})"
+
+
+def throughput_table(result: dict) -> str:
+    """Seconds a step of the plain loop and of ours."""
+    lines = [
+        "| network | image, batch | plain, s | ours, s | × | plain, CPU s | ours, CPU s | × |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in result["rows"].items():
+        cells = [f"{row['setting']['size']}, {row['setting']['batch']}"]
+        for seconds, ratio in (("wall_s", "speedup_wall"), ("processor_s", "speedup_processor")):
+            cells += [number(row[seconds]["plain"]), number(row[seconds]["ours"]), number(row[ratio])]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    machine = result["machine"]
+    lines += [
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}; {result['threads']} "
+        f"thread, medians of {result['runs']} steps each after {result['warmups']} warm-up, alternating.",
+    ]
+    return "\n".join(lines)
+
+
+KINDS = {"ablations": ablations_table, "throughput": throughput_table}
+
+
 def _quality(values: dict) -> str:
     return f"{number(values['psnr_db'])} | {number(values['ssim'], 3)} | {number(values['lpips'], 4)}"
 
@@ -98,6 +158,12 @@ SECTIONS: dict[str, list[tuple[str, str, int | None]]] = {
         ("image_db", "image, dB", 1),
         ("psnr_drop_db", "PSNR drop, dB", 3),
         ("lpips_rise", "LPIPS rise", 4),
+    ],
+    "converted": [
+        ("variant", "w8a8 graph", None),
+        ("encode_db", "encode, dB", 1),
+        ("step_db", "step, dB", 1),
+        ("decode_db", "decode, dB", 1),
     ],
     "steps": [
         ("k", "step k", 0),
@@ -174,11 +240,18 @@ def render(name: str) -> str:
     """The Markdown of block ``name``."""
     if name.startswith("quantization-"):
         section = name.removeprefix("quantization-")
-        return section_table(section, json.loads((RESULTS / "quantization.json").read_text())[section])
+        path = RESULTS / "quantization.json"
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        if section not in results:
+            command = "methods" if section == "steps" else section
+            return f"Not measured yet: `python -m benchmarks.quantization {command}`."
+        return section_table(section, results[section])
     base = name.removesuffix("-programs")
     result = json.loads((RESULTS / f"{base}.json").read_text())
     if name != base:
         return programs_table(result)
+    if "kind" in result:
+        return KINDS[result["kind"]](result)
     return rows_table(result) if "rows" in result else quality_table(result)
 
 
@@ -192,7 +265,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(check: Annotated[bool, typer.Option(help="Only say whether a table is stale.")] = False) -> None:
-    """Update the tables of README.md and docs/demo-model.md."""
+    """Update the tables of the documents."""
     for path in DOCUMENTS:
         text = path.read_text()
         new = filled(text)

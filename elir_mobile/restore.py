@@ -6,10 +6,9 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import WEIGHTS_HELP, load_weights
+from elir_mobile.engine import Engine, run, written_whole
 from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
@@ -44,6 +44,7 @@ class Model:
     Attributes:
         runner: the three programs.
         steps, sigma_s: K and the spread of the noise.
+        size: side of the pictures it was made for, pixels.
         tile: side of the square tiles, pixels.
         multiple: sides of a picture smaller than a tile are padded to a multiple of this;
             0: to the whole tile, since the programs take no other size.
@@ -52,6 +53,7 @@ class Model:
     runner: Runner
     steps: int
     sigma_s: float
+    size: int
     tile: int
     multiple: int
 
@@ -67,7 +69,7 @@ def load_float(task: Task, weights: str, steps: int | None, tile: int = TILE) ->
     if tile % multiple:
         raise UserError(f"--tile {tile} does not suit this network: use a multiple of {multiple}")
     steps = steps or info.steps
-    return Model(eager_runner(restorer, steps), steps, info.sigma_s, tile, multiple)
+    return Model(eager_runner(restorer, steps), steps, info.sigma_s, info.size, tile, multiple)
 
 
 def load_artifact(task: Task, folder: Path, target: str, precision: str, steps: int | None) -> Model:
@@ -83,7 +85,7 @@ def load_artifact(task: Task, folder: Path, target: str, precision: str, steps: 
     if steps not in (None, facts["steps"]):
         raise UserError(f"{folder} was exported with {facts['steps']} steps: leave --steps out")
     runner = open_runner(target, bundle.file(target, precision), precision, bundle.table)
-    return Model(runner, facts["steps"], facts["sigma_s"], facts["size"], multiple=0)
+    return Model(runner, facts["steps"], facts["sigma_s"], facts["size"], facts["size"], multiple=0)
 
 
 def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int, int], None]) -> Image.Image:
@@ -144,19 +146,6 @@ def _latent(window: Window) -> slice:
     return slice(window.start // DOWNSCALE, window.stop // DOWNSCALE)
 
 
-@contextmanager
-def _written_whole(path: Path):
-    """A temporary path with the suffix of ``path`` that becomes ``path`` when the block ends well."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as tmp:
-            staged = Path(tmp) / path.name
-            yield staged
-            staged.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-
-
 def save_photo(photo: Photo, restored: Image.Image, path: Path) -> None:
     """Write ``restored`` with the alpha, ICC profile and EXIF of ``photo``; JPEG drops the alpha.
 
@@ -173,7 +162,7 @@ def save_photo(photo: Photo, restored: Image.Image, path: Path) -> None:
         options["icc_profile"] = photo.icc_profile
     if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
         options["quality"] = JPEG_QUALITY
-    with _written_whole(path) as staged:
+    with written_whole(path) as staged:
         restored.save(staged, **options)
 
 
@@ -195,6 +184,67 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
     if target.suffix.lower() not in SUFFIXES:
         raise UserError(f"{target} is no image name: end it in one of {', '.join(sorted(SUFFIXES))}")
     return [(source, target)]
+
+
+EngineOption = Annotated[
+    Engine,
+    typer.Option(help="This process, or Ray's workers (on the cluster of RAY_ADDRESS)."),
+]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Ray's workers. Default: one a core.")]
+Advance = Callable[[str, int, int], None]  # told (file name, tiles done, tiles in all)
+
+
+def enlarged(image: Image.Image, task: Task) -> Image.Image:
+    """A user's image at the size that its restoration will have."""
+    if task.upscale == 1:
+        return image
+    return image.resize((image.width * task.upscale, image.height * task.upscale), task.enlarge)
+
+
+def model_loader(
+    task: Task,
+    weights: str,
+    steps: int | None,
+    tile: int,
+    bundle: Path | None,
+    target: str,
+    precision: str,
+) -> Callable[[], Model]:
+    """What loads the model named on the command line, here or in another process."""
+    if bundle:
+        return partial(load_artifact, task, bundle.resolve(), target, precision, steps)
+    named = str(Path(weights).resolve()) if Path(weights).exists() else weights
+    return partial(load_float, task, named, steps, tile)
+
+
+def file_restorer(
+    load: Callable[[], Model],
+    task: Task,
+    seed: int,
+    compare: bool,
+    advance: Advance = lambda name, done, total: None,
+) -> Callable[[tuple[Path, Path]], str | None]:
+    """A worker that restores one file into another, see :func:`elir_mobile.engine.run`.
+
+    It returns what is wrong with a file that cannot be read: one must not hold up the others.
+    """
+    model = load()
+
+    def restore_file(job: tuple[Path, Path]) -> str | None:
+        path, out = job
+        try:
+            photo = read_photo(path)
+        except UserError as error:
+            return str(error)
+        given = enlarged(photo.image, task)
+        restored = restore(given, model, seed, partial(advance, path.name))
+        if compare:
+            with written_whole(out.with_name(f"{out.stem}-compare.png")) as staged:
+                hstack_images([given, restored]).save(staged)
+        save_photo(photo, restored, out)
+        return None
+
+    return restore_file
 
 
 app = typer.Typer(add_completion=False)
@@ -222,6 +272,8 @@ def main(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Restore again what OUT already has from a folder.")
     ] = False,
+    engine: EngineOption = Engine.LOCAL,
+    workers: WorkersOption = None,
 ) -> None:
     """Restore one photograph or a folder of them, of any size.
 
@@ -236,34 +288,22 @@ def main(
         jobs = [(path, out) for path, out in jobs if not out.exists()]
         if len(jobs) < everything:
             console.print(f"{everything - len(jobs)} of {everything} are already in {target}")
-    if bundle:
-        model = load_artifact(chosen, bundle, runtime, precision, steps)
-    else:
-        model = load_float(chosen, weights, steps, tile)
-    unreadable: list[UserError] = []
+    load = model_loader(chosen, weights, steps, tile, bundle, runtime, precision)
+    jobs = [(path.resolve(), out.resolve()) for path, out in jobs]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         images = progress.add_task("images", total=len(jobs), visible=len(jobs) > 1)
-        tiles = progress.add_task("tiles")
-        for path, out in jobs:
-            try:
-                photo = read_photo(path)
-            except UserError as error:
-                unreadable.append(error)
-                continue
-            progress.update(tiles, description=f"{path.name}, tiles")
-            given = photo.image
-            if chosen.upscale > 1:
-                size = (given.width * chosen.upscale, given.height * chosen.upscale)
-                given = given.resize(size, chosen.enlarge)
-            restored = restore(
-                given, model, seed, lambda done, total: progress.update(tiles, completed=done, total=total)
+        make = partial(file_restorer, load, chosen, seed, compare)
+        if engine is Engine.LOCAL:
+            tiles = progress.add_task("tiles")
+            make = partial(
+                make,
+                advance=lambda name, done, total: progress.update(
+                    tiles, description=f"{name}, tiles", completed=done, total=total
+                ),
             )
-            if compare:
-                with _written_whole(out.with_name(f"{out.stem}-compare.png")) as staged:
-                    hstack_images([given, restored]).save(staged)
-            save_photo(photo, restored, out)
-            progress.advance(images)
+        said = run(make, jobs, engine=engine, workers=workers, advance=lambda: progress.advance(images))
+    unreadable = [message for message in said if message]
     if unreadable:
         others = f" (and {len(unreadable) - 1} more like it)" if len(unreadable) > 1 else ""
         raise UserError(f"{unreadable[0]}{others}")

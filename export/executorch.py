@@ -43,6 +43,7 @@ def quantize(
     recipe: Recipe,
     samples: list[tuple[Tensor, ...]],
     observer: Any = None,
+    float_norms: bool = False,
 ) -> nn.Module:
     """PT2E static quantization of the layers for which ``recipe`` says w8a8.
 
@@ -51,7 +52,9 @@ def quantize(
         example: inputs of the exported shapes.
         recipe: rules over the module's layer names.
         samples: calibration inputs, run through the observers in order.
-        observer: class that chooses activation ranges; default: :class:`MseObserver`.
+        observer: class that chooses activation ranges (export/observers.py); default: ExecuTorch's own.
+        float_norms: keep group norms that follow an int8 output in float. ExecuTorch's quantizer goes on
+            to round whatever follows such an output through views and means.
 
     Returns:
         The converted graph module, with quantize and dequantize operators.
@@ -62,13 +65,9 @@ def quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from export.observers import MseObserver
-
-    class Quantizer(XNNPACKQuantizer):
+    class WithoutPropagation(XNNPACKQuantizer):
         def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-            # The original goes on to round whatever follows an int8 output through views and means
-            # (propagate_annotation): the means inside group norms, which must stay float.
-            return self._annotate_for_quantization_config(model)
+            return self._annotate_for_quantization_config(model)  # and no propagate_annotation
 
     def wanted(node: fx.Node) -> bool:
         # The quantizer also asks about weights and activations of a pattern: the layer decides.
@@ -76,13 +75,13 @@ def quantize(
             return True
         return recipe.precision_of(layer_name(node)) == W8A8
 
-    quantizer = Quantizer().set_filter_function(wanted)
+    quantizer = (WithoutPropagation if float_norms else XNNPACKQuantizer)().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
-    activations = replace(
-        config.input_activation,
-        observer_or_fake_quant_ctr=(observer or MseObserver).with_args(eps=MIN_SCALE),
-    )
-    config = replace(config, input_activation=activations, output_activation=activations)
+    if observer is not None:
+        activations = replace(
+            config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=MIN_SCALE)
+        )
+        config = replace(config, input_activation=activations, output_activation=activations)
     for op in _QUANTIZED_OPS:
         quantizer.set_operator_type(op, config)
     prepared = prepare_pt2e(torch.export.export(module, example).module(), quantizer)

@@ -43,6 +43,32 @@ class GroupNorm4d(nn.Module):
         return normed.view(n, c, h, w) * self.weight + self.bias
 
 
+class GroupNormConv(nn.Module):
+    """GroupNorm over (1, C, H, W) whose large tensors keep their shape.
+
+    The view of :class:`GroupNorm4d` mixes channels and rows, so that a channels-last runtime
+    transposes before and after it. Here mean and variance are taken for each channel, and constant
+    1×1 convolutions on (1, C, 1, 1) average them over the group and spread them again. Both are
+    grouped convolutions: C constants each, not C².
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        channels, groups = norm.num_channels, norm.num_groups
+        self.eps = norm.eps
+        self.gather = nn.Conv2d(channels, groups, 1, groups=groups, bias=False).requires_grad_(False)
+        self.gather.weight.fill_(groups / channels)
+        self.spread = nn.Conv2d(groups, channels, 1, groups=groups, bias=False).requires_grad_(False)
+        self.spread.weight.fill_(1)
+        self.weight = nn.Parameter(norm.weight.detach().reshape(1, -1, 1, 1), requires_grad=False)
+        self.bias = nn.Parameter(norm.bias.detach().reshape(1, -1, 1, 1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - self.spread(self.gather(x.mean((2, 3), keepdim=True)))
+        variance = self.gather((centred * centred).mean((2, 3), keepdim=True))
+        return centred * (self.spread(torch.rsqrt(variance + self.eps)) * self.weight) + self.bias
+
+
 def rewrite_group_norms(module: nn.Module, form: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d) -> None:
     """Replace every ``nn.GroupNorm`` below ``module`` by its ``form``."""
     for name, child in module.named_children():

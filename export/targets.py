@@ -10,9 +10,9 @@ from torch import nn
 
 from elir_mobile.errors import UserError
 from elir_mobile.precision import FP32, Recipe
-from export import executorch
+from export import coreml, executorch, litert
 from export.programs import Delegation, Programs, Samples
-from export.rewrite import GroupNorm4d
+from export.rewrite import GroupNorm4d, GroupNormConv
 
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
 
@@ -37,7 +37,12 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),)
+    target.name: target
+    for target in (
+        Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),
+        Target("litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv),
+        Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
+    )
 }
 
 

@@ -15,23 +15,22 @@ import copy
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
-from torchao.quantization.pt2e.observer import UniformQuantizationObserverBase
 
 from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, FP32, W4, W8A8, Recipe
 from export.executorch import MIN_SCALE
-from export.observers import MseObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples
 
 BLOCK = 32  # input channels that share a scale in w4
 QMIN, QMAX = -128, 127
 
 Ranges = dict[str, dict[str, tuple[float, float]]]  # program → tensor → lowest and highest value
-Observer = Callable[..., UniformQuantizationObserverBase]
+Observer = Callable[..., Any]  # a class like those of export/observers.py
 BATCH = 8  # calibration samples that run through the observers at once
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -182,14 +181,18 @@ def _insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: l
 
 
 @torch.no_grad()
-def calibrate(programs: Programs, samples: Samples, observer: Observer = MseObserver) -> Ranges:
+def calibrate(programs: Programs, samples: Samples, observer: Observer | None = None) -> Ranges:
     """Activation range of every tensor that some recipe could round.
 
     Args:
         programs: float programs.
         samples: their inputs on real trajectories (``export.samples.collect_samples``).
-        observer: class that chooses the range.
+        observer: class that chooses the range; default: ExecuTorch's own.
     """
+    if observer is None:  # needs torchao, which the rest does without
+        from torchao.quantization.pt2e.observer import HistogramObserver
+
+        observer = HistogramObserver
     ranges: Ranges = {}
     for name in PROGRAM_NAMES:
         graph = trace(programs.modules[name])

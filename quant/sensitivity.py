@@ -203,6 +203,8 @@ def main(
     """Round every layer alone, and all but it, and rank the layers by the damage."""
     console = Console()
     chosen = read_recipe(recipe) if recipe else get_recipe(precision)
+    if chosen.precisions <= {FP32}:
+        raise UserError(f"recipe '{chosen.name}' rounds no layer: choose another")
     restorer, info = load_weights(weights, get_task(task))
     if not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
@@ -211,8 +213,6 @@ def main(
     names = [name for program in PROGRAM_NAMES for name in judge.layers[program]]
     if recipe:
         check_rules(chosen, names)
-    if not rounded_layers(judge, chosen):
-        raise UserError(f"recipe '{chosen.name}' rounds no layer: choose another")
     facts = {
         "task": task,
         "weights": info.sha256,

@@ -10,6 +10,7 @@ from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule, check_rules
 from export.executorch import layer_name, quantize
+from export.observers import MseObserver
 from export.samples import collect_samples
 from quant.fakequant import (
     BLOCK,
@@ -33,7 +34,7 @@ def samples(programs, degraded):
 
 @pytest.fixture(scope="module")
 def ranges(programs, samples):
-    return calibrate(programs, samples)
+    return calibrate(programs, samples, MseObserver)
 
 
 def test_a_float_recipe_changes_nothing(programs, samples) -> None:
@@ -140,7 +141,8 @@ def test_rounding_stands_where_executorch_puts_it(programs, samples, ranges) -> 
     simulated = simulate(programs, recipe, ranges)
     for name in ("encode", "step", "decode"):
         module = programs.modules[name]
-        real = quantize(module, programs.example_inputs[name], recipe, samples[name])
+        example = programs.example_inputs[name]
+        real = quantize(module, example, recipe, samples[name], MseObserver, float_norms=True)
         want = module(*samples[name][0])
         assert sqnr_db(want, simulated.modules[name](*samples[name][0])) == pytest.approx(
             sqnr_db(want, real(*samples[name][0])), abs=1.5

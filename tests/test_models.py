@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from elir_mobile.models.coarse import ConvAct
+from elir_mobile.models.overparam import merged_once
 from elir_mobile.models.restorer import Architecture, Restorer, sample, seeded_noise
 from elir_mobile.models.velocity import NormActConv, time_embedding
 from tests.conftest import SIGMA_S, STEPS
@@ -75,6 +77,34 @@ def test_gradients_reach_both_convolutions_of_a_pair() -> None:
     block = ConvAct(4, 4, True, overparametrized=True)
     block(torch.randn(1, 4, 5, 5)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in block.parameters())
+
+
+def test_kernels_merged_once_give_the_same_gradients(overparametrized) -> None:
+    block = copy.deepcopy(overparametrized.mmse.lrm[0].RDB1.conv1).requires_grad_(True)
+    first, second = torch.randn(2, 1, 16, 5, 5)
+
+    def gradients() -> list[torch.Tensor]:
+        block.zero_grad()
+        with torch.no_grad():
+            block(second)
+        (block(first).square().sum() + block(second).sum()).backward()
+        return [p.grad.clone() for p in block.parameters() if p.grad is not None]
+
+    apart = gradients()
+    with merged_once():
+        once = gradients()
+    assert len(apart) == 4
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(apart, once, strict=True))
+
+
+def test_kernels_are_merged_anew_after_an_update(overparametrized) -> None:
+    block = copy.deepcopy(overparametrized.mmse.lrm[0].RDB1.conv1)
+    x = torch.randn(1, 16, 5, 5)
+    for _ in range(2):
+        with merged_once():
+            out = block(x)
+        assert torch.allclose(out, block.block(x), atol=1e-5)
+        block.block[0].weight.data.mul_(2)
 
 
 def test_forward_is_the_sampling_loop_written_out(restorer, degraded, noise) -> None:

@@ -238,7 +238,7 @@ def test_bad_input_is_one_sentence(weights: Path, tmp_path: Path, picture_folder
     below = weights / "out.png"
     assert "cannot write" in refused(picture, below, "--weights", weights)
     assert not out.exists()
-    assert not list(tmp_path.rglob(".restore-*"))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_noise_seed_and_steps_reach_the_model(weights: Path, tmp_path: Path, picture_folder: Path) -> None:

@@ -15,6 +15,7 @@ from elir_mobile.tasks import get_task
 from export.programs import build_programs
 from export.rewrite import (
     GroupNorm4d,
+    GroupNormConv,
     TableUnet,
     resnet_blocks,
     rewrite_group_norms,
@@ -46,21 +47,26 @@ def relative(out: Tensor, reference: Tensor) -> float:
     return ((out - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
 
 
+FORMS = (GroupNorm4d, GroupNormConv)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("channels", "height", "width"), [(32, 8, 8), (64, 5, 7), (128, 4, 4)])
-def test_group_norm_4d_equals_group_norm(channels: int, height: int, width: int) -> None:
+def test_form_equals_group_norm(form, channels: int, height: int, width: int) -> None:
     torch.manual_seed(0)
     norm = nn.GroupNorm(32, channels)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     x = torch.randn(1, channels, height, width) * 3 + 100  # a large mean shows cancellation
-    assert relative(GroupNorm4d(norm)(x), norm(x)) <= 1e-4
+    assert relative(form(norm)(x), norm(x)) <= 1e-4
     x = x - 100
-    assert relative(GroupNorm4d(norm)(x), norm(x)) <= TOLERANCE
+    assert relative(form(norm)(x), norm(x)) <= TOLERANCE
 
 
-def test_group_norms_of_the_network(net: Restorer) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_group_norms_of_the_network(net: Restorer, form) -> None:
     rewritten = copy.deepcopy(net.fmir)
-    rewrite_group_norms(rewritten)
+    rewrite_group_norms(rewritten, form)
     assert not any(isinstance(m, nn.GroupNorm) for m in rewritten.modules())
     z, emb = latents(net), time_embedding(torch.tensor([0.4]), net.arch.t_emb_dim)
     assert relative(rewritten(z, emb), net.fmir(z, emb)) <= TOLERANCE
@@ -106,8 +112,9 @@ def test_table_has_one_column_for_each_block_channel(net: Restorer) -> None:
     assert timestep_table(net.fmir, 3).shape == (3, sum(widths))
 
 
-def test_programs_equal_the_network(net: Restorer, degraded) -> None:
-    programs = build_programs(net, size=SIZE, steps=4, sigma_s=0.1)
+@pytest.mark.parametrize("form", FORMS)
+def test_programs_equal_the_network(net: Restorer, degraded, form) -> None:
+    programs = build_programs(net, size=SIZE, steps=4, sigma_s=0.1, group_norm=form)
     noise = seeded_noise(programs.latent_shape, 1)
     out, _ = sample(
         programs.modules["encode"],

@@ -11,14 +11,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from elir_mobile import metrics
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
+from elir_mobile.models.velocity import time_embedding
 from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops, reconstruction_loss
-from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining, consistency_loss, lcfm_loss, path_point
-from elir_mobile.training.loop import SeededBatches, draw_seed, fit
+from elir_mobile.training.lcfm import (
+    LcfmConfig,
+    LcfmTraining,
+    consistency_loss,
+    draw_noise,
+    lcfm_loss,
+    path_point,
+)
+from elir_mobile.training.loop import Compute, SeededBatches, draw_seed, fit
 from elir_mobile.training.pixels import PixelTraining, SampledTraining, log_mse
 from tests.conftest import TINY
 
@@ -92,6 +101,104 @@ def test_second_velocity_gets_no_gradient() -> None:
     assert scale.grad is not None
 
 
+def literal_terms(net: Restorer, degraded: Tensor, clean: Tensor, z_hq: Tensor, config: LcfmConfig, seeds):
+    """The formulas of upstream's ``l2_fm_mse_loss`` and ``l2_cfm_mse_loss``, image by image."""
+    mse, flow, decoded = [], [], []
+
+    def velocity(z: Tensor, time: float) -> Tensor:
+        return net.fmir(z, time_embedding(torch.tensor([time]), TINY.t_emb_dim))
+
+    for i, seed in enumerate(seeds.tolist()):
+        target = z_hq[i : i + 1]
+        z_mmse = net.mmse(net.enc(degraded[i : i + 1]))
+        mse.append(((z_mmse - target) ** 2).mean().item())
+        generator = torch.Generator().manual_seed(seed)
+        noises = torch.randn((config.flow_repeats, *target.shape[1:]), generator=generator)
+        times = torch.rand(config.flow_repeats, 1, 1, 1, generator=generator).flatten().tolist()
+        for repeat, (noise, uniform) in enumerate(zip(noises, times, strict=True)):
+            source = z_mmse + config.sigma_s * noise
+
+            def on_path(time: float, source: Tensor = source, target: Tensor = target) -> Tensor:
+                return (1 - (1 - config.sigma_min) * time) * source + time * target
+
+            if config.objective == "flow":
+                v = velocity(on_path(uniform), uniform)
+                flow.append(((v - (target - (1 - config.sigma_min) * source)) ** 2).mean().item())
+                final = on_path(uniform) + (1 - uniform) * v
+            else:
+                t = (1 - config.dt) * uniform
+                end = next(e / config.steps for e in range(1, config.steps + 1) if t <= e / config.steps)
+                v, v_next = velocity(on_path(t), t), velocity(on_path(t + config.dt), t + config.dt)
+                landed = on_path(t) + (end - t) * v
+                goal = on_path(end)
+                if t + config.dt < end:
+                    goal = on_path(t + config.dt) + (end - t - config.dt) * v_next
+                velocities = ((v - v_next) ** 2).mean()
+                flow.append((((landed - goal) ** 2).mean() + config.alpha * velocities).item())
+                final = landed + (1 - end) * velocity(landed, end)
+            if repeat == 0 and i < (config.decoded_images or len(seeds)):
+                decoded.append(((net.dec(final) - clean[i]) ** 2).mean().item())
+    return {"mse": np.mean(mse), config.objective: np.mean(flow), "decoded": np.mean(decoded)}
+
+
+@pytest.mark.parametrize("coarse", [True, False])
+@pytest.mark.parametrize(
+    "config",
+    [
+        LcfmConfig(steps=5),
+        LcfmConfig(steps=1, dt=0.2),
+        LcfmConfig(steps=3, dt=0.3, alpha=0.5, beta=0.25, sigma_s=0.4, sigma_min=0.01),
+        LcfmConfig(steps=5, alpha=0.0, beta=1.0, flow_repeats=3, decoded_images=2),
+        LcfmConfig(objective="flow"),
+        LcfmConfig(objective="flow", beta=0.25, sigma_s=0.4, sigma_min=0.01, flow_repeats=2),
+    ],
+    ids=["lcfm", "no-segments", "constants", "economies", "flow", "flow-constants"],
+)
+def test_every_loss_is_its_formula_written_out(
+    overparametrized: Restorer, config: LcfmConfig, coarse: bool
+) -> None:
+    net = overparametrized
+    if not coarse:
+        net = copy.deepcopy(net)
+        net.mmse = nn.Identity()  # type: ignore[assignment]
+    seeds = torch.tensor([5, 2**31 - 1, 17])
+    terms = lcfm_loss(net, *triple(), config, seeds)
+    expected = literal_terms(net, *triple(), config, seeds)
+    assert set(terms) == {"loss", *expected}
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, rel=1e-4), name
+    total = (
+        expected["mse"] + (1 - config.beta) * expected[config.objective] + config.beta * expected["decoded"]
+    )
+    assert terms["loss"].item() == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["consistency", "flow"])
+def test_without_beta_nothing_is_decoded(overparametrized: Restorer, objective) -> None:
+    net = copy.deepcopy(overparametrized)
+    net.dec = None  # type: ignore[assignment]
+    config = LcfmConfig(objective=objective, beta=0.0)
+    terms = lcfm_loss(net, *triple(), config, torch.tensor([1, 2, 3]))
+    assert terms["loss"].item() == pytest.approx(terms["mse"].item() + terms[objective].item(), rel=1e-6)
+
+
+def test_a_frozen_encoder_gets_no_gradient_and_the_estimator_behind_it_does() -> None:
+    module = LcfmTraining(Restorer(TINY), LcfmConfig(), steps=2, lr=1e-3, trained=("mmse", "fmir"))
+    module.training_step((*triple(), torch.tensor([1, 2, 3])), 0).backward()
+    reached = {name.split(".")[0] for name, p in module.student.named_parameters() if p.grad is not None}
+    assert reached == {"mmse", "fmir"}
+
+
+def test_what_an_image_draws_depends_on_its_seed_alone() -> None:
+    seeds = torch.tensor([3, 1, 2])
+    noise, times = draw_noise(torch.Size((6, 2, 4, 4)), seeds)
+    for i in range(3):
+        alone = draw_noise(torch.Size((2, 2, 4, 4)), seeds[i : i + 1])
+        assert torch.equal(noise[i::3], alone[0])
+        assert torch.equal(times[i::3], alone[1])
+    assert len(set(times.flatten().tolist())) == 6
+
+
 def test_loss_is_the_weighted_sum_of_its_terms(overparametrized) -> None:
     config = LcfmConfig(steps=2, beta=0.25)
     terms = lcfm_loss(overparametrized, *triple(), config, torch.Generator().manual_seed(0))
@@ -150,6 +257,35 @@ def test_batches_depend_on_seed_and_index_alone() -> None:
 
     assert numbers(0, 1)[2:] == numbers(2, 1)[:2]
     assert numbers(0, 1) != numbers(0, 2)
+
+
+def test_processes_and_workers_divide_the_batches_without_changing_them() -> None:
+    def draw(generator: torch.Generator) -> list[int]:
+        return torch.randint(1000, (6,), generator=generator).tolist()
+
+    whole = list(islice(SeededBatches(draw, 1, 0), 4))
+    parts = [list(islice(SeededBatches(draw, 1, 0, list, rank, 3), 4)) for rank in range(3)]
+    for step, batch in enumerate(whole):
+        assert sorted(batch) == sorted(part for rank in parts for part in rank[step])
+        assert [rank[step] for rank in parts] == [batch[0::3], batch[1::3], batch[2::3]]
+    loader = DataLoader(SeededBatches(draw, 1, 0, list), batch_size=None, num_workers=2)
+    assert list(islice(iter(loader), 4)) == whole
+
+
+def test_several_processes_refuse_batches_that_cannot_be_divided(tmp_path: Path) -> None:
+    module = LcfmTraining(Restorer(TINY), LcfmConfig(), steps=2, lr=1e-3)
+    with pytest.raises(ValueError, match="divided"):
+        fit(
+            module,
+            draw_seed,
+            lambda: Image.new("RGB", (1, 1)),
+            tmp_path,
+            steps=2,
+            seed=0,
+            ema_decay=0.5,
+            save_every=1,
+            compute=Compute(devices=2),
+        )
 
 
 def train(run_dir: Path, steps: int, total: int) -> dict[str, Tensor]:

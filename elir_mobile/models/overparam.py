@@ -6,6 +6,10 @@ nothing nonlinear between the two (upstream ``Block2D``), and merges each pair f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,11 +32,39 @@ def collapse_pair(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tenso
     return torch.einsum("om,mihw->oihw", mix, w1), mix @ b1 + b2
 
 
+# Kernels already merged, by the pair's first convolution and whether gradients were recorded.
+_merged: ContextVar[dict[tuple[nn.Module, bool], tuple[Tensor, Tensor]] | None] = ContextVar(
+    "merged", default=None
+)
+
+
+@contextmanager
+def merged_once() -> Iterator[None]:
+    """Merge each pair only at its first use within: for several runs between two updates of the weights."""
+    token = _merged.set({})
+    try:
+        yield
+    finally:
+        _merged.reset(token)
+
+
 def conv_pair(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
     """``second(first(x))``, computed as the one convolution they equal.
 
-    The weights are merged at every call, with gradients to both: the sum over the wide channels
-    is then paid once a batch on the kernels instead of at every pixel.
+    The weights are merged at every call (but see :func:`merged_once`), with gradients to both: the
+    sum over the wide channels is then paid once a batch on the kernels instead of at every pixel.
     """
-    weight, bias = collapse_pair(*first.parameters(), *second.parameters())
+    weight, bias = _merged_kernel(first, second)
     return F.conv2d(x, weight, bias, padding=1)
+
+
+def _merged_kernel(first: nn.Module, second: nn.Module) -> tuple[Tensor, Tensor]:
+    known = _merged.get()
+    if known is None:
+        return collapse_pair(*first.parameters(), *second.parameters())
+    recorded = torch.is_grad_enabled()
+    # A kernel merged with gradients serves where none are wanted, but not the other way round.
+    kernel = known.get((first, recorded)) or known.get((first, True))
+    if kernel is None:
+        kernel = known[first, recorded] = collapse_pair(*first.parameters(), *second.parameters())
+    return kernel

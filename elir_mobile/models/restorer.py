@@ -84,7 +84,7 @@ class Restorer(nn.Module):
         """Restore ``x`` (N, 3, H, W) in [0, 1] with unit Gaussian ``noise`` of the latent's shape."""
 
         def step(z: Tensor, k: int) -> Tensor:
-            return z + self.velocity(z, torch.full((z.shape[0],), k / steps)) / steps
+            return z + self.velocity(z, torch.full((z.shape[0],), k / steps, device=z.device)) / steps
 
         return sample(self.encode, step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)[0]
 

@@ -8,10 +8,16 @@ from pathlib import Path
 from torch import Tensor
 
 from elir_mobile.errors import UserError
+from elir_mobile.runtime.coreml import coreml_runner
 from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.litert import litert_runner
 from elir_mobile.runtime.runner import Runner
 
-RUNNERS: dict[str, Callable[[Path, str, Tensor], Runner]] = {"executorch": executorch_runner}
+RUNNERS: dict[str, Callable[[Path, str, Tensor], Runner]] = {
+    "executorch": executorch_runner,
+    "litert": litert_runner,
+    "coreml": coreml_runner,
+}
 
 
 def open_runner(target: str, path: Path, precision: str, table: Tensor) -> Runner:

@@ -38,11 +38,15 @@ def main(
         Path, typer.Argument(help="Folder of checkpoints and strips; give it again to resume.")
     ],
     task: Annotated[str, typer.Option(help="Task to adapt to.")],
-    steps: Annotated[int, typer.Option(help="Optimizer steps, a multiple of 100.")] = 500,
+    steps: Annotated[int, typer.Option(help="Optimizer steps, a multiple of 100.")] = 300,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the task to go on from. Default: the bundled ones for bfr."),
+    ] = None,
 ) -> None:
-    """Train the demo model of a task, starting from the bundled one for bfr."""
+    """Train the demo model of a task."""
     chosen = get_task(task)
-    student, _ = load_weights("demo", get_task("bfr"))
+    student, _ = load_weights(str(start), chosen) if start else load_weights("demo", get_task("bfr"))
     train_names, heldout_names = face_split()
     images, samples = load_faces(train_names, SIZE), load_faces(heldout_names[:STRIP_FACES], SIZE)
 

@@ -1,13 +1,17 @@
 """Latent consistency flow matching: the loss that ELIR is trained with, and its Lightning module.
 
-Upstream ``ELIR/training/losses.py:l2_cfm_mse_loss``. All terms live in the latent space of a
-frozen teacher autoencoder; the student shares its decoder and fine-tunes its encoder.
+Upstream ``ELIR/training/losses.py:l2_cfm_mse_loss``, and ``l2_fm_mse_loss`` for plain flow matching. All
+terms live in the latent space of a frozen teacher autoencoder; the student shares its decoder and
+fine-tunes its encoder. The paper's other ablations are no switches of the loss: one segment is
+consistency without segments, a student whose ``mmse`` is ``nn.Identity()`` has no coarse estimator,
+and an encoder that is not among the trained parts is frozen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import lightning as L
 import torch
@@ -16,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.models.overparam import merged_once
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.training.loop import one_cycle
 
@@ -26,12 +31,13 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 class LcfmConfig:
     """Loss constants; the defaults are upstream ``configs/elir_train_bfr.yaml``."""
 
-    steps: int = 5  # K, segments of the ODE
+    objective: Literal["consistency", "flow"] = "consistency"
+    steps: int = 5  # K: segments of the ODE where the objective is consistency; Euler steps of a strip
     sigma_s: float = 0.1
     sigma_min: float = 1e-5
-    dt: float = 0.05
+    dt: float = 0.05  # of the consistency objective alone, like alpha
     alpha: float = 0.001  # weight of the velocity term inside the consistency loss
-    beta: float = 0.001  # weight of the decoded-image term
+    beta: float = 0.001  # weight of the decoded-image term; at 0 nothing is decoded
     # Two economies of a small machine; both leave the expected loss as it is.
     flow_repeats: int = 1  # times and noises drawn for each image: the flow costs less than the encoder
     decoded_images: int | None = None  # how many of the batch the decoded term looks at; None: all
@@ -75,13 +81,47 @@ def consistency_loss(
     return loss, landed, ends
 
 
+def flow_matching_loss(
+    velocity: Velocity, source: Tensor, target: Tensor, t: Tensor, sigma_min: float
+) -> tuple[Tensor, Tensor]:
+    """Plain flow matching at times ``t`` in [0, 1]: the velocity against the straight path's own.
+
+    Arguments as of :func:`consistency_loss`.
+
+    Returns:
+        The loss, and the latents (N, C, h, w) that the velocities lead to at time 1.
+    """
+    x_t = path_point(source, target, t, sigma_min)
+    v_t = velocity(x_t, t.flatten())
+    return F.mse_loss(v_t, target - (1 - sigma_min) * source), x_t + (1 - t) * v_t
+
+
+def draw_noise(shape: torch.Size, randomness: torch.Generator | Tensor) -> tuple[Tensor, Tensor]:
+    """Unit Gaussian noise of ``shape`` (R·N, C, h, w) and uniform times (R·N, 1, 1, 1) in [0, 1).
+
+    Args:
+        shape: R repeats, one after the other, of a batch of N images.
+        randomness: one generator for all, or (N,) int64 seeds, one for each image: what image ``i``
+            draws then depends on no other, however a batch is split over processes.
+    """
+    if isinstance(randomness, torch.Generator):
+        noise = torch.randn(shape, generator=randomness)
+        return noise, torch.rand((shape[0], 1, 1, 1), generator=randomness)
+    repeats = shape[0] // len(randomness)
+    generators = [torch.Generator().manual_seed(seed) for seed in randomness.tolist()]
+    noises = [torch.randn((repeats, *shape[1:]), generator=generator) for generator in generators]
+    times = [torch.rand((repeats, 1, 1, 1), generator=generator) for generator in generators]
+    return torch.stack(noises, 1).flatten(0, 1), torch.stack(times, 1).flatten(0, 1)
+
+
+@merged_once()
 def lcfm_loss(
     student: Restorer,
     x_lq: Tensor,
     x_hq: Tensor,
     z_hq: Tensor,
     config: LcfmConfig,
-    generator: torch.Generator,
+    randomness: torch.Generator | Tensor,
 ) -> dict[str, Tensor]:
     """The whole training loss and its terms.
 
@@ -89,32 +129,54 @@ def lcfm_loss(
         student: its decoder is the teacher's.
         x_lq, x_hq: degraded and clean images (N, 3, H, W) in [0, 1].
         z_hq: the teacher encoder's latents of ``x_hq`` (N, C, H/8, W/8).
-        generator: source of times and noise.
+        randomness: source of times and noise, see :func:`draw_noise`.
 
     Returns:
-        ``loss`` = mse + (1 - beta)·consistency + beta·decoded, and the three terms.
+        ``loss`` = mse + (1 - beta)·flow + beta·decoded, and the terms; the flow's bears the name of
+        the objective.
     """
     z_mmse = student.encode(x_lq)
     mse = F.mse_loss(z_mmse, z_hq)
     repeats = config.flow_repeats
     target = z_hq.repeat(repeats, 1, 1, 1)
-    noise = torch.randn(target.shape, generator=generator).to(target)
+    noise, uniform = (drawn.to(target) for drawn in draw_noise(target.shape, randomness))
     source = z_mmse.detach().repeat(repeats, 1, 1, 1) + config.sigma_s * noise
-    t = (1 - config.dt) * torch.rand((len(target), 1, 1, 1), generator=generator).to(target)
-    consistency, landed, ends = consistency_loss(student.velocity, source, target, t, config)
-    # One more step from where the first landed to t = 1, seen through the decoder.
     n = min(len(x_hq), config.decoded_images or len(x_hq))
-    start, ends = landed.detach()[:n], ends[:n]
-    final = start + (1 - ends) * student.velocity(start, ends.flatten())
-    decoded = F.mse_loss(student.dec(final), x_hq[:n])
-    loss = mse + (1 - config.beta) * consistency + config.beta * decoded
-    return {"loss": loss, "mse": mse, "consistency": consistency, "decoded": decoded}
+    if config.objective == "flow":
+        flow, landed = flow_matching_loss(student.velocity, source, target, uniform, config.sigma_min)
+    else:
+        t = (1 - config.dt) * uniform
+        flow, landed, ends = consistency_loss(student.velocity, source, target, t, config)
+    terms = {"mse": mse, config.objective: flow}
+    loss = mse + (1 - config.beta) * flow
+    if config.beta:
+        final = landed[:n]
+        if config.objective == "consistency":
+            # One more step from where the first landed to t = 1, seen through the decoder.
+            start, ends = final.detach(), ends[:n]
+            final = start + (1 - ends) * student.velocity(start, ends.flatten())
+        terms["decoded"] = F.mse_loss(student.dec(final), x_hq[:n])
+        loss = loss + config.beta * terms["decoded"]
+    return {"loss": loss, **terms}
+
+
+@torch.no_grad()
+def strip(student: Restorer, x_lq: Tensor, x_hq: Tensor, config: LcfmConfig) -> Image.Image:
+    """Rows of degraded, coarse estimate, restored and clean image (N, 3, H, W), always the same noise."""
+    shape = (len(x_lq), *student.arch.latent_shape(*x_lq.shape[2:])[1:])
+    noise = seeded_noise(shape, 0).to(x_lq)
+    restored = student(x_lq, noise, steps=config.steps, sigma_s=config.sigma_s)
+    columns = x_lq, student.decode(student.encode(x_lq)), restored, x_hq
+    return vstack_images(
+        [hstack_images([to_image(image) for image in row]) for row in zip(*columns, strict=True)]
+    )
 
 
 class LcfmTraining(L.LightningModule):
     """Trains the named parts of the student on batches ``(x_lq, x_hq, z_hq, seed)``.
 
-    Upstream trains encoder, coarse estimator and velocity field; the rest stays as it is.
+    Upstream trains encoder, coarse estimator and velocity field; the rest stays as it is. ``seed`` is
+    one number for the batch, or a tensor of one for each image.
     """
 
     def __init__(
@@ -134,10 +196,10 @@ class LcfmTraining(L.LightningModule):
         self.steps = steps
         self.lr = lr
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int | Tensor], batch_idx: int) -> Tensor:
         x_lq, x_hq, z_hq, seed = batch
-        generator = torch.Generator().manual_seed(seed)
-        terms = lcfm_loss(self.student, x_lq, x_hq, z_hq, self.config, generator)
+        randomness = seed if isinstance(seed, Tensor) else torch.Generator().manual_seed(seed)
+        terms = lcfm_loss(self.student, x_lq, x_hq, z_hq, self.config, randomness)
         self.log_dict(terms, prog_bar=True)
         return terms["loss"]
 
@@ -147,12 +209,4 @@ class LcfmTraining(L.LightningModule):
     @torch.no_grad()
     def draw(self, x_lq: Tensor, x_hq: Tensor) -> Image.Image:
         """Rows of degraded, coarse estimate, restored and clean image."""
-        noise = seeded_noise((len(x_lq), *self.student.arch.latent_shape(*x_lq.shape[2:])[1:]), 0)
-        restored = self.student(x_lq, noise, steps=self.config.steps, sigma_s=self.config.sigma_s)
-        coarse = self.student.decode(self.student.encode(x_lq))
-        return vstack_images(
-            [
-                hstack_images([to_image(image) for image in row])
-                for row in zip(x_lq, coarse, restored, x_hq, strict=True)
-            ]
-        )
+        return strip(self.student, x_lq.to(self.device), x_hq, self.config)

@@ -1,24 +1,58 @@
 """What every training run shares: deterministic resumable batches and the Lightning trainer.
 
 Batch ``n`` of a run is a function of ``(seed, n)`` alone, so that a run that was stopped and
-resumed sees the very batches it would have seen.
+resumed sees the very batches it would have seen. A batch that is drawn as a list, to be prepared
+later, is divided over the processes of a distributed run, which so train as one process would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from elir_mobile.errors import UserError
 
 MakeBatch = Callable[[torch.Generator], object]
+Prepare = Callable[[list], object]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a run computes; its result depends on the precision alone."""
+
+    devices: int = 1  # accelerators, or processes on a CPU, of each machine
+    nodes: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    workers: int = 0  # processes of each device that prepare batches; 0: the training process itself
+
+    @classmethod
+    def from_environment(
+        cls, devices: int, nodes: int, precision: Literal["32-true", "bf16-mixed", "16-mixed"], workers: int
+    ) -> Compute:
+        """The same, except that under ``torchrun`` its numbers of processes and machines hold."""
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
+        return cls(devices, nodes, precision, workers)
+
+    @property
+    def processes(self) -> int:
+        """How many processes a batch is divided over."""
+        return self.devices * self.nodes
 
 
 def draw_seed(generator: torch.Generator) -> int:
@@ -29,21 +63,44 @@ def draw_seed(generator: torch.Generator) -> int:
 class SeededBatches(IterableDataset):
     """Endless batches ``make(generator)`` from number ``start`` on.
 
-    The generator is seeded by ``seed`` and the batch's number.
+    The generator is seeded by ``seed`` and the batch's number. With ``prepare``, ``make`` draws a
+    list that says what is in the whole batch, and ``prepare`` makes the batch of every
+    ``world``-th entry from ``rank`` on.
     """
 
-    def __init__(self, make: MakeBatch, seed: int, start: int) -> None:
+    def __init__(
+        self,
+        make: MakeBatch,
+        seed: int,
+        start: int,
+        prepare: Prepare | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.make = make
         self.seed = seed
         self.start = start
+        self.prepare = prepare
+        self.rank = rank
+        self.world = world
 
     def __iter__(self) -> Iterator[object]:
-        for index in count(self.start):
-            yield self.make(torch.Generator().manual_seed(self.seed * 1_000_003 + index))
+        worker = get_worker_info()  # the loader takes one batch of each worker in turn
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in count(self.start + first, stride):
+            drawn = self.make(torch.Generator().manual_seed(self.seed * 1_000_003 + index))
+            if self.prepare is None:
+                yield drawn
+            else:
+                assert isinstance(drawn, list)
+                yield self.prepare(drawn[self.rank :: self.world])
 
 
 class Strips(Callback):
-    """Saves ``strip-STEP.png`` every so many steps, drawn by a function of the module."""
+    """Saves ``strip-STEP.png`` every so many steps, drawn by a function of the module.
+
+    TensorBoard gets it too.
+    """
 
     def __init__(self, draw: Callable[[], Image.Image], every: int, run_dir: Path) -> None:
         self.draw = draw
@@ -51,8 +108,14 @@ class Strips(Callback):
         self.run_dir = run_dir
 
     def on_train_batch_end(self, trainer: L.Trainer, *unused: object) -> None:
-        if trainer.global_step % self.every == 0:
-            self.draw().save(self.run_dir / f"strip-{trainer.global_step:06}.png")
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        strip = self.draw()
+        strip.save(self.run_dir / f"strip-{trainer.global_step:06}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                pixels = np.asarray(strip)
+                logger.experiment.add_image("strip", pixels, trainer.global_step, dataformats="HWC")
 
 
 def one_cycle(parameters: Iterable[Tensor], lr: float, steps: int) -> dict:
@@ -72,18 +135,30 @@ def fit(
     seed: int,
     ema_decay: float,
     save_every: int = 100,
+    clip: float = 1.0,
+    prepare: Prepare | None = None,
+    compute: Compute = Compute(),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Train ``module`` for ``steps`` optimizer steps, resuming from ``run_dir/last.ckpt`` if there.
 
     Checkpoints and a sample strip are written every ``save_every`` steps, the loss terms to
-    ``metrics.csv`` below ``run_dir``. The module leaves with its weights replaced by their
-    exponential moving average.
+    ``metrics.csv`` and TensorBoard files below ``run_dir``. The module leaves with its weights replaced
+    by their exponential moving average.
+
+    Args:
+        make_batch, prepare: see :class:`SeededBatches`; several processes need ``prepare``.
+        clip: the norm that gradients are scaled down to.
+        callbacks: more of them; they run last.
 
     Raises:
         ValueError: ``steps`` is not a multiple of ``save_every``, so that the end would not be saved.
+        UserError: this machine lacks the devices.
     """
     if steps % save_every:
         raise ValueError(f"{steps} steps are not a multiple of the {save_every} between checkpoints")
+    if compute.processes > 1 and prepare is None:
+        raise ValueError("a run on several processes needs batches that can be divided")
     run_dir.mkdir(parents=True, exist_ok=True)
     last, start = run_dir / "last.ckpt", 0
     if last.exists():
@@ -92,21 +167,34 @@ def fit(
         if start >= steps:  # finished before; the saved weights are the averaged ones
             module.load_state_dict(checkpoint["state_dict"])
             return
-    trainer = L.Trainer(
-        max_steps=steps,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(run_dir, name="logs", version=f"from-{start}", flush_logs_every_n_steps=save_every),
-        log_every_n_steps=10,
-        default_root_dir=run_dir,
-        gradient_clip_val=1.0,
-        enable_model_summary=False,
-        callbacks=[
-            EMAWeightAveraging(decay=ema_decay),
-            ModelCheckpoint(run_dir, save_last=True, save_top_k=0, every_n_train_steps=save_every),
-            Strips(draw, save_every, run_dir),
-            RichProgressBar(refresh_rate=10),
-        ],
-    )
-    loader = DataLoader(SeededBatches(make_batch, seed, start), batch_size=None)
+    version = f"from-{start}"
+    try:
+        trainer = L.Trainer(
+            max_steps=steps,
+            accelerator="auto",
+            devices=compute.devices,
+            num_nodes=compute.nodes,
+            strategy="ddp" if compute.processes > 1 else "auto",
+            precision=compute.precision,
+            logger=[
+                CSVLogger(run_dir, name="logs", version=version, flush_logs_every_n_steps=save_every),
+                TensorBoardLogger(run_dir, name="tensorboard", version=version, default_hp_metric=False),
+            ],
+            log_every_n_steps=10,
+            default_root_dir=run_dir,
+            gradient_clip_val=clip,
+            use_distributed_sampler=False,  # the batches divide themselves
+            enable_model_summary=False,
+            callbacks=[
+                EMAWeightAveraging(decay=ema_decay),
+                ModelCheckpoint(run_dir, save_last=True, save_top_k=0, every_n_train_steps=save_every),
+                Strips(draw, save_every, run_dir),
+                RichProgressBar(refresh_rate=10),
+                *callbacks,
+            ],
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"this machine cannot train on {compute.devices} devices: {error}") from error
+    batches = SeededBatches(make_batch, seed, start, prepare, trainer.global_rank, trainer.world_size)
+    loader = DataLoader(batches, batch_size=None, num_workers=compute.workers)
     trainer.fit(module, loader, ckpt_path=str(last) if start else None, weights_only=True)

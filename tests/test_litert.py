@@ -1,0 +1,257 @@
+"""The ``.tflite`` files: structure, execution, and agreement with float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.schema_py_generated import BuiltinOperator
+from ai_edge_litert.tools import flatbuffer_utils
+from torch import nn
+
+from elir_mobile.errors import UserError
+from elir_mobile.metrics import sqnr_db
+from elir_mobile.precision import FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
+from elir_mobile.runtime.litert import litert_runner
+from elir_mobile.runtime.runner import Runner
+from export import litert
+from export.programs import Programs, build_programs
+from export.rewrite import GroupNormConv
+from export.samples import collect_samples
+from export.targets import TARGETS
+from tests.conftest import SIGMA_S, SIZE, STEPS
+
+PRECISIONS = TARGETS["litert"].precisions
+LEAST_DB = {"fp32": 90, "fp16": 50, "w8": 25, "w8a8": 18}
+
+
+@pytest.fixture(scope="module")
+def programs(restorer) -> Programs:
+    return build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=GroupNormConv)
+
+
+@pytest.fixture(scope="module")
+def samples(programs, degraded):
+    return collect_samples(programs, degraded, seed=0)
+
+
+@pytest.fixture(scope="module")
+def converted(programs) -> bytes:
+    """Converting is what takes long: once for all precisions."""
+    return litert.convert(programs)
+
+
+@pytest.fixture(scope="module")
+def lowered(programs, samples, converted, tmp_path_factory):
+    """Files and delegation of every precision, by the target's own entry."""
+    folder = tmp_path_factory.mktemp("tflite")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litert, "convert", lambda _: converted)
+        return {
+            name: (
+                folder / f"{name}.tflite",
+                TARGETS["litert"].lower(programs, RECIPES[name], samples, folder / f"{name}.tflite"),
+            )
+            for name in PRECISIONS
+        }
+
+
+@pytest.fixture(scope="module")
+def runners(lowered, programs) -> dict[str, Runner]:
+    return {name: litert_runner(path, name, programs.table) for name, (path, _) in lowered.items()}
+
+
+def weights(content: bytes) -> dict[str, Any]:
+    """Stored type of every layer's filter in a ``.tflite``."""
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    return {
+        name.removesuffix(".weight"): flatbuffer_utils.type_to_name(tensor.type)
+        for subgraph in model.subgraphs
+        for tensor in subgraph.tensors
+        if (name := tensor.name.decode()).endswith(".weight")
+        and model.buffers[tensor.buffer].data is not None
+    }
+
+
+def layers(programs: Programs) -> dict[str, nn.Module]:
+    """Convolutions of the programs by their recipe names."""
+    return {
+        name: m
+        for module in programs.modules.values()
+        for name, m in module.named_modules()
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and "gather" not in name and "spread" not in name
+    }
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_signature_is_one_partition_with_nothing_outside(lowered, precision: str) -> None:
+    delegations = lowered[precision][1]
+    assert list(delegations) == ["encode", "step", "decode"]
+    for name, delegation in delegations.items():
+        assert (delegation.delegates, delegation.ops_outside) == (1, ()), name
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_inputs_and_outputs_are_float32(lowered, precision: str) -> None:
+    interpreter = Interpreter(model_path=str(lowered[precision][0]))
+    for name in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(name)
+        details = [*runner.get_input_details().values(), *runner.get_output_details().values()]
+        assert {detail["dtype"] for detail in details} == {np.float32}
+
+
+def test_operators_outside_the_partition_are_named(converted) -> None:
+    model = flatbuffer_utils.read_model_from_bytearray(converted)
+    tanh = next(
+        code
+        for index, code in enumerate(model.operatorCodes)
+        if flatbuffer_utils.opcode_to_name(model, index) == "TANH"
+    )
+    tanh.builtinCode, tanh.deprecatedBuiltinCode = BuiltinOperator.ZEROS_LIKE, BuiltinOperator.ZEROS_LIKE
+    found = litert.delegation(bytes(flatbuffer_utils.convert_object_to_bytearray(model)), "decode")
+    assert (found.delegates, found.ops_outside) == (2, ("ZEROS_LIKE",))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_restored_image_stays_near_eager(runners, restorer, degraded, noise, precision: str) -> None:
+    for image in degraded:
+        out, _ = runners[precision].restore(image, noise, steps=STEPS, sigma_s=SIGMA_S)
+        expected = restorer(image, noise, steps=STEPS, sigma_s=SIGMA_S)
+        assert sqnr_db(expected, out) > LEAST_DB[precision]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_decoded_images_are_clipped_whatever_the_latent(runners, programs, precision: str) -> None:
+    latent = 20 * torch.randn(programs.latent_shape, generator=torch.Generator().manual_seed(0))
+    image = runners[precision].decode(latent)
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_few_transposes_are_left(converted) -> None:
+    model = flatbuffer_utils.read_model_from_bytearray(converted)
+    for subgraph in model.subgraphs:
+        names = [flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) for op in subgraph.operators]
+        assert names.count("TRANSPOSE") <= 2  # in and out
+
+
+def test_every_layer_is_found_by_its_name_with_its_weights(programs, converted) -> None:
+    model = flatbuffer_utils.read_model_from_bytearray(converted)
+    stored = {
+        tensor.name.decode().removesuffix(".weight"): np.frombuffer(model.buffers[tensor.buffer].data, "<f4")
+        for subgraph in model.subgraphs
+        for tensor in subgraph.tensors
+        if tensor.name.decode().endswith(".weight")
+    }
+    expected = layers(programs)
+    assert stored.keys() == expected.keys()
+    for name, layer in expected.items():
+        axes = (0, 2, 3, 1) if isinstance(layer, nn.Conv2d) else (1, 2, 3, 0)
+        weight = layer.weight.permute(*axes).flatten().numpy()
+        # The residual scale of a dense block may have gone into its last convolution.
+        scale = np.dot(stored[name], weight) / np.dot(weight, weight)
+        assert np.allclose(stored[name], scale * weight, atol=1e-6), name
+        assert any(np.isclose(scale, s, rtol=1e-4) for s in (1, 0.2, 0.04)), name
+
+
+def test_sums_are_called_by_the_module_they_stand_in(converted) -> None:
+    model = flatbuffer_utils.read_model_from_bytearray(converted)
+    sums = [
+        {op.layer for op in litert.layer_ops(model, subgraph) if op.kind == litert.ADD}
+        for subgraph in model.subgraphs
+    ]
+    blocks = (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
+    dense = {f"mmse.lrm.0.RDB{i}.add" for i in (1, 2, 3)}
+    assert sums[0] == {*(f"enc.layers.{i}.add" for i in blocks), *dense, "mmse.lrm.0.add", "mmse.add"}
+    assert sums[1] == {"fmir.add", "add"}
+    assert sums[2] == {f"dec.layers.{i}.add" for i in (2, 3, 4, 7, 8, 9, 12, 13, 14, 17)}
+
+
+def test_recipe_decides_layer_by_layer(programs, converted, samples, tmp_path: Path) -> None:
+    recipe = Recipe(
+        "by-layer",
+        (
+            Rule("enc.layers.3.conv.2", FP32),
+            Rule("fmir.mid_blocks.0.block2.block.2", FP32),
+            Rule("fmir.*", W8),
+            Rule("*add", FP32),
+            Rule("*", W8A8),
+        ),
+    )
+    found = weights(litert.quantize(converted, recipe, samples))
+    assert found.keys() == layers(programs).keys()
+    kept = {name for name, kind in found.items() if kind == "FLOAT32"}
+    assert kept == {"enc.layers.3.conv.2", "fmir.mid_blocks.0.block2.block.2"}
+    assert {kind for name, kind in found.items() if name not in kept} == {"INT8"}
+
+
+def test_everything_in_int8_runs(programs, converted, samples, degraded, noise, tmp_path: Path) -> None:
+    """Every convolution and sum, the program's own output and input included."""
+    path = tmp_path / "all.tflite"
+    path.write_bytes(litert.quantize(converted, Recipe("all", (Rule("*", W8A8),)), samples))
+    runner = litert_runner(path, "all", programs.table)
+    out, _ = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)
+    assert out.isfinite().all()
+
+
+def test_four_bit_weights_are_refused(converted) -> None:
+    with pytest.raises(ValueError, match="w4"):
+        litert.quantize(converted, Recipe("w4", (Rule("*", W4),)), {})
+
+
+def test_file_is_about_as_large_as_its_weights(lowered, programs) -> None:
+    """Nothing is stored twice: the signatures share what they have in common."""
+    count = sum(layer.weight.numel() for layer in layers(programs).values())
+    sizes = {name: path.stat().st_size for name, (path, _) in lowered.items()}
+    graph = 200_000  # operators and names, whatever the precision
+    assert sizes["fp32"] < 4 * count * 1.05 + graph
+    assert sizes["fp16"] < 2 * count * 1.05 + graph
+    assert sizes["w8"] < count * 1.05 + graph
+    assert sizes["w8a8"] < count * 1.05 + graph
+
+
+def test_converting_twice_gives_the_same_bytes(programs, converted, samples) -> None:
+    assert litert.convert(programs) == converted
+    recipe = RECIPES["w8a8"]
+    assert litert.quantize(converted, recipe, samples) == litert.quantize(converted, recipe, samples)
+
+
+def test_w8a8_without_samples_is_refused(programs, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="calibration"):
+        litert.lower(programs, RECIPES["w8a8"], {}, tmp_path / "no.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_are_not_overwritten_by_the_next_call(runners, degraded) -> None:
+    first = runners["w8a8"].encode(degraded[0])
+    kept = first.clone()
+    runners["w8a8"].encode(degraded[1])
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("keep", [0, 1000, 100_000])
+def test_damaged_file_is_one_clear_error(lowered, programs, tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "bad.tflite"
+    content = lowered["fp32"][0].read_bytes()
+    path.write_bytes(content[:keep] if keep else b"not a model" * 100)
+    with pytest.raises(UserError, match="not a LiteRT model"):
+        litert_runner(path, "fp32", programs.table)
+
+
+def test_file_without_a_signature_is_one_clear_error(converted, programs, tmp_path: Path) -> None:
+    model = flatbuffer_utils.read_model_from_bytearray(converted)
+    model.signatureDefs = [s for s in model.signatureDefs if s.signatureKey != b"step"]
+    path = tmp_path / "part.tflite"
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    with pytest.raises(UserError, match="no signature 'step'"):
+        litert_runner(path, "fp32", programs.table)
+
+
+def test_missing_package_is_one_clear_error(monkeypatch, programs, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(UserError, match="pip install"):
+        litert_runner(tmp_path / "any.tflite", "fp32", programs.table)
