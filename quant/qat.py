@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from elir_mobile.checkpoints import ModelInfo, load_weights, save_weights
+from elir_mobile.checkpoints import WEIGHTS_HELP, ModelInfo, load_weights, save_weights
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import PairSets, load_pair_sets
 from elir_mobile.errors import UserError, exits_with_2
@@ -46,7 +46,7 @@ from elir_mobile.images import (
     vstack_images,
 )
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
-from elir_mobile.precision import RECIPES, Recipe, get_recipe
+from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
 from elir_mobile.tasks import Task, get_task
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss
 from elir_mobile.training.loop import draw_seed, fit, one_cycle
@@ -397,10 +397,10 @@ app = typer.Typer(add_completion=False)
 def main(
     task: Annotated[str, typer.Option(help="Restoration task.")],
     precision: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "w8a8",
-    weights: Annotated[
-        str,
-        typer.Option(help="'demo' (bundled), a .pth, .ckpt or .safetensors file, or its http(s) address."),
-    ] = "demo",
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe of your own, a TOML file, in the place of --precision.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "demo",
     images: Annotated[
         Path | None,
         typer.Option(help="Folder of clean images to train on. Default: the face set, downloaded once."),
@@ -419,17 +419,18 @@ def main(
 ) -> None:
     """Train a quantized network and compare it, simulated, with float and with PTQ."""
     console = Console()
-    chosen, recipe = get_task(task), get_recipe(precision)
+    chosen = get_task(task)
+    rounding = read_recipe(recipe) if recipe else get_recipe(precision)
     if steps <= 0 or steps % SAVE_EVERY:
         raise UserError(f"--steps {steps} is not a positive multiple of {SAVE_EVERY}")
     restorer, info = load_weights(weights, chosen)
-    config = QatConfig(recipe, steps, batch, lr, seed)
+    config = QatConfig(rounding, steps, batch, lr, seed)
     run_dir = run_folder(out, task, config)
     trained, minutes = train(restorer, info, chosen, config, training_images(images, info.size), run_dir)
-    path = save_trained(trained, info, chosen, recipe, run_dir)
+    path = save_trained(trained, info, chosen, rounding, run_dir)
     data = load_pair_sets(evaluate, chosen, info.size, 0)
     float_recipe = RECIPES["fp32"]
-    jobs = [("float", restorer, float_recipe), ("ptq", restorer, recipe), ("qat", trained, recipe)]
+    jobs = [("float", restorer, float_recipe), ("ptq", restorer, rounding), ("qat", trained, rounding)]
     measured = [
         simulated_quality(network, info, how, data, 0)
         for _, network, how in track(jobs, "measuring", console=console)
@@ -443,7 +444,7 @@ def main(
     console.print(show_rows(rows))
     console.print(
         f"wrote {path}; export it by: python -m quant.ptq --task {task} --weights {path} "
-        f"--precision {precision}"
+        + (f"--recipe {recipe}" if recipe else f"--precision {precision}")
     )
 
 
