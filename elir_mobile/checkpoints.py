@@ -5,7 +5,8 @@ Three formats, one result, a collapsed float32 :class:`Restorer`:
 - ``.pth``: upstream's release, a plain state dict ``fmir.* mmse.* enc.layers.* dec.layers.*``;
 - ``.ckpt``: upstream's training checkpoint, four state dicts ``state_dict_{fmir,mmse,enc,dec}``,
   usually overparametrized (upstream ``ELIR/models/elir.py:load_weights``);
-- ``.safetensors``: ours, the same names as ``.pth`` in float16, with the model's facts as metadata.
+- ``.safetensors``: ours, the same names as ``.pth``, usually in float16, with the model's facts as
+  metadata.
 
 The architecture is read from the tensors' shapes. Nothing in a file is ever executed. Downloads are
 trusted on first use: their sha256 is kept beside the cached file, and another one later is an error.
@@ -255,9 +256,21 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
     return restorer, info
 
 
-def save_weights(restorer: Restorer, path: Path, *, task: str, size: int, steps: int, sigma_s: float) -> None:
-    """Write float16 safetensors with the facts that :func:`load_weights` reads back."""
-    state = {name: tensor.half().contiguous() for name, tensor in restorer.state_dict().items()}
+def save_weights(
+    restorer: Restorer,
+    path: Path,
+    *,
+    task: str,
+    size: int,
+    steps: int,
+    sigma_s: float,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write safetensors with the facts that :func:`load_weights` reads back.
+
+    ``dtype`` is float32 where a quantizer's grid must find the very weights it was trained with.
+    """
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
     facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s}
     get_task(task)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:

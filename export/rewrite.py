@@ -84,6 +84,12 @@ def rewrite_group_norms(module: nn.Module, form: Callable[[nn.GroupNorm], nn.Mod
 _TAPS = torch.tensor([[0.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
 
 
+def transposed_kernel(kernel: Tensor) -> Tensor:
+    """Weight (I, O, 4, 4) of the transposed convolution for the 3×3 kernel (O, I, 3, 3) after upsampling."""
+    taps = _TAPS.to(kernel.device).double()
+    return torch.einsum("ah,oihw,bw->ioab", taps, kernel.double(), taps).to(kernel.dtype)
+
+
 def transposed_from_upsampled(conv: nn.Module) -> nn.ConvTranspose2d:
     """The stride-2 transposed convolution equal to nearest 2× upsampling and then ``conv``.
 
@@ -96,9 +102,7 @@ def transposed_from_upsampled(conv: nn.Module) -> nn.ConvTranspose2d:
     out = nn.ConvTranspose2d(
         conv.in_channels, conv.out_channels, 4, stride=2, padding=1, bias=conv.bias is not None
     )
-    taps = _TAPS.double()
-    kernel = torch.einsum("ah,oihw,bw->ioab", taps, conv.weight.detach().double(), taps)
-    out.weight.data = kernel.to(conv.weight.dtype)
+    out.weight.data = transposed_kernel(conv.weight.detach())
     if conv.bias is not None and out.bias is not None:
         out.bias.data = conv.bias.detach().clone()
     return out.requires_grad_(False)
@@ -120,6 +124,12 @@ def resnet_blocks(unet: nn.Module) -> list[tuple[str, ResnetBlock]]:
     return sorted(blocks.items(), key=lambda item: order[item[0].split(".")[0]])
 
 
+def time_biases(unet: LUnet, times: Tensor) -> Tensor:
+    """Every block's time bias at ``times`` (N,) in [0, 1]: (N, ΣC)."""
+    emb = unet.time_mlp(time_embedding(times, unet.t_emb_dim))
+    return torch.cat([block.mlp(emb) for _, block in resnet_blocks(unet)], dim=1)
+
+
 @torch.no_grad()
 def timestep_table(unet: LUnet, steps: int) -> Tensor:
     """Every block's time bias at every timestep: (steps, ΣC), row k for t = k/steps.
@@ -127,9 +137,7 @@ def timestep_table(unet: LUnet, steps: int) -> Tensor:
     Replaces the time embedding, its MLP and each block's projection, which depend on nothing
     else: with K fixed they are constants.
     """
-    times = torch.arange(steps, dtype=torch.float32) / steps
-    emb = unet.time_mlp(time_embedding(times, unet.t_emb_dim))
-    return torch.cat([block.mlp(emb) for _, block in resnet_blocks(unet)], dim=1)
+    return time_biases(unet, torch.arange(steps, dtype=torch.float32) / steps)
 
 
 class TableUnet(nn.Module):

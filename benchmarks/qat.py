@@ -1,0 +1,104 @@
+"""What quantization-aware training regains: ``python -m benchmarks.qat RUN_DIR``.
+
+Trains the demo model on the training faces for int8, for int4 in the velocity field and for int4 in
+every layer, two seeds each, and measures it on the held-out identities against the float model before
+training: simulated for every recipe, and run from the exported ExecuTorch file for w8a8. Goes on where
+it was stopped, and measures what ``python -m quant.qat --out RUN_DIR …`` trained before. Writes
+``benchmarks/results/qat.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.demo_model import SEED, heldout_folder
+from benchmarks.released import RESULTS
+from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.data.pairs import load_pair_sets
+from elir_mobile.errors import exits_with_2
+from elir_mobile.models.restorer import Restorer
+from elir_mobile.precision import RECIPES, W4, Recipe, Rule
+from elir_mobile.tasks import get_task
+from quant.ptq import Job, run, select_artifacts
+from quant.qat import (
+    QatConfig,
+    make_row,
+    run_folder,
+    save_trained,
+    show_rows,
+    simulated_quality,
+    train,
+    training_images,
+)
+
+W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
+# Learning rates: int4 has further to go.
+CONFIGS = [
+    QatConfig(recipe, steps=200, batch=4, lr=lr, seed=seed)
+    for recipe, lr in ((RECIPES["w8a8"], 1e-4), (RECIPES["w4"], 3e-4), (W4_EVERYWHERE, 3e-4))
+    for seed in (0, 1)
+]
+EXECUTED = "w8a8"
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of the runs; give it again to resume.")],
+    executed: Annotated[bool, typer.Option(help="Export and run ExecuTorch files too.")] = True,
+) -> None:
+    """Train, measure, tabulate."""
+    console = Console()
+    task = get_task("bfr")
+    restorer, info = load_weights("demo", task)
+    faces = heldout_folder(info.size)
+    data = load_pair_sets(faces, task, info.size, SEED)
+    images = training_images(None, info.size)
+    networks: list[tuple[Recipe, str, Restorer, ModelInfo, dict[str, object]]] = [
+        (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in CONFIGS)
+    ]
+    for config in CONFIGS:
+        folder = run_folder(run_dir, task.name, config)
+        trained, minutes = train(restorer, info, task, config, images, folder)
+        path = save_trained(trained, info, task, config.recipe, folder)
+        facts = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
+        networks.append((config.recipe, "qat", trained, load_weights(str(path), task)[1], facts))
+
+    reference = simulated_quality(restorer, info, RECIPES["fp32"], data, SEED)
+    rows = [make_row("fp32", "float", reference, reference, run_by="pytorch")]
+    for recipe, method, network, _, facts in track(networks, "measuring", console=console):
+        values = simulated_quality(network, info, recipe, data, SEED)
+        rows.append(make_row(recipe.name, method, values, reference, run_by="simulation", **facts))
+    if executed:
+        for recipe, method, network, its_info, facts in networks:
+            if recipe.name != EXECUTED:
+                continue
+            with tempfile.TemporaryDirectory() as out:
+                artifacts = select_artifacts("executorch", EXECUTED, console)
+                job = Job(task, network, its_info, info.size, artifacts, faces, Path(out), SEED)
+                image = run(job, console)[1]["rows"][1]["image"]
+            values = {key: image[key] for key in reference}
+            rows.append(make_row(EXECUTED, method, values, reference, run_by="executorch", **facts))
+    report = {
+        "model": asdict(info),
+        "pairs": len(data.evaluation),
+        "batch": CONFIGS[0].batch,
+        "learning_rates": {config.recipe.name: config.lr for config in CONFIGS},
+        "rows": rows,
+    }
+    (RESULTS / "qat.json").write_text(json.dumps(report, indent=2) + "\n")
+    console.print(show_rows(rows))
+
+
+if __name__ == "__main__":
+    app()
