@@ -92,7 +92,7 @@ def plot(result: dict) -> None:
         dots = axes.scatter(x, y, c=range(len(row)), cmap="viridis", s=40, zorder=2)
     legend = axes.legend(loc="upper right", title="Euler steps")
     axes.add_artist(legend)
-    handles, _ = dots.legend_elements(num=len(SIGMAS))
+    handles, _ = dots.legend_elements(num=list(range(len(SIGMAS))))
     axes.legend(handles, [f"{s:g}" for s in SIGMAS], loc="lower left", title="sigma_s")
     coarse = result["coarse"]
     axes.plot(coarse["psnr_db"]["value"], coarse["lpips"]["value"], "x", color="crimson", markersize=9)
