@@ -65,12 +65,13 @@ def clip_by_relus(x: Tensor) -> Tensor:
     return 1.0 - relu(1.0 - relu(x))
 
 
-def clip_by_clamp(x: Tensor) -> Tensor:
-    """Clip to [0, 1] with a clamp, exact where it runs in float behind the dequantization, as in LiteRT.
+def clip_by_minimum(x: Tensor) -> Tensor:
+    """Clip to [0, 1] in a form that LiteRT converts correctly and XNNPACK takes.
 
-    Two ReLUs come out wrong there: litert-torch 0.9.4 converts ``1 - x`` to ``x - 1``.
+    litert-torch 0.9.4 converts ``1 - x`` to ``x - 1``, and a clamp to RELU_0_TO_1, which stays outside
+    the delegate.
     """
-    return torch.clamp(x, 0.0, 1.0)
+    return (relu(x) - 1.0).clamp(max=0.0) + 1.0
 
 
 class Decode(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from elir_mobile.errors import UserError
 from elir_mobile.precision import FP32, Recipe
 from export import coreml, executorch, litert
-from export.programs import Delegation, Programs, Samples, clip_by_clamp, clip_by_relus
+from export.programs import Delegation, Programs, Samples, clip_by_minimum, clip_by_relus
 from export.rewrite import GroupNorm4d, GroupNormConv
 
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
@@ -43,7 +43,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),
         Target(
-            "litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv, clip_by_clamp
+            "litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv, clip_by_minimum
         ),
         Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
     )

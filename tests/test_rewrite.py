@@ -12,7 +12,7 @@ from elir_mobile.checkpoints import load_weights
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.models.velocity import time_embedding
 from elir_mobile.tasks import get_task
-from export.programs import build_programs
+from export.programs import build_programs, clip_by_minimum, clip_by_relus
 from export.rewrite import (
     GroupNorm4d,
     GroupNormConv,
@@ -126,6 +126,14 @@ def test_programs_equal_the_network(net: Restorer, degraded, form) -> None:
         sigma_s=0.1,
     )
     assert (out - net(degraded[0], noise, steps=4, sigma_s=0.1)).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("clip", (clip_by_relus, clip_by_minimum))
+def test_clip_forms_equal_a_clamp_and_never_leave_0_to_1(clip) -> None:
+    x = torch.cat((torch.linspace(-1.5, 2.5, 4001), torch.tensor([-1e6, -1e-9, 1e-9, 1 + 1e-6, 1e6])))
+    clipped = clip(x)
+    assert clipped.min() >= 0 and clipped.max() <= 1
+    assert (clipped - x.clamp(0, 1)).abs().max() < 1e-7
 
 
 def test_building_programs_leaves_the_network_as_it_was(restorer) -> None:
