@@ -71,16 +71,16 @@ def main(
         folder = run_folder(run_dir, task.name, config)
         trained, minutes = train(restorer, info, task, config, images, folder)
         path = save_trained(trained, info, task, config.recipe, folder)
-        facts = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
+        facts: dict[str, object] = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
         networks.append((config.recipe, "qat", trained, load_weights(str(path), task)[1], facts))
 
     reference = simulated_quality(restorer, info, RECIPES["fp32"], data, SEED)
     rows = [make_row("fp32", "float", reference, reference, run_by="pytorch")]
-    for recipe, method, network, _, facts in track(networks, "measuring", console=console):
+    for recipe, method, network, _, said in track(networks, "measuring", console=console):
         values = simulated_quality(network, info, recipe, data, SEED)
-        rows.append(make_row(recipe.name, method, values, reference, run_by="simulation", **facts))
+        rows.append(make_row(recipe.name, method, values, reference, run_by="simulation", **said))
     if executed:
-        for recipe, method, network, its_info, facts in networks:
+        for recipe, method, network, its_info, said in networks:
             if recipe.name != EXECUTED:
                 continue
             with tempfile.TemporaryDirectory() as out:
@@ -88,7 +88,7 @@ def main(
                 job = Job(task, network, its_info, info.size, artifacts, faces, Path(out), SEED)
                 image = run(job, console)[1]["rows"][1]["image"]
             values = {key: image[key] for key in reference}
-            rows.append(make_row(EXECUTED, method, values, reference, run_by="executorch", **facts))
+            rows.append(make_row(EXECUTED, method, values, reference, run_by="executorch", **said))
     report = {
         "model": asdict(info),
         "pairs": len(data.evaluation),

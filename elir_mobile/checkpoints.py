@@ -201,9 +201,8 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         path = DEMO_WEIGHTS / f"demo-{task.name}.safetensors"
         source = f"bundled {path.name}"
         if not path.is_file():
-            named = f", 'released' for one ({task.release})" if task.release else ""
             raise UserError(
-                f"no demo weights are bundled for task '{task.name}': name a checkpoint with --weights{named}"
+                f"no demo weights are bundled for task '{task.name}': name a checkpoint with --weights"
             )
     elif weights == "released":
         if not task.release:

@@ -85,7 +85,7 @@ def program_weights(restorer: Restorer, program: nn.Module, steps: int) -> dict[
         module = program.get_submodule(owner)
         if isinstance(module, ActivationFakeQuant):
             continue
-        value = restorer.get_parameter(name.replace(_ROUNDED, ".weight"))
+        value: Tensor = restorer.get_parameter(name.replace(_ROUNDED, ".weight"))
         if isinstance(module, nn.ConvTranspose2d) and owner.startswith("dec."):
             value = transposed_kernel(value)
         if owner == "fmir.final_proj":
