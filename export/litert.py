@@ -124,7 +124,10 @@ def _name_tensors(model: Any) -> None:
                     names.setdefault(bias, f"{layer}.bias")
                     if activation in pads:
                         names[activation] = layer + _PAD_SUFFIX
-            elif kind == ADD:
+            # A constant is added by the clip and the norms, which no recipe speaks of.
+            elif kind == ADD and all(
+                model.buffers[subgraph.tensors[i].buffer].data is None for i in op.inputs
+            ):
                 layer = _add_layer(subgraph.tensors[output].name.decode())
             elif kind == PAD:
                 pads.add(output)
