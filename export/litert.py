@@ -13,9 +13,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -65,9 +67,41 @@ def convert(programs: Programs) -> bytes:
     converter: Any = litert_torch
     for name, module in programs.modules.items():
         converter = converter.signature(name, tagged(module), programs.example_inputs[name])
-    model = flatbuffer_utils.read_model_from_bytearray(converter.convert().model_content())
+    with _mended_converter():
+        model = flatbuffer_utils.read_model_from_bytearray(converter.convert().model_content())
     _name_tensors(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+@contextmanager
+def _mended_converter() -> Iterator[None]:
+    """Mends two faults of litert-torch 0.9.4 while the block runs; both swap weights of equal shape.
+
+    ``RuntimeFoldPass`` computes constants in the order of the operators, but puts them back in the order
+    of a set. And constants are shared by shape and address: a tensor that one signature has freed lends
+    its address, and so its values, to another signature's. Here the places come in the order of the
+    operators too, and no tensor is freed before the conversion ends.
+    """
+    from litert_torch._convert.runtime_fold import RuntimeFoldPass
+    from litert_torch.backend.inline_consts import _ConstantFingerprint
+
+    extract, fingerprint = RuntimeFoldPass._extract_constants, _ConstantFingerprint.from_tensor
+    kept = []
+
+    def in_order(self: Any, function: Any) -> tuple[list, list]:
+        ops, values = extract(self, function)
+        wanted = set(values)
+        return ops, [result for op in ops for result in op.results if result in wanted]
+
+    def keeping(tensor: Tensor) -> _ConstantFingerprint:
+        kept.append(tensor)
+        return fingerprint(tensor)
+
+    with (
+        patch.object(RuntimeFoldPass, "_extract_constants", in_order),
+        patch.object(_ConstantFingerprint, "from_tensor", keeping),
+    ):
+        yield
 
 
 @dataclass(frozen=True)
@@ -115,10 +149,7 @@ def _name_tensors(model: Any) -> None:
             layer = None
             if kind in _OPERANDS:
                 activation, weight, bias = (op.inputs[i] for i in _OPERANDS[kind])
-                # Folding a constant can cost it its name; the output then still has it.
-                layer = _tag(subgraph.tensors[weight].name.decode()) or _tag(
-                    subgraph.tensors[output].name.decode()
-                )
+                layer = _tag(subgraph.tensors[weight].name.decode())
                 if layer is not None:
                     names.setdefault(weight, f"{layer}.weight")
                     names.setdefault(bias, f"{layer}.bias")
