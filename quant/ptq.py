@@ -124,7 +124,11 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
     """
     set_threads(job.protocol)
     folder = job.out / f"{job.task.name}-{job.info.name}"
-    with building(folder) as staging, Progress(*COLUMNS, console=console) as progress:
+    with (
+        _export_place(folder) as exports,
+        building(folder) as staging,
+        Progress(*COLUMNS, console=console) as progress,
+    ):
         stages = Stages(progress)
         with stages.stage("loading and degrading images"):
             counts = PairCounts() if job.info.trained else UNTRAINED_COUNTS
@@ -136,7 +140,6 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                 samples = collect_samples(
                     programs, (_ticking(pair.degraded, stages) for pair in data.calibration), job.seed
                 )
-        exports = folder.with_name(f".{folder.name}-exports")
         artifacts = _export(job, samples, exports, staging, stages)
         runners = [open_runner(a.target.name, a.path, a.recipe.name, programs.table) for a in artifacts]
         report = _run_and_compare(job, programs, data, artifacts, runners, staging, stages)
@@ -150,8 +153,22 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
         for entry, values in zip(manifest["files"], parity, strict=True):
             entry["parity"] = values
         write_manifest(staging, manifest)
-    shutil.rmtree(exports, ignore_errors=True)
     return folder, report
+
+
+@contextmanager
+def _export_place(folder: Path) -> Iterator[Path]:
+    """Where exported files wait until the bundle is whole; a run that is stopped leaves them to the next.
+
+    A disk that is full needs the room.
+    """
+    exports = folder.with_name(f".{folder.name}-exports")
+    try:
+        yield exports
+    except OSError:
+        shutil.rmtree(exports, ignore_errors=True)
+        raise
+    shutil.rmtree(exports, ignore_errors=True)
 
 
 def _programs(job: Job, target: Target) -> Programs:

@@ -230,14 +230,37 @@ def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
 
 
 def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
-    def full(self: Path, data: bytes) -> int:
-        raise OSError(28, "No space left on device", str(self))
+    def full(source: Path, target: Path) -> Path:
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("quant.ptq.shutil.copyfile", full)
     line = refused(
         tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32"
     )
     assert "No space left on device" in line
+
+
+def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
+    import quant.ptq as command
+
+    def stopped(*unused: object) -> dict:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    arguments = (
+        "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32",
+        "--out", out,
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_run_and_compare", stopped)
+        assert ptq(*arguments).exit_code != 0
+    assert [path.name for path in out.iterdir()] == [".bfr-tiny-exports"]
+    result = ptq(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 files were exported before" in result.output
+    assert [path.name for path in out.iterdir()] == ["bfr-tiny"]
+    assert read_bundle(out / "bfr-tiny").file("executorch", "fp32").stat().st_size > 0
 
 
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:

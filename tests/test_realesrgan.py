@@ -122,7 +122,7 @@ def test_order_of_the_steps_is_upstreams(monkeypatch, second_order: float) -> No
     for name in ("filter2d", "resize", "add_noise", "compress"):
         record(name)
     image, seen = Image.new("RGB", (64, 64), (90, 120, 174)), set()
-    for seed in range(60):
+    for seed in range(300):  # the rarest order comes once in fifty
         steps.clear()
         degrade_bsr(image, np.random.default_rng(seed), second_order)
         seen.add(" ".join(steps))
