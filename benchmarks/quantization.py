@@ -5,7 +5,7 @@ Held-out faces (see ``benchmarks/demo_model.py``; numbers only, no picture leave
 - ``methods``: what each post-training method gains, in simulation;
 - ``converted``: the same of observers on ExecuTorch's own converted graphs, before lowering;
 - ``trajectory``: error along the ODE for each recipe and for few against many steps, in simulation;
-- ``files``: exported files, run: fp32, plain w8a8, w8a8 as ``quant.ptq`` makes it;
+- ``files``: every precision of every target, exported and run;
 - ``budgets``: the accuracy-controlled search for three budgets, its files run;
 - ``baselines``: what one would do without this project, run as it is, failures included.
 
@@ -36,6 +36,7 @@ from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.harness.compare import quality
+from elir_mobile.harness.protocol import Protocol
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe
@@ -44,6 +45,7 @@ from export.executorch import quantize
 from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
+from export.targets import TARGETS
 from quant.fakequant import Ranges, calibrate, simulate
 from quant.judge import Judge, Verdict
 from quant.methods import correct_biases, equalize, reconstruct
@@ -55,6 +57,7 @@ STEP_COUNTS = (1, 2, 3, 5, 8)
 SWEPT = (FP16, W8, W4, W8A8)
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
+UNTIMED = Protocol(warmups=0, runs=1)  # latencies are the harness's
 RECONSTRUCTION = 6  # calls of each program that reconstruction sees
 SWEEP_FACES = 6
 BASELINE_SECONDS = 900.0
@@ -265,7 +268,8 @@ def file_rows(report: dict) -> list[dict]:
             {
                 "artifact": f"{row['target']} {row['precision']}",
                 "bytes": row["bytes"],
-                "median_ms": row["latency_ms"]["median"],
+                "end_db": row["trajectory_sqnr_db"][-1],
+                "image_db": image["sqnr_vs_float_db"],
                 "encode_db": row["programs"]["encode"]["sqnr_db"],
                 "step_db": row["programs"]["step"]["sqnr_db"],
                 "decode_db": row["programs"]["decode"]["sqnr_db"],
@@ -280,20 +284,24 @@ def file_rows(report: dict) -> list[dict]:
 
 
 def measure_files(task: str, console: Console) -> None:
-    """Export and run fp32 and w8a8 on held-out faces."""
+    """Export and run every precision of every target on held-out faces."""
     restorer, info, _ = load(task)
-    artifacts = select_artifacts("executorch", "fp32,w8a8", console)
+    artifacts = select_artifacts(",".join(TARGETS), ",".join(RECIPES), console)
     with tempfile.TemporaryDirectory() as out:
         job = Job(
-            get_task(task), restorer, info, info.size, artifacts, heldout_folder(info.size), Path(out), SEED
+            get_task(task),
+            restorer,
+            info,
+            info.size,
+            artifacts,
+            heldout_folder(info.size),
+            Path(out),
+            SEED,
+            UNTIMED,
         )
         _, report = run(job, console)
-    machine = report["machine"]
-    note = (
-        f"{len(report['data']['evaluation'])} pairs of held-out faces, every file run; {machine['cpu']}, "
-        f"{' '.join(machine['cpu_flags'])}, {report['protocol']['threads']} threads."
-    )
-    store("files", task, file_rows(report), "artifact", note)
+    pairs = len(report["data"]["evaluation"])
+    store("files", task, file_rows(report), "artifact", f"{pairs} pairs of held-out faces, every file run.")
 
 
 def measure_budgets(task: str, console: Console) -> None:
@@ -302,7 +310,7 @@ def measure_budgets(task: str, console: Console) -> None:
     folder = heldout_folder(info.size)
     for budget in BUDGETS:
         with tempfile.TemporaryDirectory() as out:
-            job = Job(get_task(task), restorer, info, info.size, (), folder, Path(out), SEED)
+            job = Job(get_task(task), restorer, info, info.size, (), folder, Path(out), SEED, UNTIMED)
             found = find_recipe(job, budget, console)
             artifacts = select_artifacts("executorch", "fp32", console, [found.recipe])
             _, report = run(replace(job, artifacts=artifacts), console)
@@ -312,6 +320,7 @@ def measure_budgets(task: str, console: Console) -> None:
             "raised": found.raised,
             "simulated_drop_db": found.verdict.psnr_drop_db,
             "simulated_rise": found.verdict.lpips_rise,
+            "estimated_ms": found.milliseconds,
             **executed,
             "holds": budget.held_by(executed["psnr_drop_db"], executed["lpips_rise"]),
         }

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from elir_mobile.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 MIN_SIDE = 32  # below this nothing is left to restore
+# Orientation, which is applied, and how a TIFF stores its pixels (TIFF 6.0), over once they are read.
+_PIXEL_TAGS = (
+    *(ExifTags.Base.Orientation, 254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320),
+    *(322, 323, 324, 325, 338, 339, 347, ExifTags.Base.InterColorProfile),
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,14 @@ def read_photo(path: Path) -> Photo:
     """
     try:
         with Image.open(path) as opened:
+            # A copy, and before the pixels: of a turned TIFF Pillow drops all tags when it loads them.
+            exif = Image.Exif()
+            exif.load(opened.getexif().tobytes())
+            for tag in _PIXEL_TAGS:
+                exif.pop(tag, None)
+            icc_profile = opened.info.get("icc_profile")
             opened.load()
             image = ImageOps.exif_transpose(opened)
-            exif, icc_profile = image.getexif().tobytes(), opened.info.get("icc_profile")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not an image that can be read: replace or remove it") from error
     if min(image.size) < MIN_SIDE:
@@ -61,7 +71,7 @@ def read_photo(path: Path) -> Photo:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
-    return Photo(image.convert("RGB"), alpha, exif or None, icc_profile)
+    return Photo(image.convert("RGB"), alpha, exif.tobytes() if len(exif) else None, icc_profile)
 
 
 def read_image(path: Path) -> Image.Image:

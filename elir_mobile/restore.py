@@ -65,10 +65,9 @@ def load_float(task: Task, weights: str, steps: int | None, tile: int = TILE) ->
         UserError: the weights, the number of steps or the tile cannot be used.
     """
     restorer, info = load_weights(weights, task)
-    multiple = restorer.arch.size_multiple
-    if tile % multiple:
-        raise UserError(f"--tile {tile} does not suit this network: use a multiple of {multiple}")
+    restorer.arch.check_side(tile, "--tile")
     steps = steps or info.steps
+    multiple = restorer.arch.size_multiple
     return Model(eager_runner(restorer, steps), steps, info.sigma_s, info.size, tile, multiple)
 
 

@@ -181,8 +181,7 @@ def main(
             f"{init} and {' '.join(teacher)} have different numbers of latent channels: "
             "name the teacher that the weights were trained with",
         )
-    multiple = student.arch.size_multiple
-    check(not size % multiple, f"make --size {size} a multiple of {multiple} for this network")
+    student.arch.check_side(size, "--size")
     if not coarse:
         remove_coarse(student)
     config = LcfmConfig(

@@ -57,11 +57,7 @@ def main(
     if out.suffix != kind.suffix:
         raise UserError(f"{out} is no name for a {target} file: end it in {kind.suffix}")
     restorer, info = load_weights(weights, chosen)
-    side = size or info.size
-    if side <= 0 or side % restorer.arch.size_multiple:
-        raise UserError(
-            f"--size {side} does not suit this network: use a multiple of {restorer.arch.size_multiple}"
-        )
+    side = restorer.arch.check_side(info.size if size is None else size, "--size")
     programs = build_programs(
         restorer,
         size=side,

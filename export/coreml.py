@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -108,6 +109,9 @@ def float_models(
             layers = tuple(layer_name(n) for n in exported.graph.nodes if n.target in _CONV_TARGETS)
             found[function] = Converted(model, layers)
     return found
+
+
+_last_converted = lru_cache(maxsize=1)(float_models)  # one conversion serves every recipe
 
 
 def _program(model: Any) -> Any:
@@ -267,7 +271,7 @@ def lower(
     if recipe.needs_calibration and not samples:
         raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
     half = any(rule.precision != FP32 for rule in recipe.rules)
-    write(float_models(programs, half, ios), programs, recipe, samples, path, ios)
+    write(_last_converted(programs, half, ios), programs, recipe, samples, path, ios)
     return {name: Delegation(0, ()) for name in programs.modules}
 
 

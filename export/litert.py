@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -71,6 +72,9 @@ def convert(programs: Programs) -> bytes:
         model = flatbuffer_utils.read_model_from_bytearray(converter.convert().model_content())
     _name_tensors(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+_last_converted = lru_cache(maxsize=1)(convert)  # one conversion serves every recipe
 
 
 @contextmanager
@@ -368,7 +372,7 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     """
     if recipe.needs_calibration and not samples:
         raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
-    content = quantize(convert(programs), recipe, samples)
+    content = quantize(_last_converted(programs), recipe, samples)
     delegations = {name: delegation(content, name) for name in programs.modules}
     path.write_bytes(content)
     return delegations

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
@@ -204,20 +207,9 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
     it is, so that a run that was stopped goes on.
     """
     calibration = digest(samples) if samples else ""
-    workers = min(len(job.artifacts), job.protocol.threads)
-    done = 0
-    with (
-        stages.stage("exporting", len(job.artifacts)) as progress,
-        ProcessPoolExecutor(
-            workers,
-            mp_context=get_context("spawn"),
-            initializer=torch.set_num_threads,
-            initargs=(max(1, job.protocol.threads // workers),),
-        ) as pool,
-    ):
+    with stages.stage("exporting", len(job.artifacts)) as progress:
         places: dict[tuple[str, str], Path] = {}
-        futures: dict[Future, str] = {}
-        built: dict[str, Programs] = {}
+        missing: list[tuple[Target, Recipe, Path]] = []
         for target, recipe in job.artifacts:
             facts = {
                 "weights": job.info.sha256,
@@ -232,24 +224,36 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
             key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
             place = places[target.name, recipe.name] = exports / key
             if place.is_dir():
-                done += 1
                 stages.advance()
-                continue
-            if target.name not in built:
-                built[target.name] = _programs(job, target)
-            futures[pool.submit(_lower, target.name, built[target.name], recipe, samples, place)] = (
-                f"{target.name} {recipe.name}"
-            )
+            else:
+                missing.append((target, recipe, place))
+        done = len(job.artifacts) - len(missing)
         if done:
             progress.console.print(f"{done} of {len(job.artifacts)} files were exported before")
-        try:
-            for future in as_completed(futures):
-                future.result()
-                stages.advance()
-                progress.console.print(f"exported {futures[future]}")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        built = {target.name: _programs(job, target) for target, _, _ in missing}
+        workers = max(1, min(len(missing), job.protocol.threads))
+        exports.mkdir(parents=True, exist_ok=True)
+        log = exports / "log.txt"
+        with ProcessPoolExecutor(
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(max(1, job.protocol.threads // workers), log, built, samples),
+        ) as pool:
+            futures = {
+                pool.submit(_lower, target.name, recipe, place): f"{target.name} {recipe.name}"
+                for target, recipe, place in missing
+            }
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    stages.advance()
+                    progress.console.print(f"exported {futures[future]}")
+            except BrokenProcessPool as error:
+                raise UserError(f"an export process died, perhaps for lack of memory: see {log}") from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     artifacts = []
     for target, recipe in job.artifacts:
         place = places[target.name, recipe.name]
@@ -266,9 +270,22 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
     return artifacts
 
 
-def _lower(target_name: str, programs: Programs, recipe: Recipe, samples: Samples, place: Path) -> None:
+_work: tuple[dict[str, Programs], Samples]  # of an export worker: programs by target, and samples
+
+
+def _start_worker(threads: int, log: Path, built: dict[str, Programs], samples: Samples) -> None:
+    """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
+    global _work
+    with log.open("a") as notes:
+        os.dup2(notes.fileno(), sys.stderr.fileno())
+    torch.set_num_threads(threads)
+    _work = built, samples
+
+
+def _lower(target_name: str, recipe: Recipe, place: Path) -> None:
     """Lower one artifact into the folder ``place``, which appears when it is whole."""
-    target = get_target(target_name)
+    built, samples = _work
+    target, programs = get_target(target_name), built[target_name]
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as tmp:
         staged = Path(tmp) / "staged"
@@ -321,7 +338,11 @@ def _run_and_compare(
             fp32_ms=fp32_ms.get("executorch"),
             programs={n: {"sqnr_db": None, "delegates": None, "ops_outside": None} for n in PROGRAMS},
             trajectory=[None] * steps,
-            image={"psnr_vs_float_db": None, **(quality(reference, pairs) if trained else blank)},
+            image={
+                "psnr_vs_float_db": None,
+                "sqnr_vs_float_db": None,
+                **(quality(reference, pairs) if trained else blank),
+            },
         )
     ]
     for artifact, runner, parity in zip(artifacts, runners, parities, strict=True):
@@ -606,11 +627,7 @@ def main(
                 f"using the bundled demo weights ({info.size} pixels, see docs/demo-model.md); "
                 "pass --weights for your own"
             )
-    side = size or info.size
-    if side <= 0 or side % restorer.arch.size_multiple:
-        raise UserError(
-            f"--size {side} does not suit this network: use a multiple of {restorer.arch.size_multiple}"
-        )
+    side = restorer.arch.check_side(info.size if size is None else size, "--size")
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
     job = Job(chosen, restorer, info, side, artifacts, images, out, seed)

@@ -63,7 +63,7 @@ EVALUATED_AT_ONCE = 4
 SAVE_EVERY = 50
 # Of the loss, beside 1 for the picture.
 TRAJECTORY_WEIGHT = 0.5
-LCFM_WEIGHT = 1.0
+LCFM_WEIGHT = 0.1
 
 _ROUNDED = ".parametrizations.weight.original"  # what a rounded weight is called in a simulation
 
@@ -170,8 +170,9 @@ class QatTraining(L.LightningModule):
         """The loss and its terms.
 
         ``image`` is the logarithm of the squared error of the picture against the float one (that
-        is, their PSNR), ``trajectory`` that of every latent, averaged; ``lcfm`` is the consistency
-        of the quantized velocity between the student's own start and the latent that float ends at.
+        is, their PSNR), ``trajectory`` that of every latent, averaged; ``lcfm`` is the logarithm
+        of the consistency loss of the quantized velocity between the student's own start and the
+        latent that float ends at. Logarithms make the three comparable whatever the model.
         """
         noise = self._noise(x_lq, seed)
         goal_image, goals = self.goals(x_lq, noise)
@@ -185,9 +186,9 @@ class QatTraining(L.LightningModule):
         terms = {
             "image": log_mse(image, goal_image),
             "trajectory": trajectory,
-            "lcfm": lcfm,
+            "lcfm": lcfm.log(),
         }
-        loss = terms["image"] + TRAJECTORY_WEIGHT * trajectory + LCFM_WEIGHT * lcfm
+        loss = terms["image"] + TRAJECTORY_WEIGHT * trajectory + LCFM_WEIGHT * terms["lcfm"]
         return {"loss": loss, **terms}
 
     def training_step(self, batch: tuple[Tensor, int], batch_idx: int) -> Tensor:

@@ -16,6 +16,7 @@ from elir_mobile.images import (
     hstack_images,
     list_images,
     read_image,
+    read_photo,
     square,
     to_image,
     to_tensor,
@@ -65,6 +66,24 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90° clockwise to show
     assert read(tmp_path, Image.fromarray(GRADIENT), "x.jpg", exif=exif).shape == (64, 48, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_a_turned_photograph_keeps_its_other_tags(tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F], exif[0x0132] = 6, "camera", "2020:01:01 00:00:00"
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(GRADIENT).convert("RGB").save(path, exif=exif)
+    photo = read_photo(path)
+    assert photo.image.size == (48, 64)
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert dict(kept) == {0x010F: "camera", 0x0132: "2020:01:01 00:00:00"}
+
+
+def test_a_picture_without_tags_has_none(tmp_path: Path) -> None:
+    Image.fromarray(GRADIENT).save(tmp_path / "x.tif")
+    assert read_photo(tmp_path / "x.tif").exif is None
 
 
 def test_tiny_images_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,23 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
     assert "1 of 1 files were exported before" in result.output
     assert [path.name for path in out.iterdir()] == ["bfr-tiny"]
     assert read_bundle(out / "bfr-tiny").file("executorch", "fp32").stat().st_size > 0
+
+
+def test_an_export_process_that_dies_is_one_sentence(
+    tmp_path: Path, weights, picture_folder, monkeypatch
+) -> None:
+    import quant.ptq as command
+
+    pool = command.ProcessPoolExecutor
+    monkeypatch.setattr(
+        command,
+        "ProcessPoolExecutor",
+        lambda n, **how: pool(n, **how | {"initializer": os._exit, "initargs": (1,)}),
+    )
+    result = ptq("--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "an export process died" in result.output
+    assert not (tmp_path / "bfr-tiny").exists()
 
 
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:

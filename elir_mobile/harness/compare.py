@@ -51,6 +51,7 @@ class Parity:
         default_factory=lambda: {n: _Sqnr() for n in ("encode", "step", "decode")}
     )
     trajectory: list[_Sqnr] = field(default_factory=list)
+    image: _Sqnr = field(default_factory=_Sqnr)  # end to end, each file on its own trajectory
     restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
 
 
@@ -88,6 +89,7 @@ def compare(
             out, path = runner.restore(x, noise, steps=steps, sigma_s=sigma_s)
             for k in range(steps):
                 parity.trajectory[k].add(trajectory[k + 1], path[k + 1])
+            parity.image.add(image, out)
             parity.restored.append(out)
             advance()
     return restored, parities

@@ -69,8 +69,12 @@ def image_facts(
 ) -> dict[str, float | None]:
     """The ``image`` entry of a row; blank for untrained weights, whose pictures mean nothing."""
     if not trained:
-        return dict.fromkeys(("psnr_vs_float_db", "psnr_db", "ssim", "lpips"))
-    return {"psnr_vs_float_db": psnr_between(parity.restored, reference), **quality(parity.restored, pairs)}
+        return dict.fromkeys(("psnr_vs_float_db", "sqnr_vs_float_db", "psnr_db", "ssim", "lpips"))
+    return {
+        "psnr_vs_float_db": psnr_between(parity.restored, reference),
+        "sqnr_vs_float_db": parity.image.db,
+        **quality(parity.restored, pairs),
+    }
 
 
 def write_report(

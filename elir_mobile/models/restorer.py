@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.errors import UserError
 from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder
 from elir_mobile.models.coarse import RRDBNet
 from elir_mobile.models.velocity import LUnet, time_embedding
@@ -38,6 +39,18 @@ class Architecture:
         for mult in self.ch_mult:
             multiple *= 2 if mult != 1 else 1
         return multiple
+
+    def check_side(self, side: int, option: str) -> int:
+        """``side``, an image side in pixels that the user gave as ``option``.
+
+        Raises:
+            UserError: it is not a positive multiple of :attr:`size_multiple`.
+        """
+        if side <= 0 or side % self.size_multiple:
+            raise UserError(
+                f"{option} {side} does not suit this network: use a multiple of {self.size_multiple}"
+            )
+        return side
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape of the latent of one (height, width) image."""
