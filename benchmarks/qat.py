@@ -2,7 +2,7 @@
 
 Trains the demo model on the training faces for int8, for int4 in the velocity field and for int4 in
 every layer, two seeds each, and measures it on the held-out identities against the float model before
-training: simulated for every recipe, and run from the exported ExecuTorch file for w8a8. Goes on where
+training: simulated for every recipe, and run from exported files for w8a8 and w4. Goes on where
 it was stopped, and measures what ``python -m quant.qat --out RUN_DIR …`` trained before. Writes
 ``benchmarks/results/qat.json``.
 """
@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.demo_model import SEED, heldout_folder
+from benchmarks.quantization import UNTIMED, W4_EVERYWHERE
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.errors import exits_with_2
 from elir_mobile.models.restorer import Restorer
-from elir_mobile.precision import RECIPES, W4, Recipe, Rule
+from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.tasks import get_task
 from quant.ptq import Job, run, select_artifacts
 from quant.qat import (
@@ -39,14 +40,14 @@ from quant.qat import (
     training_images,
 )
 
-W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
 # Learning rates: int4 has further to go.
 CONFIGS = [
     QatConfig(recipe, steps=200, batch=4, lr=lr, seed=seed)
     for recipe, lr in ((RECIPES["w8a8"], 1e-4), (RECIPES["w4"], 3e-4), (W4_EVERYWHERE, 3e-4))
     for seed in (0, 1)
 ]
-EXECUTED = "w8a8"
+# Recipes whose files are run, and the targets.
+EXECUTED = {"w8a8": "executorch,litert", "w4": "coreml"}
 
 app = typer.Typer(add_completion=False)
 
@@ -81,15 +82,17 @@ def main(
         rows.append(make_row(recipe.name, method, values, reference, run_by="simulation", **said))
     if executed:
         for recipe, method, network, its_info, said in networks:
-            if recipe.name != EXECUTED:
+            if recipe.name not in EXECUTED:
                 continue
             with tempfile.TemporaryDirectory() as out:
-                artifacts = select_artifacts("executorch", EXECUTED, console)
-                job = Job(task, network, its_info, info.size, artifacts, faces, Path(out), SEED)
-                image = run(job, console)[1]["rows"][1]["image"]
-            values = {key: image[key] for key in reference}
-            rows.append(make_row(EXECUTED, method, values, reference, run_by="executorch", **said))
+                artifacts = select_artifacts(EXECUTED[recipe.name], recipe.name, console)
+                job = Job(task, network, its_info, info.size, artifacts, faces, Path(out), SEED, UNTIMED)
+                exported = run(job, console)[1]["rows"][1:]
+            for row in exported:
+                values = {key: row["image"][key] for key in reference}
+                rows.append(make_row(recipe.name, method, values, reference, run_by=row["target"], **said))
     report = {
+        "kind": "qat",
         "model": asdict(info),
         "pairs": len(data.evaluation),
         "batch": CONFIGS[0].batch,

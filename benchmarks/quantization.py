@@ -39,7 +39,7 @@ from elir_mobile.harness.compare import quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe
+from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.executorch import quantize
 from export.observers import MinMaxObserver, MseObserver, PercentileObserver
@@ -54,6 +54,7 @@ from quant.search import FASTEST, Budget
 
 FACES = 22  # judged in simulation and with every file
 STEP_COUNTS = (1, 2, 3, 5, 8)
+W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
 SWEPT = (FP16, W8, W4, W8A8)
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
@@ -146,6 +147,10 @@ def measure_methods(task: str, console: Console) -> None:
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION)] for name, calls in samples.items()}
     moved = reconstruct(programs, recipe, chosen, few)
     keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
+    for four in (RECIPES["w4"], W4_EVERYWHERE):
+        nearest, moved = (simulate(p, four) for p in (programs, reconstruct(programs, four, {}, few)))
+        keep(four.name, judge.judge_programs(nearest))
+        keep(f"{four.name} + reconstruction", judge.judge_programs(moved))
     even = equalize(programs, samples)
     even_ranges = calibrate(even, samples)
     keep("MSE + equalization", judge.judge_programs(simulate(even, recipe, even_ranges)))

@@ -140,7 +140,24 @@ def throughput_table(result: dict) -> str:
     return "\n".join(lines)
 
 
-KINDS = {"ablations": ablations_table, "throughput": throughput_table}
+def qat_table(result: dict) -> str:
+    """Rows of ``benchmarks.qat``: each recipe before and after training."""
+    columns: list[tuple[str, str, int | None]] = [
+        ("recipe", "recipe", None),
+        ("method", "method", None),
+        ("run_by", "run by", None),
+        ("seed", "seed", 0),
+        ("psnr_db", "PSNR, dB", 2),
+        ("drop_psnr_db", "drop, dB", 3),
+        ("lpips", "LPIPS", 4),
+        ("rise_lpips", "rise", 4),
+        ("minutes", "CPU minutes", 0),
+    ]
+    note = f"{result['pairs']} pairs of held-out faces; batches of {result['batch']} images."
+    return columns_table(columns, result["rows"], note)
+
+
+KINDS = {"qat": qat_table, "ablations": ablations_table, "throughput": throughput_table}
 
 
 def _quality(values: dict) -> str:
@@ -215,9 +232,8 @@ SECTIONS: dict[str, list[tuple[str, str, int | None]]] = {
 }
 
 
-def section_table(section: str, result: dict) -> str:
-    """A section of quantization.json, one line for each of its rows."""
-    columns = SECTIONS[section]
+def columns_table(columns: list[tuple[str, str, int | None]], rows: list[dict], note: str) -> str:
+    """One line for each row, a column for each (key, heading, digits after the point or None: text)."""
 
     def cell(value: object, digits: int | None) -> str:
         if isinstance(value, list):
@@ -227,14 +243,16 @@ def section_table(section: str, result: dict) -> str:
         return number(value, digits)  # type: ignore[arg-type]
 
     lines = [
-        f"| task | {' | '.join(heading for _, heading, _ in columns)} |",
-        f"|---|{'|'.join('---' if digits is None else '--:' for _, _, digits in columns)}|",
+        f"| {' | '.join(heading for _, heading, _ in columns)} |",
+        f"|{'|'.join('---' if digits is None else '--:' for _, _, digits in columns)}|",
     ]
-    lines += [
-        f"| {row['task']} | {' | '.join(cell(row.get(key), digits) for key, _, digits in columns)} |"
-        for row in result["rows"]
-    ]
-    return "\n".join([*lines, "", result["note"]])
+    lines += [f"| {' | '.join(cell(row.get(key), digits) for key, _, digits in columns)} |" for row in rows]
+    return "\n".join([*lines, "", note])
+
+
+def section_table(section: str, result: dict) -> str:
+    """A section of quantization.json."""
+    return columns_table([("task", "task", None), *SECTIONS[section]], result["rows"], result["note"])
 
 
 def render(name: str) -> str:

@@ -6,6 +6,7 @@ the layers that the recipe names (https://docs.pytorch.org/executorch, "XNNPACK 
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from elir_mobile.precision import W8A8, Recipe
+from elir_mobile.precision import FP16, W8A8, Recipe
 from export.programs import Delegation, Programs, Samples
 
 _QUANTIZED_OPS = (
@@ -91,12 +92,37 @@ def quantize(
     return convert_pt2e(prepared)
 
 
+class Half(nn.Module):
+    """A program that computes in float16 between float32 inputs and outputs.
+
+    SiLU, which the exporter takes apart in float32, would split the delegate, and is put in other
+    words. Inputs, output and scalar constants are cast outside it. XNNPACK's file format keeps the
+    weights in float32: float16 is for speed, not for size.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.program = copy.deepcopy(module).half()
+        for child in list(self.program.modules()):
+            for name, part in child.named_children():
+                if isinstance(part, nn.SiLU):
+                    setattr(child, name, _SiluByProduct())
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.program(*(x.half() for x in inputs)).float()
+
+
+class _SiluByProduct(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+
 def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
-    """Quantize by ``recipe``, partition to XNNPACK and write one ``.pte``.
+    """Quantize or halve by ``recipe``, partition to XNNPACK and write one ``.pte``.
 
     Args:
         programs: rewritten programs.
-        recipe: which layer gets which precision.
+        recipe: which layer gets which precision; float16 for all of them or for none.
         samples: calibration inputs of each program; may be empty where the recipe has no w8a8.
         path: the file to write.
 
@@ -116,6 +142,8 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
         example = programs.example_inputs[name]
         if recipe.needs_calibration:
             module = quantize(module, example, recipe, samples[name])
+        elif recipe.precisions == {FP16}:
+            module = Half(module)
         exported[name] = torch.export.export(module, example)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -26,6 +26,7 @@ class Target:
         suffix: of its files.
         precisions: the recipes it can realize.
         lower: writes one file from programs, recipe and calibration samples.
+        unmixed: precisions that all layers have together or none.
         group_norm: the exact form of GroupNorm that it takes best.
         clip: the form of the clip to [0, 1] that is exact on it.
     """
@@ -34,6 +35,7 @@ class Target:
     suffix: str
     precisions: tuple[str, ...]
     lower: Lower
+    unmixed: tuple[str, ...] = ()
     group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d
     clip: Callable[[Tensor], Tensor] = clip_by_relus
 
@@ -41,9 +43,14 @@ class Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("executorch", ".pte", ("fp32", "w8a8"), executorch.lower),
+        Target("executorch", ".pte", ("fp32", "fp16", "w8a8"), executorch.lower, unmixed=("fp16",)),
         Target(
-            "litert", ".tflite", ("fp32", "fp16", "w8", "w8a8"), litert.lower, GroupNormConv, clip_by_minimum
+            "litert",
+            ".tflite",
+            ("fp32", "fp16", "w8", "w8a8"),
+            litert.lower,
+            group_norm=GroupNormConv,
+            clip=clip_by_minimum,
         ),
         Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
     )
@@ -52,7 +59,9 @@ TARGETS: dict[str, Target] = {
 
 def realizes(target: Target, recipe: Recipe) -> bool:
     """Whether ``target`` has a recipe, or every precision that its rules mix."""
-    return recipe.name in target.precisions or recipe.precisions | {FP32} <= set(target.precisions)
+    return recipe.name in target.precisions or recipe.precisions | {FP32} <= set(target.precisions) - set(
+        target.unmixed
+    )
 
 
 def get_target(name: str) -> Target:

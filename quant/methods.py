@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.models.autoencoder import Block
-from elir_mobile.precision import FP32, W8, W8A8, Recipe
+from elir_mobile.precision import FP32, W4, W8, W8A8, Recipe
 from export.programs import Programs, Samples
 from quant.fakequant import Ranges, find_layers, simulate_program, trace, weight_scale
 
@@ -140,15 +140,22 @@ def reconstruct(
     for name, module in out.modules.items():
         simulated = simulate_program(module, recipe, ranges.get(name, {}))
         for layer in find_layers(trace(module)):
-            if recipe.precision_of(layer.name) not in (W8, W8A8) or layer.node.op != "call_module":
+            precision = recipe.precision_of(layer.name)
+            if precision not in (W8, W8A8, W4) or layer.node.op != "call_module":
                 continue
             source = module.get_submodule(layer.name)
             if not isinstance(source, nn.Conv2d):
                 continue
 
-            def rounded(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, source=source) -> Tensor:
+            def rounded(
+                conv: nn.Module,
+                inputs: tuple[Tensor, ...],
+                output: Tensor,
+                source: nn.Conv2d = source,
+                precision: str = precision,
+            ) -> Tensor:
                 assert isinstance(conv, nn.Conv2d)
-                weight = _rounded_by_moments(source, inputs[0], damping)
+                weight = _rounded_by_moments(source, precision, inputs[0], damping)
                 source.weight.data, conv.weight.data = weight, weight.clone()
                 return conv.forward(inputs[0])
 
@@ -157,9 +164,10 @@ def reconstruct(
     return out
 
 
-def _rounded_by_moments(conv: nn.Conv2d, x: Tensor, damping: float) -> Tensor:
-    """The weight of ``conv`` on its int8 grid, for inputs like ``x`` (N, C, H, W)."""
-    scale, top = weight_scale(conv.weight, W8)
+def _rounded_by_moments(conv: nn.Conv2d, precision: str, x: Tensor, damping: float) -> Tensor:
+    """The weight of ``conv`` on the grid of ``precision``, for inputs like ``x`` (N, C, H, W)."""
+    scales, top = weight_scale(conv.weight, precision)
+    scale = scales.expand_as(conv.weight).flatten(1)
     patches = nn.functional.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)  # type: ignore[arg-type]
     columns = patches.transpose(0, 1).flatten(1)
     taps = columns.shape[0]
@@ -169,14 +177,12 @@ def _rounded_by_moments(conv: nn.Conv2d, x: Tensor, damping: float) -> Tensor:
     moments += damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(taps)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     factor = torch.linalg.cholesky(inverse, upper=True).float()
-    left = (conv.weight / scale).flatten(1).clone()  # in units of the grid
-    levels = torch.empty_like(left)
+    left = conv.weight.flatten(1).clone()
+    levels = (left / scale).round()
+    fixed = levels.abs() == top  # the exporter's scale comes from the largest: it stays
     for tap in range(taps):
-        levels[:, tap] = left[:, tap].round().clamp(-top, top)
-        error = (left[:, tap] - levels[:, tap]) / factor[tap, tap]
+        moved = (left[:, tap] / scale[:, tap]).round().clamp(-top, top)
+        levels[:, tap] = torch.where(fixed[:, tap], levels[:, tap], moved)
+        error = (left[:, tap] - levels[:, tap] * scale[:, tap]) / factor[tap, tap]
         left[:, tap:] -= error[:, None] * factor[tap, tap:]
-    # The largest weight of a channel stays at the end of the grid: the exporter's scale comes from it.
-    original = (conv.weight / scale).flatten(1)
-    largest = original.abs().argmax(1, keepdim=True)
-    levels.scatter_(1, largest, original.gather(1, largest).round())
-    return levels.reshape(conv.weight.shape) * scale
+    return (levels * scale).reshape(conv.weight.shape)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elir_mobile.metrics import sqnr_db
-from elir_mobile.precision import RECIPES, W8, Recipe, Rule
+from elir_mobile.precision import FP32, RECIPES, W4, W8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
 from quant.fakequant import calibrate, simulate, weight_scale
@@ -58,17 +58,27 @@ def test_bias_correction_restores_the_mean_outputs(programs, samples) -> None:
     assert stride not in programs.modules["encode"].state_dict()
 
 
-def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(programs, samples) -> None:
-    recipe = Recipe("few", (Rule("mmse.*.conv[12].*", W8),))
+@pytest.mark.parametrize(
+    ("precision", "program", "pattern", "name"),
+    [
+        (W8, "encode", "mmse.*.conv[12].*", "mmse.lrm.0.RDB1.conv1.block.0"),
+        (W4, "step", "fmir.*.block[12].*", "fmir.mid_blocks.0.block2.block.2"),
+    ],
+)
+def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(
+    programs, samples, precision: str, program: str, pattern: str, name: str
+) -> None:
+    recipe = Recipe("few", (Rule("*.add", FP32), Rule(pattern, precision)))
     better = reconstruct(programs, recipe, {}, samples)
     plain, moved = simulate(programs, recipe), simulate(better, recipe)
-    (image,) = samples["encode"][0]
-    want = programs.modules["encode"](image)
-    assert sqnr_db(want, moved.modules["encode"](image)) > sqnr_db(want, plain.modules["encode"](image)) + 0.5
-    name = "mmse.lrm.0.RDB1.conv1.block.0"
-    before, after = (p.modules["encode"].get_submodule(name).weight for p in (programs, better))
-    scale, _ = weight_scale(before, W8)
-    assert torch.allclose(weight_scale(after, W8)[0], scale)  # the exporter finds the same scale
+    inputs = samples[program][0]
+    want = programs.modules[program](*inputs)
+    nearest_db = sqnr_db(want, plain.modules[program](*inputs))
+    assert sqnr_db(want, moved.modules[program](*inputs)) > nearest_db + 0.5
+    before, after = (p.modules[program].get_submodule(name).weight for p in (programs, better))
+    scale, top = weight_scale(before, precision)
+    assert top == {W8: 127, W4: 7}[precision]
+    assert torch.allclose(weight_scale(after, precision)[0], scale)  # the exporter finds the same scale
     levels = after / scale
     assert torch.allclose(levels, levels.round(), atol=1e-3)
     assert not torch.equal(levels.round(), (before / scale).round())
