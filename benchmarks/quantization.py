@@ -49,7 +49,7 @@ from export.targets import TARGETS
 from quant.fakequant import Ranges, calibrate, simulate
 from quant.judge import Judge, Verdict
 from quant.methods import correct_biases, equalize, reconstruct
-from quant.ptq import Job, find_recipe, run, select_artifacts
+from quant.ptq import Job, find_recipe, rank_layers, run, select_artifacts
 from quant.search import FASTEST, Budget
 
 FACES = 22  # judged in simulation and with every file
@@ -313,10 +313,12 @@ def measure_budgets(task: str, console: Console) -> None:
     """The search for each budget; what it finds is exported and run."""
     restorer, info, _ = load(task)
     folder = heldout_folder(info.size)
+    plain = Job(get_task(task), restorer, info, info.size, (), folder, Path(), SEED, UNTIMED)
+    ranking = rank_layers(plain, console)
     for budget in BUDGETS:
         with tempfile.TemporaryDirectory() as out:
-            job = Job(get_task(task), restorer, info, info.size, (), folder, Path(out), SEED, UNTIMED)
-            found = find_recipe(job, budget, console)
+            job = replace(plain, out=Path(out))
+            found = find_recipe(job, ranking, budget, console)
             artifacts = select_artifacts("executorch", "fp32", console, [found.recipe])
             _, report = run(replace(job, artifacts=artifacts), console)
         executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")

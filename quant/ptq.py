@@ -73,7 +73,7 @@ from export.samples import collect_samples, digest
 from export.targets import TARGETS, Target, get_target, realizes
 from quant.fakequant import calibrate, layer_names
 from quant.judge import Judge
-from quant.search import FASTEST, Attempt, Budget, damages, layer_costs, raising_order, search
+from quant.search import FASTEST, Attempt, Budget, Cost, damages, layer_costs, raising_order, search
 
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
 UNTRAINED_COUNTS = PairCounts(calibration=2, min_evaluation=1, max_evaluation=1)
@@ -477,24 +477,30 @@ def _list_and_exit(asked: bool) -> None:
         raise typer.Exit
 
 
-def find_recipe(job: Job, budget: Budget, console: Console) -> Attempt:
-    """Search for the fastest recipe within ``budget``, each try printed; writes it as TOML.
+@dataclass(frozen=True)
+class Ranking:
+    """What a search needs to know, whatever the budget."""
+
+    judge: Judge
+    order: list[str]  # layers, the one that float helps most for its time first
+    costs: dict[str, Cost]
+
+
+def rank_layers(job: Job, console: Console) -> Ranking:
+    """Round every layer alone and rank it by the damage for the time that int8 saves on it.
 
     Ranges come from the calibration pairs, recipes are judged on as many more of the same images
     degraded anew; the evaluation images are left for the executed file.
 
     Raises:
-        UserError: the images cannot be used, or LPIPS is asked for and not installed.
+        UserError: the images cannot be used.
     """
-    if budget.lpips_rise is not None and not lpips_available():
-        raise UserError(f"--max-lpips-rise needs the weights of LPIPS: {LPIPS_INSTALL}")
     set_threads(job.protocol)
     counts = PairCounts()
     twice = replace(counts, calibration=2 * counts.calibration)
     pairs = load_pair_sets(job.images, job.task, job.size, job.seed, twice).calibration
     seen, heldout = pairs[: counts.calibration], pairs[counts.calibration :]
     programs = _programs(job, TARGETS["executorch"])
-    console.print(f"searching the fastest recipe with {budget}")
     with Progress(*COLUMNS, console=console) as progress:
         stages = Stages(progress)
         with stages.stage("calibrating"):
@@ -504,7 +510,15 @@ def find_recipe(job: Job, budget: Budget, console: Console) -> Attempt:
         total = sum(len(layers) for layers in judge.layers.values())
         with stages.stage("rounding layer by layer", total):
             damage = damages(judge, stages.advance)
-        costs = layer_costs(programs)
+    costs = layer_costs(programs)
+    return Ranking(Judge(programs, ranges, heldout, job.seed), raising_order(damage, costs), costs)
+
+
+def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) -> Attempt:
+    """Search for the fastest recipe within ``budget``, each try printed; writes it as TOML."""
+    console.print(f"searching the fastest recipe with {budget}")
+    with Progress(*COLUMNS, console=console) as progress:
+        stages = Stages(progress)
 
         def say(tried: Attempt) -> None:
             verdict = tried.verdict
@@ -516,9 +530,7 @@ def find_recipe(job: Job, budget: Budget, console: Console) -> Attempt:
             )
 
         with stages.stage("raising layers"):
-            found = search(
-                Judge(programs, ranges, heldout, job.seed), raising_order(damage, costs), costs, budget, say
-            )
+            found = search(ranking.judge, ranking.order, ranking.costs, budget, say)
     job.out.mkdir(parents=True, exist_ok=True)
     path = job.out / f"{job.task.name}-{job.info.name}-{FASTEST.name}.toml"
     staged = path.with_suffix(".tmp")
@@ -636,7 +648,9 @@ def main(
         for own in recipes:
             check_rules(own, known)
     if searching:
-        found = find_recipe(job, budget, console)
+        if budget.lpips_rise is not None and not lpips_available():
+            raise UserError(f"--max-lpips-rise needs the weights of LPIPS: {LPIPS_INSTALL}")
+        found = find_recipe(job, rank_layers(job, console), budget, console)
         artifacts = select_artifacts(targets, precision, console, [*recipes, found.recipe])
         job = replace(job, artifacts=artifacts)
     folder, report = run(job, console)

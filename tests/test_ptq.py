@@ -363,7 +363,8 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1)
     job = ptq_module.Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
-    found = ptq_module.find_recipe(job, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
+    ranking = ptq_module.rank_layers(job, console)
+    found = ptq_module.find_recipe(job, ranking, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
     assert not found.holds  # nobody is a hundred decibels better than float
     assert found.raised == 2
     recipe = read_recipe(tmp_path / "bfr-tiny-searched.toml")
