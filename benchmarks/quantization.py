@@ -183,18 +183,13 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
 
 @torch.no_grad()
 def measure_converted(task: str, console: Console) -> None:
-    """ExecuTorch's converted graphs, run in eager: what observers and float norms do there."""
+    """ExecuTorch's converted graphs, run in eager: what the observer does there."""
     restorer, info, data = load(task)
     programs = programs_for(restorer, info, info.steps)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     held = collect_samples(programs, [pair.degraded for pair in data.evaluation], SEED)
-    variants: dict[str, tuple[type | None, bool]] = {
-        "as ExecuTorch has it": (None, False),
-        "norms in float": (None, True),
-        "MSE-optimal observer": (MseObserver, False),
-        "MSE-optimal observer, norms in float": (MseObserver, True),
-    }
-    for variant, (observer, float_norms) in variants.items():
+    variants: dict[str, type | None] = {"as ExecuTorch has it": None, "MSE-optimal observer": MseObserver}
+    for variant, observer in variants.items():
         row: dict[str, object] = {"variant": variant}
         for name, module in programs.modules.items():
             graph = quantize(
@@ -203,7 +198,6 @@ def measure_converted(task: str, console: Console) -> None:
                 RECIPES["w8a8"],
                 samples[name],
                 observer,
-                float_norms=float_norms,
             )
             wanted = torch.cat([module(*inputs) for inputs in held[name]])
             row[f"{name}_db"] = sqnr_db(wanted, torch.cat([graph(*inputs) for inputs in held[name]]))

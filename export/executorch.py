@@ -44,7 +44,6 @@ def quantize(
     recipe: Recipe,
     samples: list[tuple[Tensor, ...]],
     observer: Any = None,
-    float_norms: bool = False,
 ) -> nn.Module:
     """PT2E static quantization of the layers for which ``recipe`` says w8a8.
 
@@ -54,8 +53,6 @@ def quantize(
         recipe: rules over the module's layer names.
         samples: calibration inputs, run through the observers in order.
         observer: class that chooses activation ranges (export/observers.py); default: ExecuTorch's own.
-        float_norms: keep group norms that follow an int8 output in float. ExecuTorch's quantizer goes on
-            to round whatever follows such an output through views and means.
 
     Returns:
         The converted graph module, with quantize and dequantize operators.
@@ -66,17 +63,13 @@ def quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    class WithoutPropagation(XNNPACKQuantizer):
-        def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-            return self._annotate_for_quantization_config(model)  # and no propagate_annotation
-
     def wanted(node: fx.Node) -> bool:
         # The quantizer also asks about weights and activations of a pattern: the layer decides.
         if node.op != "call_function" or node.target not in _QUANTIZED_OPS:
             return True
         return recipe.precision_of(layer_name(node)) == W8A8
 
-    quantizer = (WithoutPropagation if float_norms else XNNPACKQuantizer)().set_filter_function(wanted)
+    quantizer = XNNPACKQuantizer().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
     if observer is not None:
         activations = replace(
