@@ -48,7 +48,7 @@ from export.samples import collect_samples
 from export.targets import TARGETS
 from quant.fakequant import Ranges, calibrate, simulate
 from quant.judge import Judge, Verdict
-from quant.methods import correct_biases, equalize, reconstruct
+from quant.methods import RECONSTRUCTION_CALLS, correct_biases, equalize, reconstruct
 from quant.ptq import Job, find_recipe, rank_layers, run, select_artifacts
 from quant.search import FASTEST, Budget
 
@@ -59,7 +59,6 @@ SWEPT = (FP16, W8, W4, W8A8)
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
 UNTIMED = Protocol(warmups=0, runs=1)  # latencies are the harness's
-RECONSTRUCTION = 6  # calls of each program that reconstruction sees
 SWEEP_FACES = 6
 BASELINE_SECONDS = 900.0
 
@@ -144,9 +143,11 @@ def measure_methods(task: str, console: Console) -> None:
     keep("activations alone in int8", judge.judge_programs(alone))
     corrected = correct_biases(programs, recipe, chosen, samples)
     keep("MSE + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
-    few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION)] for name, calls in samples.items()}
+    few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
     moved = reconstruct(programs, recipe, chosen, few)
     keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
+    moved = correct_biases(moved, recipe, chosen, samples)
+    keep("MSE + reconstruction + bias correction", judge.judge_programs(simulate(moved, recipe, chosen)))
     for four in (RECIPES["w4"], W4_EVERYWHERE):
         nearest, moved = (simulate(p, four) for p in (programs, reconstruct(programs, four, {}, few)))
         keep(four.name, judge.judge_programs(nearest))
@@ -283,9 +284,14 @@ def file_rows(report: dict) -> list[dict]:
 
 
 def measure_files(task: str, console: Console) -> None:
-    """Export and run every precision of every target on held-out faces."""
+    """Export and run every precision of every target on held-out faces, then with moved weights."""
+    export_and_run(task, console, ",".join(RECIPES), reconstruct=False)
+    export_and_run(task, console, "w8,w4,w8a8", reconstruct=True)
+
+
+def export_and_run(task: str, console: Console, precisions: str, *, reconstruct: bool) -> None:
     restorer, info, _ = load(task)
-    artifacts = select_artifacts(",".join(TARGETS), ",".join(RECIPES), console)
+    artifacts = select_artifacts(",".join(TARGETS), precisions, console)
     with tempfile.TemporaryDirectory() as out:
         job = Job(
             get_task(task),
@@ -297,10 +303,14 @@ def measure_files(task: str, console: Console) -> None:
             Path(out),
             SEED,
             UNTIMED,
+            reconstruct,
         )
         _, report = run(job, console)
     pairs = len(report["data"]["evaluation"])
-    store("files", task, file_rows(report), "artifact", f"{pairs} pairs of held-out faces, every file run.")
+    rows = file_rows(report)
+    if reconstruct:
+        rows = [row | {"artifact": f"{row['artifact']}, reconstructed"} for row in rows[1:]]
+    store("files", task, rows, "artifact", f"{pairs} pairs of held-out faces, every file run.")
 
 
 def measure_budgets(task: str, console: Console) -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from elir_mobile.models.autoencoder import Block
 from elir_mobile.precision import FP32, W4, W8, W8A8, Recipe
 from export.programs import Programs, Samples
-from quant.fakequant import Ranges, find_layers, simulate_program, trace, weight_scale
+from quant.fakequant import Ranges, calibrate, find_layers, simulate_program, trace, weight_scale
 
+RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
@@ -29,6 +30,40 @@ def _copied(programs: Programs) -> Programs:
 
 def _batched(inputs: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts) for parts in zip(*inputs, strict=True))
+
+
+Moved = dict[str, dict[str, Tensor]]  # program → name → weight or bias
+
+
+def improved_weights(programs: Programs, recipe: Recipe, samples: Samples) -> Moved:
+    """The weights and biases that :func:`reconstruct` and then :func:`correct_biases` move for ``recipe``.
+
+    Names are those of the layers, so that :func:`with_weights` can put them into another target's form of
+    the same programs.
+    """
+    ranges = calibrate(programs, samples) if recipe.needs_calibration else {}
+    few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
+    moved = correct_biases(reconstruct(programs, recipe, ranges, few), recipe, ranges, samples)
+    found: Moved = {}
+    for name, module in moved.modules.items():
+        before = programs.modules[name].state_dict()
+        found[name] = {
+            key: value
+            for key, value in module.state_dict().items()
+            if key not in before or not torch.equal(value, before[key])
+        }
+    return found
+
+
+def with_weights(programs: Programs, moved: Moved) -> Programs:
+    """``programs`` with other weights and biases; the given ones stay as they are."""
+    out = _copied(programs)
+    for name, tensors in moved.items():
+        for key, value in tensors.items():
+            owner, _, attribute = key.rpartition(".")
+            layer = out.modules[name].get_submodule(owner)
+            setattr(layer, attribute, nn.Parameter(value.clone(), requires_grad=False))
+    return out
 
 
 @torch.no_grad()

@@ -58,6 +58,9 @@ from elir_mobile.precision import (
     FP32,
     PRECISIONS,
     RECIPES,
+    W4,
+    W8,
+    W8A8,
     Recipe,
     check_rules,
     get_recipe,
@@ -73,6 +76,7 @@ from export.samples import collect_samples, digest
 from export.targets import TARGETS, Target, get_target, realizes
 from quant.fakequant import calibrate, layer_names
 from quant.judge import Judge
+from quant.methods import Moved, improved_weights, with_weights
 from quant.search import FASTEST, Attempt, Budget, Cost, damages, layer_costs, raising_order, search
 
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
@@ -100,6 +104,7 @@ class Job:
     out: Path
     seed: int
     protocol: Protocol = field(default_factory=Protocol)
+    reconstruct: bool = False  # move float weights so that rounding hurts least
 
 
 class Stages:
@@ -138,7 +143,7 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
             data = load_pair_sets(job.images, job.task, job.size, job.seed, counts)
             programs = _programs(job, TARGETS["executorch"])
         samples: Samples = {}
-        if any(recipe.needs_calibration for _, recipe in job.artifacts):
+        if any(recipe.needs_calibration or _moves(job, recipe) for _, recipe in job.artifacts):
             with stages.stage("recording float trajectories", len(data.calibration)):
                 samples = collect_samples(
                     programs, (_ticking(pair.degraded, stages) for pair in data.calibration), job.seed
@@ -157,6 +162,10 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
             entry["parity"] = values
         write_manifest(staging, manifest)
     return folder, report
+
+
+def _moves(job: Job, recipe: Recipe) -> bool:
+    return job.reconstruct and bool(recipe.precisions & {W8, W4, W8A8})
 
 
 @contextmanager
@@ -218,7 +227,8 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
                 "sigma_s": job.info.sigma_s,
                 "target": target.name,
                 "recipe": recipe.to_json(),
-                "calibration": calibration if recipe.needs_calibration else "",
+                "reconstruct": _moves(job, recipe),
+                "calibration": calibration if recipe.needs_calibration or _moves(job, recipe) else "",
                 "versions": package_versions(),
             }
             key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -231,6 +241,11 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
         if done:
             progress.console.print(f"{done} of {len(job.artifacts)} files were exported before")
         built = {target.name: _programs(job, target) for target, _, _ in missing}
+        moved: dict[str, Moved] = {}
+        for _, recipe, _ in missing:
+            if _moves(job, recipe) and recipe.name not in moved:
+                moved[recipe.name] = improved_weights(_programs(job, TARGETS["executorch"]), recipe, samples)
+                progress.console.print(f"moved weights for {recipe.name}")
         workers = max(1, min(len(missing), job.protocol.threads))
         exports.mkdir(parents=True, exist_ok=True)
         log = exports / "log.txt"
@@ -238,7 +253,7 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
             workers,
             mp_context=get_context("spawn"),
             initializer=_start_worker,
-            initargs=(max(1, job.protocol.threads // workers), log, built, samples),
+            initargs=(max(1, job.protocol.threads // workers), log, built, samples, moved),
         ) as pool:
             futures = {
                 pool.submit(_lower, target.name, recipe, place): f"{target.name} {recipe.name}"
@@ -270,22 +285,27 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
     return artifacts
 
 
-_work: tuple[dict[str, Programs], Samples]  # of an export worker: programs by target, and samples
+# Of an export worker: programs by target, samples, and moved weights by recipe.
+_work: tuple[dict[str, Programs], Samples, dict[str, Moved]]
 
 
-def _start_worker(threads: int, log: Path, built: dict[str, Programs], samples: Samples) -> None:
+def _start_worker(
+    threads: int, log: Path, built: dict[str, Programs], samples: Samples, moved: dict[str, Moved]
+) -> None:
     """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
     global _work
     with log.open("a") as notes:
         os.dup2(notes.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
-    _work = built, samples
+    _work = built, samples, moved
 
 
 def _lower(target_name: str, recipe: Recipe, place: Path) -> None:
     """Lower one artifact into the folder ``place``, which appears when it is whole."""
-    built, samples = _work
+    built, samples, moved = _work
     target, programs = get_target(target_name), built[target_name]
+    if recipe.name in moved:
+        programs = with_weights(programs, moved[recipe.name])
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as tmp:
         staged = Path(tmp) / "staged"
@@ -421,6 +441,7 @@ def _manifest(
                 precision=artifact.recipe.name,
                 programs=list(PROGRAMS),
                 recipe=artifact.recipe.to_json(),
+                reconstructed=_moves(job, artifact.recipe),
                 delegation={name: asdict(d) for name, d in artifact.delegation.items()},
             )
             for artifact in artifacts
@@ -606,6 +627,14 @@ def main(
     max_bytes: Annotated[
         int | None, typer.Option(help="Search a recipe: estimated size of its file, at most.", min=1)
     ] = None,
+    reconstruct: Annotated[
+        bool,
+        typer.Option(
+            "--reconstruct",
+            help="Round weights together by what their layers see, and correct biases: some minutes for "
+            "smaller errors (docs/quantization.md). Not for weights that were trained quantized.",
+        ),
+    ] = False,
     listing: Annotated[
         bool,
         typer.Option(
@@ -642,7 +671,7 @@ def main(
     side = restorer.arch.check_side(info.size if size is None else size, "--size")
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-    job = Job(chosen, restorer, info, side, artifacts, images, out, seed)
+    job = Job(chosen, restorer, info, side, artifacts, images, out, seed, reconstruct=reconstruct)
     if recipes:
         known = [name for names in layer_names(_programs(job, artifacts[0][0])).values() for name in names]
         for own in recipes:

@@ -281,6 +281,25 @@ def test_an_export_process_that_dies_is_one_sentence(
     assert not (tmp_path / "bfr-tiny").exists()
 
 
+def test_reconstruction_is_said_in_the_manifest_and_lowers_the_error(
+    finished, weights, odd_pictures, tmp_path: Path
+) -> None:
+    result = ptq(
+        "--task", "bfr", "--weights", weights, "--images", odd_pictures,
+        "--out", tmp_path, "--seed", 3, "--precision", "fp32,w8a8", "--reconstruct",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    plain, moved = (read_bundle(folder).manifest["files"] for folder in (finished[0], tmp_path / "bfr-tiny"))
+    assert [entry["reconstructed"] for entry in plain] == [False, False]
+    assert [entry["reconstructed"] for entry in moved] == [False, True]
+    assert plain[0]["sha256"] == moved[0]["sha256"]
+    before, after = (
+        json.loads((folder / "report" / "report.json").read_text())["rows"][2]["programs"]
+        for folder in (finished[0], tmp_path / "bfr-tiny")
+    )
+    assert after["encode"]["sqnr_db"] > before["encode"]["sqnr_db"]
+
+
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:
     """The option itself at the released size is the benchmark's; here a tiny network stands in."""
     import quant.ptq as command
