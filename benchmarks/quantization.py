@@ -48,7 +48,7 @@ from export.samples import collect_samples
 from export.targets import TARGETS
 from quant.fakequant import Ranges, calibrate, simulate
 from quant.judge import Judge, Verdict
-from quant.methods import RECONSTRUCTION_CALLS, correct_biases, equalize, reconstruct
+from quant.methods import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.ptq import Job, find_recipe, rank_layers, run, select_artifacts
 from quant.search import FASTEST, Budget
 
@@ -152,11 +152,6 @@ def measure_methods(task: str, console: Console) -> None:
         nearest, moved = (simulate(p, four) for p in (programs, reconstruct(programs, four, {}, few)))
         keep(four.name, judge.judge_programs(nearest))
         keep(f"{four.name} + reconstruction", judge.judge_programs(moved))
-    even = equalize(programs, samples)
-    even_ranges = calibrate(even, samples)
-    keep("MSE + equalization", judge.judge_programs(simulate(even, recipe, even_ranges)))
-    both = correct_biases(even, recipe, even_ranges, samples)
-    keep("MSE + equalization + bias correction", judge.judge_programs(simulate(both, recipe, even_ranges)))
     measure_step_ranges(task, judge, samples, console)
 
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from elir_mobile.models.autoencoder import Block
 from elir_mobile.precision import FP32, W4, W8, W8A8, Recipe
 from export.programs import Programs, Samples
 from quant.fakequant import Ranges, calibrate, find_layers, simulate_program, trace, weight_scale
@@ -115,43 +114,6 @@ def correct_biases(programs: Programs, recipe: Recipe, ranges: Ranges, samples: 
         for layer_name in rounded:
             simulated.get_submodule(layer_name).register_forward_hook(correct(layer_name))
         simulated(*batch)
-    return out
-
-
-@torch.no_grad()
-def equalize(programs: Programs, samples: Samples, alpha: float = 0.5) -> Programs:
-    """Even out the channels between convolutions that only a ReLU separates; the function stays.
-
-    Channel ``i`` of the first convolution is divided by ``s_i`` and that of the second multiplied:
-    ``s_i = a_i^alpha / w_i^(1-alpha)``, ``a_i`` the largest activation seen and ``w_i`` the largest
-    weight that reads it (SmoothQuant, Xiao et al. 2022). Only the autoencoder's blocks have such
-    pairs: SiLU and group norms, all over the rest, do not commute with a scale.
-    """
-    out = _copied(programs)
-    for name in ("encode", "decode"):
-        module = out.modules[name]
-        blocks = [m for m in module.modules() if isinstance(m, Block)]
-        largest: dict[nn.Module, Tensor] = {}
-
-        def see(relu: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, seen: dict = largest) -> None:
-            seen[relu] = output.amax((0, 2, 3))
-
-        handles = [block.conv[i].register_forward_hook(see) for block in blocks for i in (1, 3)]
-        module(*_batched(samples[name]))
-        for handle in handles:
-            handle.remove()
-        for block in blocks:
-            for i in (0, 2):
-                first, second = block.conv[i], block.conv[i + 2]
-                assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
-                read = second.weight.abs().amax((0, 2, 3))
-                scale = largest[block.conv[i + 1]] ** alpha / read ** (1 - alpha)
-                scale = scale.clamp(min=1e-5)
-                scale[(largest[block.conv[i + 1]] == 0) | (read == 0)] = 1
-                first.weight /= scale[:, None, None, None]
-                assert first.bias is not None
-                first.bias /= scale
-                second.weight *= scale[None, :, None, None]
     return out
 
 
