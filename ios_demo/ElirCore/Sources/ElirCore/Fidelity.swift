@@ -23,7 +23,7 @@ private func squaredError(_ reference: [Float], _ out: [Float]) -> Double {
 }
 
 /// What a file makes of the golden vectors.
-public struct Parity {
+public struct Parity: Sendable {
     public let outputs: [Output: [Float]]
     /// SQNR of `encode` and `step`, PSNR of `decode` and `image`, against the float network's.
     public let decibels: [Output: Double]
@@ -84,4 +84,14 @@ public struct Parity {
 
     /// Program calls that a run on `bundle` takes.
     public static func calls(_ bundle: ModelBundle) -> Int { 3 + bundle.steps + 2 }
+}
+
+/// Largest difference between the golden noise and what this device draws from its seed; both are nearly
+/// always within 4, and 1e-6 is the last bit of that.
+///
+/// - Throws: ``ElirError``: the bundle has no golden vectors.
+public func noiseDifference(_ bundle: ModelBundle) throws -> Float {
+    let golden = try bundle.golden(.noise)
+    let drawn = seededNoise(count: golden.count, seed: bundle.goldenSeed ?? 0)
+    return zip(golden, drawn).map { abs($0 - $1) }.max() ?? 0
 }

@@ -7,7 +7,7 @@
 import Foundation
 
 /// What to run.
-public struct Job {
+public struct Job: Sendable {
     public let bundle: URL
     /// Paths of the bundle's manifest.
     public let files: [String]
@@ -92,7 +92,7 @@ public struct DeviceFacts: Encodable, Sendable {
 }
 
 /// What one file computed and how fast: a row of the result file.
-public struct ResultRow: Encodable {
+public struct ResultRow: Encodable, Sendable {
     public let path: String
     public let sha256: String
     public let target: String
@@ -160,7 +160,7 @@ public struct ResultRow: Encodable {
 }
 
 /// What a job gives back.
-public struct JobResult: Encodable {
+public struct JobResult: Encodable, Sendable {
     public let device: DeviceFacts
     public let rows: [ResultRow]
 
@@ -190,7 +190,7 @@ public struct JobResult: Encodable {
 }
 
 /// Opens an exported file with the runtime of its target.
-public typealias OpenPrograms = (ModelBundle, Artifact) throws -> Programs
+public typealias OpenPrograms = (_ bundle: ModelBundle, _ artifact: Artifact) throws -> Programs
 
 extension Job {
     /// Do the job. A file that fails, or a bundle that cannot be used, has its sentence in its row; the

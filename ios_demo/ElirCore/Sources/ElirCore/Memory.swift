@@ -13,7 +13,7 @@ public func memoryOfModel(_ bundle: ModelBundle, _ artifact: Artifact) -> Int {
 
 /// Bytes beside the model to restore a picture of `width`×`height`: input and output, noise, a band of tiles.
 public func memoryOfPicture(width: Int, height: Int, size: Int) -> Int {
-    let grid = Grid(width: width, height: height, size: size)
+    let grid = TileGrid(width: width, height: height, size: size)
     let pixels = grid.width * grid.height
     let noise = latentChannels * pixels / (downscale * downscale) * 4
     return 2 * colours * pixels + noise + 2 * size * grid.width * colours * 4

@@ -78,6 +78,8 @@ public struct ModelBundle: Identifiable, Sendable {
     public let artifacts: [Artifact]
     /// Channels of the widest full-resolution layer; 64 in the released models.
     public let width: Int
+    /// Seed of the golden noise; none without golden vectors.
+    public let goldenSeed: Int64?
     private let golden: [String: ArrayEntry]
 
     public var id: String { folder.lastPathComponent }
@@ -118,6 +120,7 @@ public struct ModelBundle: Identifiable, Sendable {
         sigmaS = manifest.sigma_s
         artifacts = manifest.files
         golden = manifest.golden?.arrays ?? [:]
+        goldenSeed = manifest.golden?.seed
         let architecture = manifest.model.architecture
         width = max(architecture?.enc_width ?? 64, architecture?.dec_width ?? 64)
         guard size > 0, size % downscale == 0, size <= 1 << 14 else { throw damaged(folder, "its size is \(size)") }
@@ -232,6 +235,7 @@ private struct Manifest: Decodable {
         let architecture: Architecture?
     }
     struct GoldenArrays: Decodable {
+        let seed: Int64
         let arrays: [String: ArrayEntry]
     }
     let task: String

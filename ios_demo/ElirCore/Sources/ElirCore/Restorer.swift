@@ -83,7 +83,7 @@ public struct Restorer {
     /// Restore `picture`, which is as large as the result will be; `seed` is that of the noise.
     public func restore(_ picture: Picture, seed: Int64, progress: Progress = { _, _ in }) throws -> Picture {
         var out = Picture(width: picture.width, height: picture.height)
-        let stride = Grid(picture, size: bundle.size).width * colours
+        let stride = TileGrid(picture, size: bundle.size).width * colours
         let line = picture.width * colours
         try blend(picture, seed: seed, progress: progress) { top, band in
             for y in 0..<min(band.count / stride, picture.height - top) {
@@ -101,7 +101,7 @@ public struct Restorer {
         _ picture: Picture, seed: Int64, progress: Progress, lines: (_ top: Int, _ band: ArraySlice<Float>) -> Void
     ) throws {
         let size = bundle.size
-        let grid = Grid(picture, size: size)
+        let grid = TileGrid(picture, size: size)
         let noise = Latents(seed: seed, grid: grid)
         let calls = grid.tiles * (steps + 2)
         var done = 0
@@ -155,7 +155,7 @@ public struct Restorer {
 }
 
 /// How a picture is cut into tiles: its padded sides and the windows along them.
-public struct Grid {
+public struct TileGrid {
     public let width: Int
     public let height: Int
     public let rows: [Window]
@@ -188,7 +188,7 @@ private struct Latents {
     let height: Int
     let values: [Float]
 
-    init(seed: Int64, grid: Grid) {
+    init(seed: Int64, grid: TileGrid) {
         width = grid.width / downscale
         height = grid.height / downscale
         values = seededNoise(count: latentChannels * width * height, seed: seed)

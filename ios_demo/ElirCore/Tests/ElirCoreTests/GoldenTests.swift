@@ -87,7 +87,7 @@ final class GoldenTests: XCTestCase {
         let restorer = Restorer(bundle: bundle, programs: try StubPrograms(bundle, artifact), steps: bundle.steps)
         for entry in try Fixtures.index().restore {
             let input = try entry.input.picture()
-            XCTAssertEqual(Grid(input, size: bundle.size).tiles, entry.tiles)
+            XCTAssertEqual(TileGrid(input, size: bundle.size).tiles, entry.tiles)
             var blended: [Float] = []
             try restorer.blend(input, seed: entry.seed, progress: { _, _ in }) { top, band in
                 XCTAssertEqual(top * entry.blended.shape[1] * colours, blended.count)

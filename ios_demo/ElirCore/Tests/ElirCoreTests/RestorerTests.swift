@@ -49,7 +49,7 @@ final class RestorerTests: XCTestCase {
             told.append(done)
             total = all
         }
-        XCTAssertEqual(told, Array(1...Grid(black, size: bundle.size).tiles * (bundle.steps + 2)))
+        XCTAssertEqual(told, Array(1...TileGrid(black, size: bundle.size).tiles * (bundle.steps + 2)))
         XCTAssertEqual(told.last, total)
         programs.calls = []
         XCTAssertThrowsError(
@@ -108,5 +108,73 @@ final class RestorerTests: XCTestCase {
         XCTAssertEqual(choices.nearest(target: nil, precision: nil, steps: nil)?.artifact.path, "stub/fp32.stub")
         XCTAssertNil(
             Choices(try Fixtures.bundle(), targets: []).nearest(target: "stub", precision: "fp32", steps: 1))
+    }
+}
+
+final class PreparationTests: XCTestCase {
+    private func photograph(_ width: Int, _ height: Int) -> Picture {
+        Picture(width: width, height: height, pixels: Array(repeating: 7, count: width * height * colours))
+    }
+
+    func testASquareIsOneTileAndTheWholeKeepsItsSize() throws {
+        let bundle = try Fixtures.bundle()
+        let square = try photograph(200, 90).prepared(for: bundle, framing: .square)
+        XCTAssertEqual([square.width, square.height], [bundle.size, bundle.size])
+        let whole = try photograph(200, 90).prepared(for: bundle, framing: .whole)
+        XCTAssertEqual([whole.width, whole.height], [200, 90])
+    }
+
+    func testSuperResolutionEnlargesFirst() throws {
+        let copy = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: copy) }
+        try FileManager.default.copyItem(at: Fixtures.url(Fixtures.index().bundle), to: copy)
+        let manifest = copy.appendingPathComponent("manifest.json")
+        let text = try String(contentsOf: manifest, encoding: .utf8)
+        for (task, width) in [("bsr", 160), ("sr", 320)] {
+            let changed = text.replacingOccurrences(of: #""task": "bfr""#, with: #""task": "\#(task)""#)
+            try changed.write(to: manifest, atomically: true, encoding: .utf8)
+            let bundle = try ModelBundle(folder: copy)
+            XCTAssertEqual(try photograph(40, 50).prepared(for: bundle, framing: .whole).width, width)
+            XCTAssertEqual(try photograph(40, 50).prepared(for: bundle, framing: .square).width, bundle.size)
+            XCTAssertThrowsError(try photograph(4000, 3000).prepared(for: bundle, framing: .whole)) { error in
+                XCTAssertEqual((error as? ElirError)?.fault, .memory)
+            }
+        }
+        let unknown = text.replacingOccurrences(of: #""task": "bfr""#, with: #""task": "dehazing""#)
+        try unknown.write(to: manifest, atomically: true, encoding: .utf8)
+        let bundle = try ModelBundle(folder: copy)
+        XCTAssertThrowsError(try photograph(40, 50).prepared(for: bundle, framing: .whole)) { error in
+            XCTAssertEqual((error as? ElirError)?.fault, .tooNew)
+        }
+    }
+
+    func testAPictureThatIsTooSmallIsRefused() throws {
+        let bundle = try Fixtures.bundle()
+        XCTAssertThrowsError(try photograph(31, 200).prepared(for: bundle, framing: .square)) { error in
+            XCTAssertEqual((error as? ElirError)?.fault, .input)
+        }
+    }
+
+    func testTheDevicesNoiseIsTheGoldenOne() throws {
+        XCTAssertLessThanOrEqual(try noiseDifference(Fixtures.bundle()), 1e-6)
+    }
+
+    func testBothLayoutsOfACoreMLArtifactAreFound() throws {
+        let bundle = try Fixtures.bundle()
+        let package = bundle.url(of: bundle.artifacts[0])
+        XCTAssertEqual(try CoreMLPackages(at: package), .functions(package))
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        for program in ["encode", "step"] {
+            let place = folder.appendingPathComponent("\(program).mlpackage")
+            try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+        }
+        XCTAssertThrowsError(try CoreMLPackages(at: folder)) { error in
+            XCTAssertTrue(error.localizedDescription.contains("decode.mlpackage"), error.localizedDescription)
+        }
+        let decode = folder.appendingPathComponent("decode.mlpackage")
+        try FileManager.default.createDirectory(at: decode, withIntermediateDirectories: true)
+        guard case .folder(let found) = try CoreMLPackages(at: folder) else { return XCTFail("one package") }
+        XCTAssertEqual(Set(found.keys), Set(CoreMLPackages.programs))
     }
 }
