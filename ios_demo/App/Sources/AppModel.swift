@@ -24,6 +24,8 @@ final class AppModel: ObservableObject {
     @Published private(set) var part: Double?
     /// Why the last work ended early: one sentence.
     @Published var problem: String?
+    /// What the last work has left where, if that does not show.
+    @Published var notice: String?
     private var work: Task<Void, Never>?
 
     /// Where the app's user puts bundles and job files (Files, Finder, or `devicectl`).
@@ -54,7 +56,7 @@ final class AppModel: ObservableObject {
         then: @escaping @MainActor (Value) -> Void
     ) {
         guard work == nil else { return }
-        (part, problem) = (0, nil)
+        (part, problem, notice) = (0, nil, nil)
         work = Task {
             do {
                 then(
@@ -81,15 +83,15 @@ final class AppModel: ObservableObject {
         Task { await engine.release() }
     }
 
-    /// Run the job file `--job NAME` of the command line, or `job.json`, and write `result.json` beside it.
+    /// Run the job file `name` of ``documents`` and write `result.json` beside it.
     func runJob(named name: String) {
         let (engine, units, folder) = (engine, units, Self.documents)
         start { report in
             let job = try Job(contentsOf: folder.appendingPathComponent(name))
             try await engine.run(job, units: units, report: report)
                 .write(to: folder.appendingPathComponent("result.json"))
-        } then: { _ in
-            print("wrote result.json")
+        } then: { [weak self] _ in
+            self?.notice = "result.json is in the app's folder."
         }
     }
 }

@@ -8,6 +8,9 @@ import Photos
 import UniformTypeIdentifiers
 
 enum PhotoFile {
+    /// A pixel as it is drawn (4), as it is kept (3), and turned upright (3).
+    private static let decodingBytes = 10
+
     /// The upright picture in an image file of any kind that the system reads.
     ///
     /// - Throws: ``ElirError``: not an image, or damaged.
@@ -23,7 +26,7 @@ enum PhotoFile {
     /// Colours are converted to sRGB; transparent pixels are laid on white.
     private static func picture(of image: CGImage) throws -> Picture {
         let (width, height) = (image.width, image.height)
-        guard
+        guard width * height * decodingBytes <= Device.availableMemory,
             let space = CGColorSpace(name: CGColorSpace.sRGB),
             let context = CGContext(
                 data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4, space: space,

@@ -132,6 +132,6 @@ final class CoreMLPrograms: Programs {
     private static func needsIOS18(_ artifact: Artifact) -> ElirError {
         ElirError(
             .runtime,
-            "\(artifact.path) needs iOS 18: update the phone, or export it for iOS 17 as ios_demo/README.md says")
+            "\(artifact.path) needs iOS 18: update the phone, or choose an ExecuTorch file")
     }
 }

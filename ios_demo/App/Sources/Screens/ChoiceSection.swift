@@ -79,7 +79,7 @@ struct ProblemLabel: View {
     }
 }
 
-/// How far the work is, with a way to end it; or why it ended.
+/// How far the work is, with a way to end it; or how it ended.
 struct WorkSection: View {
     @ObservedObject var model: AppModel
 
@@ -93,6 +93,9 @@ struct WorkSection: View {
         }
         if let problem = model.problem {
             Section { ProblemLabel(text: problem) }
+        }
+        if let notice = model.notice {
+            Section { Text(notice) }
         }
     }
 }

@@ -13,7 +13,6 @@ struct RestoreScreen: View {
     /// The photograph's file; nil: the bundle's own example.
     @State private var photo: Data?
     @State private var pair: Pair?
-    @State private var said: String?
 
     /// What was restored, and what became of it.
     private struct Pair: Sendable {
@@ -32,7 +31,6 @@ struct RestoreScreen: View {
                         Text(pair.facts).font(.footnote).foregroundStyle(.secondary)
                         Button("Save to Photos") { save(pair.file) }
                         ShareLink(item: pair.file)
-                        if let said { Text(said) }
                     }
                 }
                 Section("Photo") {
@@ -86,7 +84,6 @@ struct RestoreScreen: View {
 
     private func restore(_ bundle: ModelBundle, _ choice: Choice) {
         let (engine, units, seed, framing, photo) = (model.engine, model.units, model.seed, framing, photo)
-        said = nil
         model.start { report in
             let given: Picture
             if let photo {
@@ -115,7 +112,7 @@ struct RestoreScreen: View {
         Task {
             do {
                 try await PhotoFile.saveToLibrary(file)
-                said = "Saved."
+                model.notice = "Saved to Photos."
             } catch {
                 model.problem = error.localizedDescription
             }
