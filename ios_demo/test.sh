@@ -25,7 +25,7 @@ check() { # TITLE COMMAND…: exit code 3 of the command is a skip, its last lin
     *)
       failed=$((failed + 1))
       echo "FAILED: $title"
-      tail -n 60 "$log" | cut -c 1-400
+      grep -vE "^Test (Case|Suite).*(started|passed)" "$log" | tail -n 60 | cut -c 1-400
       ;;
   esac
   return $code
@@ -46,7 +46,28 @@ fixtures() { PYTHONPATH=$repository "$python" -m tests.app_fixtures "$build/fixt
 swift_there() { "$demo/swift.sh" swiftc --version; }
 
 swift_test() {
-  "$demo/swift.sh" swift-test --configuration release --package-path "$demo/ElirCore" --scratch-path "$build/core"
+  local server="" code
+  if [ -n "${ELIR_BUNDLE:-}" ]; then serve; fi
+  timeout 540 "$demo/swift.sh" \
+    swift-test --configuration release --package-path "$demo/ElirCore" --scratch-path "$build/core"
+  code=$?
+  if [ -n "$server" ]; then kill "$server" 2>/dev/null; fi
+  return $code
+}
+
+# A Python process that executes an ExecuTorch file of the bundle for the Swift tests; it sets "server".
+serve() {
+  local path
+  path=$("$python" -c 'import json, sys
+files = [f for f in json.load(open(sys.argv[1]))["files"] if f["target"] == "executorch"]
+print(min(files, key=lambda f: f["precision"] != "w8a8")["path"] if files else "")' "$ELIR_BUNDLE/manifest.json")
+  if [ -z "$path" ]; then return; fi
+  export ELIR_SERVED=$path ELIR_REQUESTS=$build/requests ELIR_ANSWERS=$build/answers
+  rm -f "$ELIR_REQUESTS" "$ELIR_ANSWERS"
+  mkfifo "$ELIR_REQUESTS" "$ELIR_ANSWERS"
+  "$python" -m android_demo.tests.serve "$ELIR_BUNDLE" "$path" \
+    <"$ELIR_REQUESTS" >"$ELIR_ANSWERS" 2>"$build/serve.txt" &
+  server=$!
 }
 
 typecheck() { "$demo/typecheck.sh" "$build/modules" "$@"; }
