@@ -49,11 +49,11 @@ struct RestoreScreen: View {
                     }
                 }
                 ChoiceSection(model: model)
-                if let bundle = model.bundle, let choice = model.choice {
+                if let bundle = model.bundle, let choices = model.choices, let choice = model.choice {
                     Section("Sampling") {
                         Stepper(
                             "Steps: \(choice.steps) of \(bundle.steps)",
-                            value: Binding(get: { choice.steps }, set: { model.steps = $0 }), in: 0...bundle.steps)
+                            value: Binding(get: { choice.steps }, set: { model.steps = $0 }), in: choices.steps)
                         Stepper("Seed of the noise: \(model.seed)", value: $model.seed, in: 0...9999)
                         if choice.steps < bundle.steps {
                             Text("Fewer steps stop underway: 0 shows the coarse estimate.").foregroundStyle(.secondary)
