@@ -1,0 +1,97 @@
+/// What the screens share: the bundles, what is chosen, and the one piece of work that is under way.
+
+import Combine
+import ElirCore
+import Foundation
+
+@MainActor
+final class AppModel: ObservableObject {
+    let engine = Engine()
+
+    @Published private(set) var bundles: [ModelBundle] = []
+    /// What is wrong with bundles that cannot be used, a sentence each.
+    @Published private(set) var bundleProblems: [String] = []
+    @Published private(set) var isReading = false
+
+    @Published var bundleID: String?
+    @Published var target: String?
+    @Published var precision: String?
+    @Published var steps: Int?
+    @Published var units = ComputeUnits.all
+    @Published var seed: Int64 = 0
+
+    /// Part of the work that is done; nil: nothing is under way.
+    @Published private(set) var part: Double?
+    /// Why the last work ended early: one sentence.
+    @Published var problem: String?
+    /// What the last work has left where, if that does not show.
+    @Published var notice: String?
+    private var work: Task<Void, Never>?
+
+    /// Where the app's user puts bundles and job files (Files, Finder, or `devicectl`).
+    static let documents = FileManager.default.urls(for: .documentDirectory, in: .userDomainMask)[0]
+
+    var bundle: ModelBundle? { bundles.first { $0.id == bundleID } ?? bundles.first }
+
+    var choices: Choices? { bundle.map { Choices($0, targets: Engine.targets) } }
+
+    /// The file and steps to use: what was wished for, or the nearest that the bundle has.
+    var choice: Choice? { choices?.nearest(target: target, precision: precision, steps: steps) }
+
+    /// Read the bundles that were built in and those in ``documents``; one of the same name there wins.
+    func readBundles() async {
+        isReading = true
+        let builtIn = Bundle.main.resourceURL.map { ModelBundle.folders(in: $0.appendingPathComponent("Bundles")) }
+        let added = ModelBundle.folders(in: Self.documents)
+        let names = Set(added.map(\.lastPathComponent))
+        let folders = added + (builtIn ?? []).filter { !names.contains($0.lastPathComponent) }
+        let found = await engine.read(folders)
+        (bundles, bundleProblems) = (found.bundles, found.problems)
+        isReading = false
+    }
+
+    /// Start `body` unless something is under way; its value goes to `then`, its error becomes ``problem``.
+    func start<Value: Sendable>(
+        _ body: @escaping @Sendable (_ report: @escaping Report) async throws -> Value,
+        then: @escaping @MainActor (Value) -> Void
+    ) {
+        guard work == nil else { return }
+        (part, problem, notice) = (0, nil, nil)
+        work = Task {
+            do {
+                then(
+                    try await body { part in
+                        Task { @MainActor [weak self] in if self?.part != nil { self?.part = part } }
+                    })
+            } catch is CancellationError {
+                // The user, or ``runLow()``, which has said why.
+            } catch {
+                problem = error.localizedDescription
+            }
+            (part, work) = (nil, nil)
+        }
+    }
+
+    func cancel() { work?.cancel() }
+
+    /// The system is short of memory: end the work before it ends the app.
+    func runLow() {
+        if work != nil {
+            problem = "the phone is low on memory: close other apps, or choose a smaller picture or an int8 file"
+        }
+        cancel()
+        Task { await engine.release() }
+    }
+
+    /// Run the job file `name` of ``documents`` and write `result.json` beside it.
+    func runJob(named name: String) {
+        let (engine, units, folder) = (engine, units, Self.documents)
+        start { report in
+            let job = try Job(contentsOf: folder.appendingPathComponent(name))
+            try await engine.run(job, units: units, report: report)
+                .write(to: folder.appendingPathComponent("result.json"))
+        } then: { [weak self] _ in
+            self?.notice = "result.json is in the app's folder."
+        }
+    }
+}

@@ -1,0 +1,117 @@
+/// All work on models, off the main thread and one at a time: a phone's memory holds one model.
+
+import ElirCore
+import Foundation
+
+/// Told which part of the work is done, 0 to 1.
+typealias Report = @Sendable (Double) -> Void
+
+actor Engine {
+    /// Targets that the app has a runtime for, the preferred one first.
+    static let targets = [CoreMLPrograms.target, ExecuTorchPrograms.target]
+
+    private struct Key: Equatable {
+        let sha256: String
+        let units: ComputeUnits
+    }
+    private var opened: (key: Key, programs: Programs)?
+
+    /// Let go of the model that is kept from the last restoration.
+    func release() { opened = nil }
+
+    /// Verify and open every bundle in `folders`; what is wrong with one is a sentence.
+    func read(_ folders: [URL]) -> (bundles: [ModelBundle], problems: [String]) {
+        var bundles: [ModelBundle] = []
+        var problems: [String] = []
+        for folder in folders {
+            do {
+                bundles.append(try ModelBundle(folder: folder))
+            } catch {
+                problems.append(error.localizedDescription)
+            }
+        }
+        return (bundles, problems)
+    }
+
+    /// The upright photograph in the file `data`, as `bundle` takes it.
+    func prepare(_ data: Data, for bundle: ModelBundle, framing: Framing) throws -> Picture {
+        try PhotoFile.read(data).prepared(for: bundle, framing: framing)
+    }
+
+    /// Restore `picture` with the model that is kept, or load it.
+    func restore(
+        _ picture: Picture, with choice: Choice, of bundle: ModelBundle, units: ComputeUnits, seed: Int64,
+        report: Report
+    ) async throws -> Picture {
+        let key = Key(sha256: choice.artifact.sha256, units: units)
+        if opened?.key != key {
+            opened = nil
+            try checkMemory(
+                available: Device.availableMemory, bundle: bundle, artifact: choice.artifact,
+                width: picture.width, height: picture.height)
+            opened = (key, try await open(bundle, choice.artifact, units: units))
+        }
+        guard let programs = opened?.programs else { throw CancellationError() }
+        return try Restorer(bundle: bundle, programs: programs, steps: choice.steps)
+            .restore(picture, seed: seed) { done, total in
+                try Task.checkCancellation()
+                report(Double(done) / Double(total))
+            }
+    }
+
+    /// Hold `artifact` against the golden vectors.
+    func parity(
+        of artifact: Artifact, in bundle: ModelBundle, units: ComputeUnits, report: Report
+    ) async throws -> Parity {
+        opened = nil
+        let programs = try await open(bundle, artifact, units: units)
+        var done = 0
+        return try Parity(bundle: bundle, artifact: artifact, programs: programs) {
+            done += 1
+            try Task.checkCancellation()
+            report(Double(done) / Double(Parity.calls(bundle)))
+        }
+    }
+
+    /// Do `job`, each file on `units` if it is Core ML's. Compiling comes before and is not in its times.
+    func run(_ job: Job, units: ComputeUnits, report: Report) async throws -> JobResult {
+        opened = nil
+        if let bundle = try? ModelBundle(folder: job.bundle) {
+            for artifact in bundle.artifacts where job.files.contains(artifact.path) {
+                // A file that does not compile says so in its row, where it is opened.
+                try? await prepare(artifact, of: bundle)
+            }
+        }
+        let rows = try job.run(
+            open: { try load($0, $1, units: units) },
+            peakBytes: { Device.peakMemory }
+        ) { path, part in
+            try Task.checkCancellation()
+            let before = Double(job.files.firstIndex(of: path) ?? 0)
+            report((before + part) / Double(job.files.count))
+        }
+        return JobResult(device: await Device.facts(units: units), rows: rows)
+    }
+
+    private func open(_ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits) async throws -> Programs {
+        try await prepare(artifact, of: bundle)
+        return try load(bundle, artifact, units: units)
+    }
+
+    private func prepare(_ artifact: Artifact, of bundle: ModelBundle) async throws {
+        if artifact.target == CoreMLPrograms.target { try await CoreMLPrograms.compile(artifact, of: bundle) }
+    }
+
+    private func load(_ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits) throws -> Programs {
+        try checkMemory(
+            available: Device.availableMemory, bundle: bundle, artifact: artifact,
+            width: bundle.size, height: bundle.size)
+        switch artifact.target {
+        case CoreMLPrograms.target: return try CoreMLPrograms(bundle, artifact, units: units)
+        case ExecuTorchPrograms.target: return try ExecuTorchPrograms(bundle, artifact)
+        default:
+            throw ElirError(
+                .runtime, "this app has no runtime for \(artifact.target): choose \(Self.targets.joined(separator: " or "))")
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/// How much memory a restoration takes, so that an app can say so before the system ends it.
+///
+/// An estimate from above, not a measurement: the weights twice (as read, and as the runtime packs them),
+/// and the buffers of the widest layer of the decoder at full resolution.
+
+/// Float32 buffers of the widest layer that are alive at once: input, output, residual and one to spare.
+private let liveBuffers = 4
+
+/// Bytes to load `artifact` of `bundle` and run it on one tile.
+public func memoryOfModel(_ bundle: ModelBundle, _ artifact: Artifact) -> Int {
+    2 * artifact.bytes + liveBuffers * bundle.width * bundle.size * bundle.size * 4
+}
+
+/// Bytes beside the model to restore a picture of `width`×`height`: input and output, noise, a band of tiles.
+public func memoryOfPicture(width: Int, height: Int, size: Int) -> Int {
+    let grid = TileGrid(width: width, height: height, size: size)
+    let pixels = grid.width * grid.height
+    let noise = latentChannels * pixels / (downscale * downscale) * 4
+    return 2 * colours * pixels + noise + 2 * size * grid.width * colours * 4
+}
+
+/// Say so if `available` bytes are not enough for `artifact` and a picture.
+///
+/// - Throws: ``ElirError`` with fault ``ElirError/Fault/memory``.
+public func checkMemory(
+    available: Int, bundle: ModelBundle, artifact: Artifact, width: Int, height: Int
+) throws {
+    let needed =
+        memoryOfModel(bundle, artifact) + memoryOfPicture(width: width, height: height, size: bundle.size)
+    guard needed <= available else {
+        throw ElirError(
+            .memory,
+            "\(needed >> 20) MB are needed and \(available >> 20) MB are free: close other apps, "
+                + "or choose a smaller picture or an int8 file")
+    }
+}

@@ -1,0 +1,212 @@
+/// From a picture to the restored picture: the three programs, the sampling loop, and tiles.
+///
+/// The loop is `elir_mobile/models/restorer.py:sample`, the tiles are `elir_mobile/restore.py:restore`: noise
+/// is drawn once for the whole picture, so that neighbours start from the same latent.
+
+import Foundation
+
+/// A latent pixel stands for a square of this many pixels a side.
+public let downscale = 8
+public let latentChannels = 16
+private let overlap = 0.25  // of a tile's side, as `elir_mobile/restore.py`
+
+/// The three programs of one exported file, loaded. Arrays are float32 in NCHW order with N = 1.
+public protocol Programs: AnyObject {
+    /// Image (3, size, size) in [0, 1] to the coarse latent (16, size/8, size/8).
+    func encode(_ image: [Float]) throws -> [Float]
+
+    /// The latent after one Euler step.
+    ///
+    /// - Parameter row: that step's row of the table.
+    func step(_ latent: [Float], row: [Float]) throws -> [Float]
+
+    /// Latent to image in [0, 1].
+    func decode(_ latent: [Float]) throws -> [Float]
+}
+
+/// What one tile went through.
+public struct Sample {
+    public let coarse: [Float]
+    /// The latents from the noised coarse one to the last.
+    public let trajectory: [[Float]]
+    public let image: [Float]
+}
+
+/// The sampling loop over one square.
+///
+/// - Parameters:
+///   - rows: of the steps to take. All of a bundle's restore; a first part of them stops underway.
+///   - called: told after each program has run; what it throws ends the loop.
+public func sample(
+    _ programs: Programs, image: [Float], noise: [Float], rows: some Collection<[Float]>, sigmaS: Float,
+    called: () throws -> Void = {}
+) throws -> Sample {
+    let coarse = try programs.encode(image)
+    try called()
+    var trajectory = [try noised(coarse, noise: noise, sigmaS: sigmaS)]
+    for row in rows {
+        trajectory.append(try programs.step(trajectory[trajectory.count - 1], row: row))
+        try called()
+    }
+    let restored = try programs.decode(trajectory[trajectory.count - 1])
+    try called()
+    return Sample(coarse: coarse, trajectory: trajectory, image: restored)
+}
+
+/// Where the steps start: `coarse` with `sigmaS` times `noise`.
+func noised(_ coarse: [Float], noise: [Float], sigmaS: Float) throws -> [Float] {
+    guard coarse.count == noise.count else {
+        throw ElirError(
+            .runtime, "encode gives \(coarse.count) values instead of \(noise.count): export the file again")
+    }
+    return zip(coarse, noise).map { $0 + sigmaS * $1 }
+}
+
+/// Told how many of all program calls are done. What it throws cancels the work.
+public typealias Progress = (_ done: Int, _ total: Int) throws -> Void
+
+/// Restores pictures of any size with one loaded file.
+public struct Restorer {
+    public let bundle: ModelBundle
+    public let programs: Programs
+    /// How many of the bundle's steps to take: fewer than all stop underway.
+    public let steps: Int
+
+    /// - Precondition: 0 ≤ `steps` ≤ the bundle's.
+    public init(bundle: ModelBundle, programs: Programs, steps: Int) {
+        precondition((0...bundle.steps).contains(steps), "\(steps) steps: the bundle has \(bundle.steps)")
+        self.bundle = bundle
+        self.programs = programs
+        self.steps = steps
+    }
+
+    /// Restore `picture`, which is as large as the result will be; `seed` is that of the noise.
+    public func restore(_ picture: Picture, seed: Int64, progress: Progress = { _, _ in }) throws -> Picture {
+        var out = Picture(width: picture.width, height: picture.height)
+        let stride = TileGrid(picture, size: bundle.size).width * colours
+        let line = picture.width * colours
+        try blend(picture, seed: seed, progress: progress) { top, band in
+            for y in 0..<min(band.count / stride, picture.height - top) {
+                for x in 0..<line {
+                    out.pixels[(top + y) * line + x] = byte(band[band.startIndex + y * stride + x])
+                }
+            }
+        }
+        return out
+    }
+
+    /// ``restore(_:seed:progress:)`` before rounding: `lines` is given the float32 lines (n, padded width, 3)
+    /// from line `top` on, band after band, so that memory grows with the width of the picture only.
+    public func blend(
+        _ picture: Picture, seed: Int64, progress: Progress, lines: (_ top: Int, _ band: ArraySlice<Float>) -> Void
+    ) throws {
+        let size = bundle.size
+        let grid = TileGrid(picture, size: size)
+        let noise = Latents(seed: seed, grid: grid)
+        let calls = grid.tiles * (steps + 2)
+        var done = 0
+        var top = 0
+        let stride = grid.width * colours
+        var band = [Float](repeating: 0, count: size * stride)
+        for row in grid.rows {
+            let finished = (row.start - top) * stride  // no further tile reaches these
+            lines(top, band[..<finished])
+            band.removeFirst(finished)
+            band.append(contentsOf: repeatElement(0, count: finished))
+            top = row.start
+            for column in grid.columns {
+                let tile = try sample(
+                    programs,
+                    image: picture.tile(Square(column.start, row.start, size)),
+                    noise: noise.cut(Square(column.start / downscale, row.start / downscale, size / downscale)),
+                    rows: bundle.table.prefix(steps),
+                    sigmaS: bundle.sigmaS
+                ) {
+                    done += 1
+                    try progress(done, calls)
+                }.image
+                try check(tile)
+                add(tile, to: &band, stride: stride, row: row, column: column)
+            }
+        }
+        lines(top, band[...])
+    }
+
+    /// What a device computes in half precision can overflow: no number is no picture.
+    private func check(_ tile: [Float]) throws {
+        guard tile.count == colours * bundle.size * bundle.size else {
+            throw ElirError(.runtime, "decode gives \(tile.count) values: export the file again")
+        }
+        guard tile.allSatisfy(\.isFinite) else {
+            throw ElirError(.runtime, "the picture has values that are not finite: choose another precision or unit")
+        }
+    }
+
+    private func add(_ tile: [Float], to band: inout [Float], stride: Int, row: Window, column: Window) {
+        let size = bundle.size
+        for y in 0..<size {
+            for x in 0..<size {
+                let weight = row.weights[y] * column.weights[x]
+                let at = y * stride + (column.start + x) * colours
+                for c in 0..<colours { band[at + c] += weight * tile[(c * size + y) * size + x] }
+            }
+        }
+    }
+}
+
+/// How a picture is cut into tiles: its padded sides and the windows along them.
+public struct TileGrid {
+    public let width: Int
+    public let height: Int
+    public let rows: [Window]
+    public let columns: [Window]
+
+    /// - Parameter size: side of a tile.
+    public init(_ picture: Picture, size: Int) {
+        self.init(width: picture.width, height: picture.height, size: size)
+    }
+
+    public init(width: Int, height: Int, size: Int) {
+        func padded(_ side: Int) -> Int {
+            side <= size ? size : (side + downscale - 1) / downscale * downscale
+        }
+        func windows(_ side: Int) -> [Window] {
+            axisWindows(length: side, tile: size, overlap: Int(Double(size) * overlap) / downscale * downscale)
+        }
+        self.width = padded(width)
+        self.height = padded(height)
+        rows = windows(self.height)
+        columns = windows(self.width)
+    }
+
+    public var tiles: Int { rows.count * columns.count }
+}
+
+/// The noise of a whole picture, (16, height/8, width/8).
+private struct Latents {
+    let width: Int
+    let height: Int
+    let values: [Float]
+
+    init(seed: Int64, grid: TileGrid) {
+        width = grid.width / downscale
+        height = grid.height / downscale
+        values = seededNoise(count: latentChannels * width * height, seed: seed)
+    }
+
+    func cut(_ square: Square) -> [Float] {
+        var out: [Float] = []
+        out.reserveCapacity(latentChannels * square.side * square.side)
+        for c in 0..<latentChannels {
+            for y in 0..<square.side {
+                let from = (c * height + square.top + y) * width + square.left
+                out += values[from..<from + square.side]
+            }
+        }
+        return out
+    }
+}
+
+private func byte(_ value: Float) -> UInt8 {
+    UInt8(min(max((value * 255).rounded(.toNearestOrEven), 0), 255))
+}

@@ -1,0 +1,4 @@
+public struct UTType: Sendable {
+    public static var png: UTType { fatalError() }
+    public var identifier: String { fatalError() }
+}

@@ -1,0 +1,1 @@
+public func os_proc_available_memory() -> Int { fatalError() }
