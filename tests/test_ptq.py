@@ -16,7 +16,7 @@ from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import read_recipe
-from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.registry import open_runner
 from elir_mobile.tasks import get_task
 from quant import ptq as ptq_module
 from quant.ptq import app
@@ -72,7 +72,7 @@ def test_the_command_succeeds_and_ends_with_a_table(finished) -> None:
 def test_the_bundle_is_valid_and_its_files_run(finished, degraded, noise) -> None:
     bundle = read_bundle(finished[0])
     for precision in ("fp32", "w8a8"):
-        runner = executorch_runner(bundle.file("executorch", precision), precision, bundle.table)
+        runner = open_runner("executorch", bundle.file("executorch", precision), precision, bundle.table)
         image, _ = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=bundle.manifest["sigma_s"])
         assert image.shape == (1, 3, SIZE, SIZE)
         assert 0 <= image.min() < image.max() <= 1

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from elir_mobile import metrics
-from elir_mobile.bundle import read_golden
 from elir_mobile.data.pairs import Pair
+from elir_mobile.harness.golden import golden_outputs, golden_parity_db
+from elir_mobile.manifest import read_golden
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.runner import Runner
 
@@ -122,7 +123,6 @@ def pairwise_psnr(runners: list[Runner], parities: list[Parity]) -> list[dict[st
     return found
 
 
-@torch.no_grad()
 def golden_parity(
     golden: dict, folder: Path, runner: Runner, facts: dict
 ) -> dict[str, dict[str, float | None]]:
@@ -139,19 +139,11 @@ def golden_parity(
         below the host, and need not be above ``ENOUGH_SQNR_DB`` or ``ENOUGH_PSNR_DB``.
     """
     vectors = read_golden(folder, golden)
-    start = vectors["coarse"] + facts["sigma_s"] * vectors["noise"]
-    image, _ = runner.restore(vectors["input"], vectors["noise"], **facts)
-    sqnr = {
-        "encode": metrics.sqnr_db(vectors["coarse"], runner.encode(vectors["input"])),
-        "step": metrics.sqnr_db(vectors["step"], runner.step(start, 0)),
-    }
-    psnr = {
-        "decode": metrics.psnr(runner.decode(vectors["latent"]), vectors["output"]).item(),
-        "image": metrics.psnr(image, vectors["output"]).item(),
-    }
-    budgets = {name: min(value - PARITY_MARGIN_DB, ENOUGH_SQNR_DB) for name, value in sqnr.items()}
-    budgets |= {name: min(value - PARITY_MARGIN_DB, ENOUGH_PSNR_DB) for name, value in psnr.items()}
-    return {
-        name: {"host_db": value if math.isfinite(value) else None, "budget_db": budgets[name]}
-        for name, value in (sqnr | psnr).items()
-    }
+    outputs = golden_outputs(runner.loop(facts["steps"], facts["sigma_s"]), vectors)
+    enough = dict.fromkeys(("encode", "step"), ENOUGH_SQNR_DB)
+    enough |= dict.fromkeys(("decode", "image"), ENOUGH_PSNR_DB)
+    parity = {}
+    for name, value in golden_parity_db(outputs, vectors).items():
+        reached = math.inf if value is None else value
+        parity[name] = {"host_db": value, "budget_db": min(reached - PARITY_MARGIN_DB, enough[name])}
+    return parity

@@ -2,8 +2,8 @@
 
 One format for every device: the Python worker, the browser page and the Android app speak it. Both are
 JSON objects with ``schema_version`` 1. What comes back from a device is validated like anything from
-outside: a missing or mistyped field is one sentence that names it. Standard library only, since the
-worker runs where little else is installed.
+outside: a missing or mistyped field is one sentence that names it. Nothing but NumPy is needed, since
+the worker runs where little else is installed.
 
 ``job.json``::
 
@@ -18,6 +18,7 @@ worker runs where little else is installed.
                "load_ms", "first_ms",                            milliseconds or null
                "programs": {"encode" | "step" | "decode": TIMES}, "total": TIMES or null,
                "peak_bytes",                                     of the whole process, or null
+               "base_bytes",                                     optional: before the file was opened
                "parity": {"encode", "step", "decode", "image"}   dB or null (equal), see golden.py
                "output_sha256": {the same four},                 of the little-endian float32 outputs
                "outputs": {the same four: "file beside result.json"},   optional
@@ -37,9 +38,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from elir_mobile.errors import UserError
+from elir_mobile.runtime.programs import PROGRAMS
 
 SCHEMA_VERSION = 1
-PROGRAMS = ("encode", "step", "decode")
 OUTPUTS = (*PROGRAMS, "image")  # "image": the whole loop from the golden input and noise
 KINDS = ("host", "arm64", "adb", "browser", "android")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -54,7 +55,7 @@ class Job:
         files: artifacts, by their paths in the manifest.
         threads: that each runtime may use.
         warmup: restorations before those that count.
-        runs: restorations that are timed.
+        runs: restorations that are timed; 0: none, for a device whose speed says nothing.
         parity: whether to run the golden vectors and compare.
     """
 
@@ -116,6 +117,7 @@ class Row:
     programs: dict[str, Times] = field(default_factory=dict)
     total: Times | None = None
     peak_bytes: int | None = None
+    base_bytes: int | None = None
     parity: dict[str, float | None] = field(default_factory=dict)
     output_sha256: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
@@ -153,7 +155,7 @@ def read_job(path: Path) -> Job:
         files=tuple(_inside(value, "files", name) for name in files),
         threads=value.whole("threads", 1),
         warmup=value.whole("warmup", 0),
-        runs=value.whole("runs", 1),
+        runs=value.whole("runs", 0),
         parity=value.flag("parity"),
     )
     if len(set(job.files)) != len(job.files):
@@ -212,6 +214,7 @@ def _row(row: _Reader) -> Row:
         programs={name: _times(programs.part(name)) for name in programs.keys_among(PROGRAMS)},
         total=None if row.get("total") is None else _times(row.part("total")),
         peak_bytes=None if row.get("peak_bytes") is None else row.whole("peak_bytes", 0),
+        base_bytes=None if row.value.get("base_bytes") is None else row.whole("base_bytes", 0),
         parity={n: row.part("parity").number(n, signed=True) for n in row.part("parity").keys_among(OUTPUTS)},
         output_sha256=hashes,
         outputs=outputs,
