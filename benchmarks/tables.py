@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.released import RESULTS
-from elir_mobile.harness.report import number
+from elir_mobile.harness.charts import number
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (

@@ -8,15 +8,18 @@ picture against the float one and against ground truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from elir_mobile import metrics
 from elir_mobile.data.pairs import Pair
+from elir_mobile.evaluate import bootstrap
 from elir_mobile.harness.golden import golden_outputs, golden_parity_db
 from elir_mobile.manifest import read_golden
 from elir_mobile.models.restorer import seeded_noise
@@ -24,6 +27,7 @@ from elir_mobile.runtime.runner import Runner
 
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SQNR_DB = 90.0
+RESAMPLES = 1000
 ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was rounded from
 
 
@@ -54,6 +58,11 @@ class Parity:
     trajectory: list[_Sqnr] = field(default_factory=list)
     restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
 
+    @classmethod
+    def over(cls, steps: int) -> Parity:
+        """Nothing measured yet, with K = ``steps``."""
+        return cls(trajectory=[_Sqnr() for _ in range(steps)])
+
 
 @torch.no_grad()
 def compare(
@@ -73,7 +82,7 @@ def compare(
     Returns:
         The reference's restored images, and one :class:`Parity` for each runner.
     """
-    parities = [Parity(trajectory=[_Sqnr() for _ in range(steps)]) for _ in runners]
+    parities = [Parity.over(steps) for _ in runners]
     restored = []
     for index, pair in enumerate(pairs):
         x = pair.degraded
@@ -94,15 +103,66 @@ def compare(
     return restored, parities
 
 
-def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
-    """Mean PSNR, SSIM and LPIPS of ``images`` against ground truth; LPIPS None if not installed."""
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr_db": metrics.psnr,
+    "ssim": metrics.ssim,
+    "lpips": metrics.lpips,
+}
+
+
+def no_quality() -> dict[str, float | None]:
+    """:func:`quality_intervals` where there is none to be had."""
+    return dict.fromkeys(f"{name}{part}" for name in METRICS for part in ("", "_low", "_high"))
+
+
+def measured(images: list[Tensor], pairs: list[Pair]) -> dict[str, np.ndarray]:
+    """PSNR, SSIM and LPIPS of each image against its ground truth; without LPIPS if not installed."""
     out = torch.cat(images)
     clean = torch.cat([pair.clean for pair in pairs])
     return {
-        "psnr_db": metrics.psnr(out, clean).mean().item(),
-        "ssim": metrics.ssim(out, clean).mean().item(),
-        "lpips": metrics.lpips(out, clean).mean().item() if metrics.lpips_available() else None,
+        name: metric(out, clean).double().numpy()
+        for name, metric in METRICS.items()
+        if name != "lpips" or metrics.lpips_available()
     }
+
+
+def with_interval(key: str, values: np.ndarray) -> dict[str, float | None]:
+    """The mean of ``values`` as ``key``, and as ``key_low`` and ``key_high`` its 95 % interval, by bootstrap
+    over the images (None for one image)."""
+    spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values), RESAMPLES, seed=0)
+    low, high = spread or (None, None)
+    return {key: float(values.mean()), f"{key}_low": low, f"{key}_high": high}
+
+
+def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
+    """Mean PSNR, SSIM and LPIPS of ``images`` against ground truth; LPIPS None if not installed."""
+    found: dict[str, float | None] = dict.fromkeys(METRICS)
+    return found | {name: float(values.mean()) for name, values in measured(images, pairs).items()}
+
+
+def quality_intervals(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
+    """:func:`quality` with the interval of each mean, see :func:`with_interval`."""
+    found = no_quality()
+    for name, values in measured(images, pairs).items():
+        found |= with_interval(name, values)
+    return found
+
+
+def damage(images: list[Tensor], reference: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
+    """``psnr_drop_db`` and ``lpips_rise`` of ``images`` against ``reference`` on the same pairs, with the
+    interval of the paired difference: much narrower than those of the two means."""
+    ours, theirs = measured(images, pairs), measured(reference, pairs)
+    found = no_damage() | with_interval("psnr_drop_db", theirs["psnr_db"] - ours["psnr_db"])
+    if "lpips" in ours:
+        found |= with_interval("lpips_rise", ours["lpips"] - theirs["lpips"])
+    return found
+
+
+def no_damage() -> dict[str, float | None]:
+    """:func:`damage` where there is none to be had."""
+    return dict.fromkeys(
+        f"{name}{part}" for name in ("psnr_drop_db", "lpips_rise") for part in ("", "_low", "_high")
+    )
 
 
 def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
@@ -111,11 +171,21 @@ def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
     return value if value != float("inf") else None
 
 
-def pairwise_psnr(runners: list[Runner], parities: list[Parity]) -> list[dict[str, object]]:
+class Labelled(Protocol):
+    """What was made from a file: a runner, or a row of a result."""
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+
+def pairwise_psnr(files: Sequence[Labelled], parities: list[Parity]) -> list[dict[str, object]]:
     """How far targets agree: mean PSNR in dB between the images of each two files of one precision."""
     found: list[dict[str, object]] = []
-    for i, first in enumerate(runners):
-        for j, second in enumerate(runners[:i]):
+    for i, first in enumerate(files):
+        for j, second in enumerate(files[:i]):
             if first.precision == second.precision:
                 value = psnr_between(parities[i].restored, parities[j].restored)
                 targets = [second.target, first.target]

@@ -11,8 +11,8 @@ from elir_mobile.errors import UserError
 from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
 
 
-def open_programs(path: Path, threads: int) -> LoadedPrograms:
-    """Load the methods ``encode``, ``step`` and ``decode`` of ``path``.
+def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:
+    """Load the methods ``names`` of ``path``.
 
     Args:
         path: the ``.pte`` file.
@@ -33,7 +33,7 @@ def open_programs(path: Path, threads: int) -> LoadedPrograms:
         portable_lib._unsafe_reset_threadpool(threads)  # unsafe while a program runs: none does yet
     try:
         program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
-        methods = {name: program.load_method(name) for name in PROGRAMS}
+        methods = {name: program.load_method(name) for name in names}
     except RuntimeError as error:
         raise UserError(f"{path} is damaged or not an ExecuTorch program: export it again") from error
     missing = [name for name, method in methods.items() if method is None]
@@ -46,4 +46,4 @@ def open_programs(path: Path, threads: int) -> LoadedPrograms:
         out: np.ndarray = methods[name].execute(tensors)[0].clone().numpy()
         return out
 
-    return LoadedPrograms({name: partial(run, name) for name in PROGRAMS})
+    return LoadedPrograms({name: partial(run, name) for name in names})

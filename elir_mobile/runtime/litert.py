@@ -11,8 +11,8 @@ from elir_mobile.errors import UserError
 from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
 
 
-def open_programs(path: Path, threads: int) -> LoadedPrograms:
-    """Load the signatures ``encode``, ``step`` and ``decode`` of ``path``.
+def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:
+    """Load the signatures ``names`` of ``path``.
 
     Args:
         path: the ``.tflite`` file.
@@ -30,11 +30,11 @@ def open_programs(path: Path, threads: int) -> LoadedPrograms:
         found = interpreter.get_signature_list()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} is damaged or not a LiteRT model: export it again") from error
-    missing = [name for name in PROGRAMS if name not in found]
+    missing = [name for name in names if name not in found]
     if missing:
         raise UserError(f"{path} has no signature '{missing[0]}': export it again")
 
-    signatures = {name: interpreter.get_signature_runner(name) for name in PROGRAMS}
+    signatures = {name: interpreter.get_signature_runner(name) for name in names}
 
     def run(name: str, *inputs: np.ndarray) -> np.ndarray:
         arguments = {f"args_{i}": np.ascontiguousarray(value) for i, value in enumerate(inputs)}
@@ -42,4 +42,4 @@ def open_programs(path: Path, threads: int) -> LoadedPrograms:
         out: np.ndarray = signatures[name](**arguments)["output_0"]
         return out
 
-    return LoadedPrograms({name: partial(run, name) for name in PROGRAMS})
+    return LoadedPrograms({name: partial(run, name) for name in names})

@@ -21,6 +21,9 @@ PROGRAMS = ("encode", "step", "decode")
 TARGETS = ("executorch", "litert", "coreml")
 
 
+Program = Callable[..., np.ndarray]
+
+
 @dataclass(frozen=True)
 class LoadedPrograms:
     """The programs of one file.
@@ -33,7 +36,7 @@ class LoadedPrograms:
             says nothing of it.
     """
 
-    run: Mapping[str, Callable[..., np.ndarray]]
+    run: Mapping[str, Program]
     timed: bool = True
 
 
