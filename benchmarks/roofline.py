@@ -33,7 +33,7 @@ from elir_mobile.harness.timing import Milliseconds, take_turns
 from elir_mobile.precision import FP32, RECIPES, W8A8
 from elir_mobile.runtime import executorch, litert
 from elir_mobile.runtime.programs import Program
-from export.programs import Programs
+from export.programs import Programs, Samples
 from export.targets import TARGETS
 
 DEPTHS = (1, 8)
@@ -83,7 +83,7 @@ def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Cons
     torch.manual_seed(0)
     wanted = chains(shapes)
     inputs = {name: torch.rand(1, f["channels"], f["side"], f["side"]) for name, f in wanted.items()}
-    modules = {
+    modules: dict[str, nn.Module] = {
         name: Chain(name, f["channels"], f["depth"]).eval().requires_grad_(False)
         for name, f in wanted.items()
     }
@@ -95,7 +95,7 @@ def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Cons
         running: list[tuple[dict, partial[Milliseconds]]] = []
         for target, precision in files:
             path = Path(folder) / f"{precision}{TARGETS[target].suffix}"
-            samples = {name: [(x,)] for name, x in inputs.items()}
+            samples: Samples = {name: [(x,)] for name, x in inputs.items()}
             TARGETS[target].lower(programs, RECIPES[precision], samples, path)
             loaded = OPENERS[target](path, protocol.threads, tuple(wanted))
             for name, facts in wanted.items():

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 720, 380
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 16, 48
+WIDTH, HEIGHT = 540, 350  # readable when a phone shrinks it to two thirds
+LEFT, RIGHT, TOP, BOTTOM = 88, 12, 14, 46
 # Okabe and Ito (2008): eight colours that the colour-blind can tell apart, darker and lighter variants.
 LIGHT = ("#0072b2", "#d55e00", "#007a5a", "#a3528a", "#8a6d00", "#4a4a4a")
 DARK = ("#56b4e9", "#ff9b4d", "#3fd0a0", "#e39ac9", "#f0e442", "#cfcfcf")
@@ -21,7 +21,8 @@ DARK = ("#56b4e9", "#ff9b4d", "#3fd0a0", "#e39ac9", "#f0e442", "#cfcfcf")
 
 def number(value: float | None, digits: int = 2) -> str:
     """A figure for people; an en dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    # Adding zero makes a rounded -0.0 a plain one.
+    return "–" if value is None else f"{round(value, digits) + 0.0:,.{digits}f}"
 
 
 def label(row: dict, with_device: bool = False) -> str:
@@ -41,7 +42,7 @@ def style(root: str) -> str:
     dark = f"{colours(DARK)}--ink:#e7ebef;--muted:#9aa5b1;--rule:#39424c;--ground:#14181d;"
     return (
         f"{root}{{{light}}}@media(prefers-color-scheme:dark){{{root}{{{dark}}}}}"
-        ".chart text{font:13px system-ui,sans-serif;fill:var(--ink)}.chart .muted{fill:var(--muted)}"
+        ".chart text{font:14px system-ui,sans-serif;fill:var(--ink)}.chart .muted{fill:var(--muted)}"
         ".chart .rule{stroke:var(--rule);stroke-width:1}.chart .axis{stroke:var(--muted);stroke-width:1}"
     )
 
@@ -147,7 +148,7 @@ def _apart(
     placed: list[tuple[float, float, str]] = []
     for x, y, text in sorted(wanted, key=lambda item: item[1]):
         for other_x, other_y, other in placed:
-            reach = 7.2 * max(len(text), len(other))
+            reach = 7.6 * max(len(text), len(other))
             if abs(x - other_x) < reach and y < other_y + gap:
                 y = other_y + gap
         placed.append((x, y, text))
@@ -203,11 +204,11 @@ def latency_bars(rows: list[dict]) -> str:
         return ""
     several = len({row["device"] for row in rows}) > 1
     names = [label(row, several) for row in timed]
-    left = 12 + 7.4 * max(map(len, names))
+    left = 14 + 7.6 * max(map(len, names))
     step = 30
     height = TOP + step * len(timed) + BOTTOM
     highest = [max(row["latency_ms"]["p90"], row["latency_ms"]["high"] or 0) for row in timed]
-    x = _Axis.over([0.0, *highest], left, WIDTH - RIGHT - 64, zero=True)
+    x = _Axis.over([0.0, *highest], left, WIDTH - RIGHT - 48, zero=True)
     colour = series(rows)
     body = []
     for tick in x.ticks():

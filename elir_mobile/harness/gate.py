@@ -107,7 +107,9 @@ def _limit(path: Path, index: int, entry: Any) -> Limit:
         bounds.append(None if value is None else float(value))
     if bounds == [None, None]:
         raise UserError(f"{where} has neither min nor max")
-    return Limit(entry["field"], *bounds, **{key: entry[key] for key in PATTERNS if key in entry})
+    return Limit(
+        entry["field"], bounds[0], bounds[1], **{key: entry[key] for key in PATTERNS if key in entry}
+    )
 
 
 _MISSING = object()

@@ -145,15 +145,15 @@ def _at(row: dict, path: str) -> float | None:
 def _exact(name: str, old: dict, new: dict) -> list[Difference]:
     found = []
     if old.get("sha256") != new.get("sha256"):
-        shas = [(row.get("sha256") or "–")[:12] for row in (old, new)]
-        found.append(Difference(name, "sha256", *shas, CHANGED))
+        before, after = ((row.get("sha256") or "–")[:12] for row in (old, new))
+        found.append(Difference(name, "sha256", before, after, CHANGED))
     for path, title, small in EXACT:
         first, second = _at(old, path), _at(new, path)
         if first is None and second is None:
             continue
         same = first is not None and second is not None and abs(first - second) <= small
-        shown = [("–" if value is None else f"{value:,.6g}") for value in (first, second)]
-        found.append(Difference(name, title, *shown, SAME_VALUE if same else CHANGED))
+        before, after = ("–" if value is None else f"{value:,.6g}" for value in (first, second))
+        found.append(Difference(name, title, before, after, SAME_VALUE if same else CHANGED))
     return found
 
 

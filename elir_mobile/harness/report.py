@@ -180,7 +180,7 @@ def page(report: dict, shown: Shown | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "label": label, "ops": ops_text}
+    environment.filters |= {"number": number, "label": label, "ops": ops_text, "megabytes": megabytes}
     blob = base64.b64encode(json.dumps(report, indent=2).encode()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -219,6 +219,11 @@ def _png(image: Tensor) -> str:
 def _spread_over(pairs: list[Pair]) -> list[int]:
     """Some indices spread over the set: the first images of a small set are the same portrait again."""
     return torch.linspace(0, len(pairs) - 1, min(STRIP_ROWS, len(pairs))).round().int().tolist()
+
+
+def megabytes(size: int | None) -> str:
+    """A size in bytes for people, in 10^6 bytes."""
+    return number(None if size is None else size / 1e6, 0)
 
 
 def ops_text(ops: list[str] | None) -> str:

@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,9 @@ _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
 @lru_cache(maxsize=8)
 def macs_of(architecture: str, size: int) -> dict[str, float]:
     """:func:`program_macs` of an architecture given as JSON; no weight is ever allocated."""
-    facts = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(architecture).items()}
+    facts: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(architecture).items()
+    }
     with torch.device("meta"):
         return program_macs(Restorer(Architecture(**facts)).eval(), size)
 

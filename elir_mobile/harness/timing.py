@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,14 +28,14 @@ def timed_restore(loop: Loop, x: np.ndarray, noise: np.ndarray) -> Milliseconds:
         spent[name] += 1e3 * (time.perf_counter() - start)
         return out
 
-    programs = (partial(timed, name) for name in PROGRAMS)
-    Loop(*programs, steps=loop.steps, sigma_s=loop.sigma_s).restore(x, noise)
+    encode, step, decode = (partial(timed, name) for name in PROGRAMS)
+    Loop(encode, step, decode, loop.steps, loop.sigma_s).restore(x, noise)
     total = sum(spent.values())
     return {**spent, "step": spent["step"] / loop.steps, "total": total}
 
 
 def take_turns(
-    runs: list[Callable[[], Milliseconds]],
+    runs: Sequence[Callable[[], Milliseconds]],
     *,
     warmup: int,
     count: int,

@@ -219,9 +219,9 @@ def result_row(artifact: Artifact, threads: int, **facts: Any) -> Row:
 
 def failed_row(manifest: dict, path: str, threads: int, error: str) -> Row:
     """The row of a file that does not run."""
-    entry = next((e for e in manifest["files"] if e["path"] == path), {})
-    known = {key: str(entry.get(key, "")) for key in ("sha256", "target", "precision")}
-    return Row(path=path, threads=threads, error=error, **known)
+    entry: dict = next((e for e in manifest["files"] if e["path"] == path), {})
+    sha256, target, precision = (str(entry.get(key, "")) for key in ("sha256", "target", "precision"))
+    return Row(path, sha256, target, precision, threads, error=error)
 
 
 def sentence(error: BaseException) -> str:

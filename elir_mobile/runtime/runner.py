@@ -46,5 +46,5 @@ class Runner:
         def run(program: Callable[..., Tensor], x: np.ndarray, *k: int) -> np.ndarray:
             return program(torch.from_numpy(x), *k).numpy()
 
-        programs = (partial(run, program) for program in (self.encode, self.step, self.decode))
-        return Loop(*programs, steps=steps, sigma_s=sigma_s)
+        encode, step, decode = (partial(run, program) for program in (self.encode, self.step, self.decode))
+        return Loop(encode, step, decode, steps, sigma_s)
