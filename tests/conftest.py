@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from elir_mobile.checkpoints import build_restorer
+from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
+from elir_mobile.harness.compare import golden_parity
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
-from export.programs import Programs, build_programs
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtime.eager import eager_runner
+from elir_mobile.runtime.registry import open_runner
+from elir_mobile.tasks import get_task
+from export.programs import PROGRAM_NAMES, Programs, build_programs
+from export.targets import TARGETS
 
 TINY = Architecture(
     enc_width=8,
@@ -83,4 +91,68 @@ def picture_folder(tmp_path: Path) -> Path:
     for index in range(3):
         small = Image.fromarray(rng.integers(0, 255, (5, 5, 3), dtype=np.uint8))
         small.resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network's float weights as a file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(restorer, path, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    programs: Programs,
+    restorer: Restorer,
+    degraded: list[Tensor],
+    tiny_weights: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A bundle of real files: ExecuTorch fp32, LiteRT fp32 and w8, Core ML fp32."""
+    from export import coreml, executorch, litert
+
+    target = TARGETS["litert"]
+    converted = litert.convert(
+        build_programs(
+            restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=target.group_norm, clip=target.clip
+        )
+    )
+    info = load_weights(str(tiny_weights), get_task("bfr"))[1]
+    eager = eager_runner(restorer, STEPS)
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
+    with building(folder) as staging:
+        paths = {
+            ("executorch", "fp32"): staging / "executorch" / "bfr-fp32.pte",
+            ("litert", "fp32"): staging / "litert" / "bfr-fp32.tflite",
+            ("litert", "w8"): staging / "litert" / "bfr-w8.tflite",
+            ("coreml", "fp32"): staging / "coreml" / "bfr-fp32.mlpackage",
+        }
+        for path in paths.values():
+            path.parent.mkdir(exist_ok=True)
+        delegation = {key: dict.fromkeys(PROGRAM_NAMES, {"delegates": 0, "ops_outside": []}) for key in paths}
+        pte = executorch.lower(programs, RECIPES["fp32"], {}, paths["executorch", "fp32"])
+        delegation["executorch", "fp32"] = {name: asdict(split) for name, split in pte.items()}
+        for precision in ("fp32", "w8"):
+            content = litert.quantize(converted, RECIPES[precision], {})
+            paths["litert", precision].write_bytes(content)
+            delegation["litert", precision] = {
+                name: asdict(litert.delegation(content, name)) for name in PROGRAM_NAMES
+            }
+        models = coreml.float_models(programs, half=False, functions=PROGRAM_NAMES)
+        coreml.write(models, programs, RECIPES["fp32"], {}, paths["coreml", "fp32"])
+        image = (degraded[0] * 255).round() / 255
+        golden = write_golden(staging, eager, image, STEPS, SIGMA_S)
+        files = []
+        for (name, precision), path in paths.items():
+            runner = open_runner(name, path, precision, programs.table)
+            parity = golden_parity(golden, staging, runner, {"steps": STEPS, "sigma_s": SIGMA_S})
+            facts = {"target": name, "precision": precision, "delegation": delegation[name, precision]}
+            files.append(file_entry(staging, path, **facts, parity=parity))
+        parameters = sum(p.numel() for p in restorer.parameters())
+        model = {"task": "bfr", **asdict(info), "parameters": parameters, "architecture": asdict(TINY)}
+        manifest = {"task": "bfr", "model": model, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        table = write_table(staging, programs.table)
+        write_manifest(staging, {**manifest, "table": table, "golden": golden, "files": files})
     return folder
