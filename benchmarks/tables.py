@@ -19,7 +19,7 @@ from elir_mobile.harness.charts import number
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization", "harness")),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

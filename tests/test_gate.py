@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elir_mobile.errors import UserError
@@ -98,6 +98,7 @@ def test_a_budget_file_that_is_not_there(tmp_path: Path) -> None:
         read_limits(tmp_path / "none.toml")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_limits_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "budget.toml"

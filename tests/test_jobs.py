@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elir_mobile.errors import UserError
@@ -157,6 +157,7 @@ leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 anything = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_result_with_any_value_anywhere_is_read_or_refused(data: st.DataObject) -> None:
     """Whatever stands in the place of any part: a result or a UserError, never another exception."""

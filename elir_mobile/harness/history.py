@@ -19,9 +19,8 @@ import numpy as np
 from rich.table import Table
 
 from elir_mobile.errors import UserError
-from elir_mobile.evaluate import bootstrap
 from elir_mobile.harness.charts import label
-from elir_mobile.harness.protocol import RESAMPLES
+from elir_mobile.harness.protocol import interval, resampled
 
 MACHINE = ("system", "cpu", "cores", "cpu_flags")
 # Figures that repeat exactly: path in a row, heading, and what is too small to speak of (rounding of sums).
@@ -178,9 +177,11 @@ Interval = tuple[float, float, float]  # low, value, high
 
 def median_interval(runs: list[float]) -> Interval | None:
     """The median of ``runs`` with its 95 % interval; None for fewer than two."""
+    if len(runs) < 2:
+        return None
     values = np.array(runs, float)
-    spread = bootstrap(lambda chosen: float(np.median(values[chosen])), len(values), RESAMPLES, seed=0)
-    return None if spread is None else (spread[0], float(np.median(values)), spread[1])
+    low, high = interval(np.median(values[resampled(len(values))], axis=1))
+    return low, float(np.median(values)), high
 
 
 def speedup_interval(row: dict, rows: dict) -> Interval | None:
@@ -192,14 +193,11 @@ def speedup_interval(row: dict, rows: dict) -> Interval | None:
     if eager is None or row is eager:
         return None
     base, values = (np.array(r["latency_ms"]["runs"], float) for r in (eager, row))
-    if len(base) != len(values):
+    if len(base) != len(values) or len(base) < 2:
         return None
-
-    def ratio(chosen: np.ndarray) -> float:
-        return float(np.median(base[chosen]) / np.median(values[chosen]))
-
-    spread = bootstrap(ratio, len(values), RESAMPLES, seed=0)
-    return None if spread is None else (spread[0], ratio(np.arange(len(values))), spread[1])
+    chosen = resampled(len(values))
+    low, high = interval(np.median(base[chosen], axis=1) / np.median(values[chosen], axis=1))
+    return low, float(np.median(base) / np.median(values)), high
 
 
 def _verdict(first: Interval, second: Interval, more: str, less: str) -> str:

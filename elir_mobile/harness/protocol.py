@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.evaluate import bootstrap
 from elir_mobile.harness.timing import take_turns, timed_restore
 from elir_mobile.runtime.programs import PROGRAMS
 from elir_mobile.runtime.runner import Runner
@@ -43,14 +42,26 @@ class Protocol:
         return {**asdict(self), "order": order, "statistic": "median and 90th percentile"}
 
 
+def resampled(count: int) -> np.ndarray:
+    """Indices of ``count`` runs drawn with replacement, ``RESAMPLES`` times: (RESAMPLES, count)."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of a statistic's resampled values (Efron 1979)."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def latency_facts(runs_ms: Sequence[float]) -> Facts:
     """``{median, p90, low, high, runs}`` in milliseconds; from ``low`` to ``high`` lies the median with
     95 % confidence, by bootstrap over the runs. None without runs: where no latency is claimed."""
     if not runs_ms:
         return {**dict.fromkeys(("median", "p90", "low", "high")), "runs": []}
     values = np.array(runs_ms)
-    spread = bootstrap(lambda chosen: float(np.median(values[chosen])), len(values), RESAMPLES, seed=0)
-    low, high = spread or (None, None)
+    low, high = None, None
+    if len(values) > 1:
+        low, high = interval(np.median(values[resampled(len(values))], axis=1))
     return {
         "median": float(np.median(values)),
         "p90": float(np.percentile(values, 90)),
