@@ -8,7 +8,7 @@ picture against the float one and against ground truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -140,18 +140,17 @@ def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
     return found | {name: float(values.mean()) for name, values in measured(images, pairs).items()}
 
 
-def quality_intervals(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
-    """:func:`quality` with the interval of each mean, see :func:`with_interval`."""
+def quality_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """The means of what :func:`measured` gave, with their intervals, see :func:`with_interval`."""
     found = no_quality()
-    for name, values in measured(images, pairs).items():
-        found |= with_interval(name, values)
+    for name, metric in values.items():
+        found |= with_interval(name, metric)
     return found
 
 
-def damage(images: list[Tensor], reference: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
-    """``psnr_drop_db`` and ``lpips_rise`` of ``images`` against ``reference`` on the same pairs, with the
-    interval of the paired difference: much narrower than those of the two means."""
-    ours, theirs = measured(images, pairs), measured(reference, pairs)
+def damage(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """``psnr_drop_db`` and ``lpips_rise`` of ``ours`` against ``theirs`` on the same pairs, both from
+    :func:`measured`, with the interval of the paired difference: much narrower than those of the means."""
     found = no_damage() | with_interval("psnr_drop_db", theirs["psnr_db"] - ours["psnr_db"])
     if "lpips" in ours:
         found |= with_interval("lpips_rise", ours["lpips"] - theirs["lpips"])

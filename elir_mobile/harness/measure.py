@@ -21,13 +21,13 @@ from elir_mobile.bundle import Bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
 from elir_mobile.errors import UserError
-from elir_mobile.harness.compare import Parity, no_quality, pairwise_psnr, quality_intervals
+from elir_mobile.harness.compare import Parity, measured, no_quality, pairwise_psnr, quality_intervals
 from elir_mobile.harness.devices import Device, Progress
 from elir_mobile.harness.golden import sqnr_db
 from elir_mobile.harness.host import COLD_STARTS, Host, pictures_of
 from elir_mobile.harness.jobs import OUTPUTS, Job, Result, Row
 from elir_mobile.harness.protocol import latency_facts, machine_facts
-from elir_mobile.harness.report import Shown, image_facts, make_row
+from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_facts
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.harness.worker import find_entry
 from elir_mobile.manifest import MANIFEST, sha256_of
@@ -180,6 +180,7 @@ def measure_bundle(
             rows += maker.device_rows(device.name, result, folder)
         shown = maker.shown()
     facts = {
+        "kind": "harness",
         "bundle": {
             "folder": bundle.folder.resolve().name,
             "sha256": sha256_of(bundle.folder / MANIFEST),
@@ -214,7 +215,7 @@ def _data_facts(judged: _Evaluation | None) -> dict:
         "source": judged.source,
         "seed": judged.seed,
         "evaluation": [pair.name for pair in pairs],
-        "degraded": quality_intervals([pair.degraded for pair in pairs], pairs),
+        "degraded": quality_intervals(measured([pair.degraded for pair in pairs], pairs)),
     }
 
 
@@ -253,6 +254,8 @@ class _Rows:
                         self.restored[key] = arrays["image"], arrays["trajectory"]
         self.reference = self._reference()
         self.parities = {key: self._parity(key) for key in self.restored}
+        pairs = judged.pairs if judged else []
+        self.measured = {key: measured(parity.restored, pairs) for key, parity in self.parities.items()}
         self.roof = roof_facts(bundle.manifest, settings.threads)
 
     def _reference(self) -> tuple[str, str] | None:
@@ -317,9 +320,7 @@ class _Rows:
             trajectory=[None if is_reference else energy.db for energy in parity.trajectory]
             if parity
             else [],
-            image=image_facts(parity, self._float_images(), self.judged.pairs, True, is_reference)
-            if parity and self.judged
-            else image_facts(None, [], [], False),
+            image=self._image(key) if on_host else no_image_facts(),
             golden=self._golden(row, entry),
             same_file_on_host=None if on_host or entry is None else self._against_host(row, folder),
             against={},
@@ -327,6 +328,14 @@ class _Rows:
         )
         facts["against"] = self._against(facts, on_host, result)
         return facts
+
+    def _image(self, key: tuple[str, str]) -> dict[str, float | None]:
+        if key not in self.measured:
+            return no_image_facts()
+        if self.reference is None or key == self.reference:
+            return no_image_facts() | quality_intervals(self.measured[key])
+        theirs = self.measured[self.reference]
+        return judged_facts(self.parities[key], self._float_images(), self.measured[key], theirs)
 
     def _float_images(self) -> list[Tensor]:
         return self.parities[self.reference].restored if self.reference else []

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image, ImageDraw, ImageFont
@@ -26,6 +27,7 @@ from elir_mobile.harness.charts import charts, label, number, style
 from elir_mobile.harness.compare import (
     Parity,
     damage,
+    measured,
     no_damage,
     no_quality,
     psnr_between,
@@ -108,28 +110,28 @@ def _ratio(base: float | None, value: float | None) -> float | None:
 
 
 def image_facts(
-    parity: Parity | None,
-    reference: list[Tensor],
-    pairs: list[Pair],
-    trained: bool,
-    is_reference: bool = False,
+    parity: Parity, reference: list[Tensor], pairs: list[Pair], trained: bool
 ) -> dict[str, float | None]:
-    """The ``image`` entry of a row; blank for untrained weights, whose pictures mean nothing.
+    """The ``image`` entry of a row; blank for untrained weights, whose pictures mean nothing."""
+    if not trained:
+        return no_image_facts()
+    return judged_facts(parity, reference, measured(parity.restored, pairs), measured(reference, pairs))
 
-    Args:
-        parity: with the artifact's pictures; None: none were made.
-        reference: the float network's.
-        pairs: with the ground truth.
-        is_reference: the artifact is what ``reference`` came from.
-    """
-    blank = {"psnr_vs_float_db": None, **no_quality(), **no_damage()}
-    if parity is None or not trained:
-        return blank
-    found = blank | quality_intervals(parity.restored, pairs)
-    if reference and not is_reference:
-        found |= {"psnr_vs_float_db": psnr_between(parity.restored, reference)}
-        found |= damage(parity.restored, reference, pairs)
-    return found
+
+def no_image_facts() -> dict[str, float | None]:
+    """The ``image`` entry of a row whose pictures were not judged."""
+    return {"psnr_vs_float_db": None, **no_quality(), **no_damage()}
+
+
+def judged_facts(
+    parity: Parity, reference: list[Tensor], ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> dict[str, float | None]:
+    """The ``image`` entry from what was measured of an artifact's pictures and of the float network's."""
+    return {
+        "psnr_vs_float_db": psnr_between(parity.restored, reference),
+        **quality_intervals(ours),
+        **damage(ours, theirs),
+    }
 
 
 @dataclass(frozen=True)
