@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.harness.compare import golden_parity
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES
-from elir_mobile.runtime.eager import eager_runner
 from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtime.runner import Runner
 from elir_mobile.tasks import get_task
-from export.programs import PROGRAM_NAMES, Programs, build_programs
+from export import coreml
+from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
 from export.targets import TARGETS
 
 TINY = Architecture(
@@ -102,56 +104,100 @@ def tiny_weights(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_bundle(
-    programs: Programs,
-    restorer: Restorer,
-    degraded: list[Tensor],
-    tiny_weights: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A bundle of real files: ExecuTorch fp32, LiteRT fp32 and w8, Core ML fp32."""
-    from export import coreml, executorch, litert
+class MicroEncode(nn.Module):
+    """Image → latent in one convolution."""
 
-    target = TARGETS["litert"]
-    converted = litert.convert(
-        build_programs(
-            restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=target.group_norm, clip=target.clip
-        )
-    )
+    def __init__(self) -> None:
+        super().__init__()
+        self.shrink = nn.Conv2d(3, 16, 8, stride=8)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.shrink(image)
+
+
+class MicroStep(nn.Module):
+    """Latent and table row → latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, latent: Tensor, row: Tensor) -> Tensor:
+        return latent + self.mix(latent) + row
+
+
+class MicroDecode(nn.Module):
+    """Latent → image in one transposed convolution, clipped as the target likes it."""
+
+    def __init__(self, clip: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.grow = nn.ConvTranspose2d(16, 3, 8, stride=8)
+        nn.init.constant_(self.grow.bias, 0.5)
+        self.clip = clip
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.clip(self.grow(latent))
+
+
+def micro_programs(clip: Callable[[Tensor], Tensor]) -> Programs:
+    """Three programs with the shapes of real ones, so small that exporting them takes no time."""
+    torch.manual_seed(0)
+    latent, table = torch.zeros(TINY.latent_shape(SIZE, SIZE)), torch.randn(STEPS, 16)
+    modules: dict[str, nn.Module] = {
+        "encode": MicroEncode(), "step": MicroStep(), "decode": MicroDecode(clip)
+    }  # fmt: skip
+    examples = {
+        "encode": (torch.zeros(1, 3, SIZE, SIZE),),
+        "step": (latent, table[0].view(1, -1, 1, 1)),
+        "decode": (latent,),
+    }
+    frozen = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
+    return Programs(frozen, examples, table, STEPS, SIGMA_S)
+
+
+@pytest.fixture(scope="session")
+def micro_bundle(
+    degraded: list[Tensor], tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of real files of the micro programs: ExecuTorch fp32, LiteRT fp32 and w8, Core ML fp32.
+
+    Its manifest says that it was made from the tiny network.
+    """
     info = load_weights(str(tiny_weights), get_task("bfr"))[1]
-    eager = eager_runner(restorer, STEPS)
-    folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-micro"
+    artifacts = (("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"))
     with building(folder) as staging:
-        paths = {
-            ("executorch", "fp32"): staging / "executorch" / "bfr-fp32.pte",
-            ("litert", "fp32"): staging / "litert" / "bfr-fp32.tflite",
-            ("litert", "w8"): staging / "litert" / "bfr-w8.tflite",
-            ("coreml", "fp32"): staging / "coreml" / "bfr-fp32.mlpackage",
-        }
-        for path in paths.values():
-            path.parent.mkdir(exist_ok=True)
-        delegation = {key: dict.fromkeys(PROGRAM_NAMES, {"delegates": 0, "ops_outside": []}) for key in paths}
-        pte = executorch.lower(programs, RECIPES["fp32"], {}, paths["executorch", "fp32"])
-        delegation["executorch", "fp32"] = {name: asdict(split) for name, split in pte.items()}
-        for precision in ("fp32", "w8"):
-            content = litert.quantize(converted, RECIPES[precision], {})
-            paths["litert", precision].write_bytes(content)
-            delegation["litert", precision] = {
-                name: asdict(litert.delegation(content, name)) for name in PROGRAM_NAMES
-            }
-        models = coreml.float_models(programs, half=False, functions=PROGRAM_NAMES)
-        coreml.write(models, programs, RECIPES["fp32"], {}, paths["coreml", "fp32"])
+        programs = micro_programs(TARGETS["executorch"].clip)
+        modules = programs.modules
+        runner = Runner(
+            "eager",
+            "fp32",
+            modules["encode"],
+            lambda z, k: modules["step"](z, programs.row(k)),
+            modules["decode"],
+        )
         image = (degraded[0] * 255).round() / 255
-        golden = write_golden(staging, eager, image, STEPS, SIGMA_S)
+        golden = write_golden(staging, runner, image, STEPS, SIGMA_S)
         files = []
-        for (name, precision), path in paths.items():
-            runner = open_runner(name, path, precision, programs.table)
-            parity = golden_parity(golden, staging, runner, {"steps": STEPS, "sigma_s": SIGMA_S})
-            facts = {"target": name, "precision": precision, "delegation": delegation[name, precision]}
-            files.append(file_entry(staging, path, **facts, parity=parity))
-        parameters = sum(p.numel() for p in restorer.parameters())
-        model = {"task": "bfr", **asdict(info), "parameters": parameters, "architecture": asdict(TINY)}
+        for name, precision in artifacts:
+            target = TARGETS[name]
+            path = staging / name / f"bfr-{precision}{target.suffix}"
+            path.parent.mkdir(exist_ok=True)
+            if name == "coreml":
+                models = coreml.float_models(programs, half=False, functions=PROGRAM_NAMES)
+                coreml.write(models, programs, RECIPES[precision], {}, path)
+                split = dict.fromkeys(PROGRAM_NAMES, Delegation(0, ()))
+            else:
+                split = target.lower(micro_programs(target.clip), RECIPES[precision], {}, path)
+            exported = open_runner(name, path, precision, programs.table)
+            facts = {
+                "target": name,
+                "precision": precision,
+                "delegation": {program: asdict(found) for program, found in split.items()},
+                "parity": golden_parity(golden, staging, exported, {"steps": STEPS, "sigma_s": SIGMA_S}),
+            }
+            files.append(file_entry(staging, path, **facts))
+        model = {"task": "bfr", **asdict(info), "parameters": 1000, "architecture": asdict(TINY)}
         manifest = {"task": "bfr", "model": model, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
         table = write_table(staging, programs.table)
         write_manifest(staging, {**manifest, "table": table, "golden": golden, "files": files})

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
-from elir_mobile.bundle import file_entry
+from elir_mobile.bundle import file_entry, read_bundle
+from elir_mobile.checkpoints import load_weights
 from elir_mobile.errors import UserError
 from elir_mobile.harness import __main__ as command
 from elir_mobile.harness import devices, measure
 from elir_mobile.harness.charts import charts, number, standalone
 from elir_mobile.harness.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
-from elir_mobile.harness.host import Host, WorkerError, pictures_of, worker_process
+from elir_mobile.harness.history import read
+from elir_mobile.harness.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
 from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.harness.jobs import Result as JobResult
 from elir_mobile.harness.report import ops_text, page
 from elir_mobile.harness.timing import take_turns, timed_restore
 from elir_mobile.harness.worker import find_entry
 from elir_mobile.manifest import read_golden, read_manifest
+from elir_mobile.runtime.programs import open_programs
+from elir_mobile.runtime.registry import open_runner
 from elir_mobile.sampling import Loop
+from elir_mobile.tasks import get_task
 from tests.conftest import SIZE, STEPS
 
 LITERT = ("litert/bfr-fp32.tflite", "litert/bfr-w8.tflite")
@@ -70,8 +79,8 @@ def run_worker(tmp_path: Path, job: Job, *code: str) -> tuple[subprocess.Complet
 # The worker
 
 
-def test_a_worker_needs_nothing_but_numpy_and_the_runtime(tiny_bundle: Path, tmp_path: Path) -> None:
-    job = Job(str(tiny_bundle), LITERT, threads=1, warmup=1, runs=2)
+def test_a_worker_needs_nothing_but_numpy_and_the_runtime(micro_bundle: Path, tmp_path: Path) -> None:
+    job = Job(str(micro_bundle), LITERT, threads=1, warmup=1, runs=2)
     done, path = run_worker(tmp_path, job, "-c", BARE)
     assert done.returncode == 0, done.stderr
     result = read_result(path)
@@ -93,16 +102,16 @@ def test_a_worker_needs_nothing_but_numpy_and_the_runtime(tiny_bundle: Path, tmp
             assert output_sha256(values) == row.output_sha256[name]
 
 
-def test_without_runs_nothing_is_timed(tiny_bundle: Path, tmp_path: Path) -> None:
-    done, path = run_worker(tmp_path, Job(str(tiny_bundle), LITERT[:1], warmup=0, runs=0))
+def test_without_runs_nothing_is_timed(micro_bundle: Path, tmp_path: Path) -> None:
+    done, path = run_worker(tmp_path, Job(str(micro_bundle), LITERT[:1], warmup=0, runs=0))
     assert done.returncode == 0, done.stderr
     (row,) = read_result(path).rows
     assert (row.load_ms, row.first_ms, row.total, row.programs) == (None, None, None, {})
     assert row.parity.keys() == set(OUTPUTS)
 
 
-def test_a_file_that_does_not_run_is_its_own_row(tiny_bundle: Path, tmp_path: Path) -> None:
-    bundle = spoiled(tiny_bundle, tmp_path / "spoiled", LITERT[0])
+def test_a_file_that_does_not_run_is_its_own_row(micro_bundle: Path, tmp_path: Path) -> None:
+    bundle = spoiled(micro_bundle, tmp_path / "spoiled", LITERT[0])
     files = (*LITERT, "litert/none.tflite")
     done, path = run_worker(tmp_path, Job(str(bundle), files, warmup=0, runs=1))
     assert done.returncode == 0, done.stderr
@@ -113,9 +122,9 @@ def test_a_file_that_does_not_run_is_its_own_row(tiny_bundle: Path, tmp_path: Pa
     assert absent.error == "the bundle has no file litert/none.tflite"
 
 
-def test_a_bad_job_is_one_line_and_no_result(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_bad_job_is_one_line_and_no_result(micro_bundle: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
-    shutil.copytree(tiny_bundle, damaged)
+    shutil.copytree(micro_bundle, damaged)
     (damaged / LITERT[0]).write_bytes(b"x")
     for bundle, message in ((damaged, "missing or damaged"), (tmp_path / "none", "not a bundle")):
         done, path = run_worker(tmp_path, Job(str(bundle), LITERT[:1]))
@@ -167,7 +176,7 @@ def test_a_step_is_the_mean_over_all_steps(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture(scope="module")
-def on_host(tiny_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
+def on_host(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
     """One run of everything: result and the folder of outputs."""
     folder = tmp_path_factory.mktemp("host")
     rng = np.random.default_rng(0)
@@ -176,7 +185,7 @@ def on_host(tiny_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.Temp
     np.savez(folder / "in.npz", x=x, noise=noise)
     job = Job("", (EXECUTORCH, *LITERT, COREML), threads=1, warmup=0, runs=2)
     result = Host().run(
-        tiny_bundle, job, folder, nothing, weights=str(tiny_weights), pictures=folder / "in.npz"
+        micro_bundle, job, folder, nothing, weights=str(tiny_weights), pictures=folder / "in.npz"
     )
     return result, folder
 
@@ -214,8 +223,18 @@ def test_fp32_files_compute_what_float_does(on_host) -> None:
         parity = rows[target, "fp32"].parity
         assert min(parity["encode"] or 999, parity["step"] or 999) > 90, target
         assert parity["image"] > 55, target  # the golden picture has 8 bits
-    assert rows["eager", "fp32"].parity["encode"] is None  # equal to the last bit
     assert 15 < rows["litert", "w8"].parity["image"] < 55
+
+
+def test_the_float_network_is_the_weights(on_host, tiny_weights: Path, micro_bundle: Path) -> None:
+    result, folder = on_host
+    restorer = load_weights(str(tiny_weights), get_task("bfr"))[0]
+    golden = read_golden(micro_bundle, read_manifest(micro_bundle)["golden"])
+    expected = restorer(
+        torch.from_numpy(golden["input"]), torch.from_numpy(golden["noise"]), steps=STEPS, sigma_s=0.1
+    )
+    found = np.fromfile(folder / result.rows[0].outputs["image"], "<f4")
+    assert np.abs(found - expected.numpy().ravel()).max() < 1e-5
 
 
 def test_pictures_are_restored_by_every_file(on_host) -> None:
@@ -225,14 +244,15 @@ def test_pictures_are_restored_by_every_file(on_host) -> None:
         with np.load(pictures_of(folder, row.target, row.precision)) as arrays:
             assert arrays["trajectory"].shape == (2, STEPS + 1, 16, SIZE // 8, SIZE // 8)
             found[row.target, row.precision] = arrays["image"]
-    reference = found["eager", "fp32"]
+    reference = found["litert", "fp32"]
     assert reference.shape == (2, 3, SIZE, SIZE)
     for key, images in found.items():
-        assert psnr_db(reference, images) > (60 if key[1] == "fp32" else 15)
+        if key[0] != "eager":
+            assert psnr_db(reference, images) > (90 if key[1] == "fp32" else 20), key
 
 
-def test_a_file_that_does_not_load_leaves_the_others_measured(tiny_bundle: Path, tmp_path: Path) -> None:
-    bundle = spoiled(tiny_bundle, tmp_path / "spoiled", LITERT[0])
+def test_a_file_that_does_not_load_leaves_the_others_measured(micro_bundle: Path, tmp_path: Path) -> None:
+    bundle = spoiled(micro_bundle, tmp_path / "spoiled", LITERT[0])
     (tmp_path / "out").mkdir()
     job = Job("", LITERT, threads=1, warmup=0, runs=1)
     bad, good = Host().run(bundle, job, tmp_path / "out", nothing).rows
@@ -253,10 +273,8 @@ def test_a_worker_that_dies_is_one_sentence() -> None:
 
 
 def test_a_worker_that_dies_in_its_turn_leaves_the_others_measured(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from elir_mobile.harness.host import WorkerProcess
-
     ask, turns = WorkerProcess.ask, []
 
     def killing(self: WorkerProcess, do: str, **arguments: object) -> dict:
@@ -268,7 +286,7 @@ def test_a_worker_that_dies_in_its_turn_leaves_the_others_measured(
 
     monkeypatch.setattr(WorkerProcess, "ask", killing)
     job = Job("", LITERT, threads=1, warmup=0, runs=3)
-    dead, alive = Host().run(tiny_bundle, job, tmp_path, nothing).rows
+    dead, alive = Host().run(micro_bundle, job, tmp_path, nothing).rows
     assert "signal 9" in (dead.error or "")
     assert dead.total is None
     assert alive.total is not None
@@ -283,14 +301,12 @@ def harness(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Two runs of the command on LiteRT's files: the first with a budget that holds, the second with one
-    that does not."""
+def finished(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Two runs of the command on LiteRT's files: the first with the float network and a budget that holds,
+    the second without it and with a budget that does not."""
     folder = tmp_path_factory.mktemp("command")
     pictures = folder / "pictures"
     pictures.mkdir()
-    from PIL import Image
-
     for index in range(4):
         values = np.random.default_rng(index).integers(0, 255, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(values).resize((96, 80), Image.Resampling.BICUBIC).save(pictures / f"{index}.png")
@@ -302,10 +318,10 @@ def finished(tiny_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.Tem
     )
     results = [
         harness(
-            tiny_bundle, "--target", "litert", "--weights", tiny_weights, "--images", pictures, "--runs", 2,
-            "--warmups", 0, "--threads", 1, "--out", folder / "out", "--budget", folder / budget,
+            micro_bundle, "--target", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
+            "--threads", 1, "--out", folder / "out", "--budget", folder / budget, *more,
         )
-        for budget in ("holds.toml", "fails.toml")
+        for budget, more in (("holds.toml", ("--weights", tiny_weights)), ("fails.toml", ()))
     ]  # fmt: skip
     return folder / "out", results
 
@@ -319,28 +335,36 @@ def test_a_budget_that_holds_is_exit_code_0_and_one_that_does_not_is_1(finished)
     assert "image.psnr_vs_float_db" in fails.output
 
 
-def test_every_row_says_what_was_compared_with_what(finished) -> None:
-    report = json.loads((finished[0] / "bfr-tiny" / "report.json").read_text())
-    assert [(row["target"], row["precision"]) for row in report["rows"]] == [
-        ("eager", "fp32"), ("litert", "fp32"), ("litert", "w8"),
-    ]  # fmt: skip
-    eager, fp32, w8 = report["rows"]
-    for row in report["rows"]:
-        assert {"parity", "latency", "quality"} <= row["against"].keys()
-        assert row["latency_ms"]["low"] <= row["latency_ms"]["high"]
-        assert row["image"]["psnr_db_low"] <= row["image"]["psnr_db"] <= row["image"]["psnr_db_high"]
+def test_the_float_network_is_a_row_to_be_faster_than(finished) -> None:
+    eager, fp32, w8 = read(finished[0] / "history.jsonl")[0]["rows"]
+    assert (eager["target"], eager["golden"]["image"]["budget_db"]) == ("eager", None)
     assert eager["speedup_vs_eager"] == fp32["speedup_vs_fp32"] == 1
     assert w8["speedup_vs_eager"] == pytest.approx(eager["latency_ms"]["median"] / w8["latency_ms"]["median"])
-    assert fp32["image"]["psnr_vs_float_db"] > 60 > w8["image"]["psnr_vs_float_db"] > 15
+    assert "the float network in PyTorch eager" in w8["against"]["quality"]
+
+
+def test_every_row_says_what_was_compared_with_what(finished) -> None:
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    assert [(row["target"], row["precision"]) for row in report["rows"]] == [
+        ("litert", "fp32"), ("litert", "w8"),
+    ]  # fmt: skip
+    fp32, w8 = report["rows"]
+    for row in report["rows"]:
+        assert {"parity", "latency", "quality"} <= row["against"].keys()
+        assert row["latency_ms"]["low"] <= row["latency_ms"]["median"] <= row["latency_ms"]["high"]
+        assert row["image"]["psnr_db_low"] <= row["image"]["psnr_db"] <= row["image"]["psnr_db_high"]
+        assert row["speedup_vs_eager"] is None
+    assert "no float weights at hand" in w8["against"]["quality"]
+    assert 15 < w8["image"]["psnr_vs_float_db"] < 90
     assert w8["image"]["psnr_drop_db"] == pytest.approx(
-        eager["image"]["psnr_db"] - w8["image"]["psnr_db"], abs=1e-9
+        fp32["image"]["psnr_db"] - w8["image"]["psnr_db"], abs=1e-9
     )
     assert len(w8["trajectory_sqnr_db"]) == STEPS
     assert all(w8["golden"][name]["holds"] for name in OUTPUTS)
     assert w8["programs"]["step"]["delegates"] == 1
     assert w8["programs"]["step"]["gmacs"] > 0
-    (pair,) = report["devices"]
-    assert pair["kind"] == "host"
+    (facts,) = report["devices"]
+    assert facts["kind"] == "host"
 
 
 def test_the_history_keeps_both_runs_and_compares_them(finished) -> None:
@@ -348,14 +372,16 @@ def test_the_history_keeps_both_runs_and_compares_them(finished) -> None:
     result = harness("--out", out, "--compare", "0", "-1")
     assert result.exit_code == 0, result.output
     assert "the same bundle" in result.output
+    assert "only in one run" in result.output  # the float network
     assert "sha256" not in result.output  # nothing that a file computes has changed
+    assert "image, dB" not in result.output
     unknown = harness("--out", out, "--compare", "0", "7")
     assert unknown.exit_code == 2
     assert "has no run '7'" in unknown.stderr
 
 
 def test_the_page_asks_nobody_for_anything(finished) -> None:
-    text = (finished[0] / "bfr-tiny" / "report.html").read_text()
+    text = (finished[0] / "bfr-micro" / "report.html").read_text()
     for source in re.findall(r'(?:src|href)="([^"]*)"', text):
         assert source.startswith("data:"), source[:80]
     assert "url(" not in text
@@ -363,15 +389,13 @@ def test_the_page_asks_nobody_for_anything(finished) -> None:
     assert text.count("<svg") == 3
     embedded = re.search(r'download="report.json" href="data:application/json;base64,([^"]+)"', text)
     assert embedded is not None
-    import base64
-
-    report = json.loads((finished[0] / "bfr-tiny" / "report.json").read_text())
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
     assert json.loads(base64.b64decode(embedded[1])) == report
-    assert (finished[0] / "bfr-tiny" / "strip.png").is_file()
+    assert (finished[0] / "bfr-micro" / "strip.png").is_file()
 
 
 def test_a_name_cannot_break_the_page(finished) -> None:
-    report = json.loads((finished[0] / "bfr-tiny" / "report.json").read_text())
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
     for row in report["rows"]:
         row["precision"] = "<script>alert(1)</script>"
         row["error"] = "</style><img src=x>"
@@ -381,13 +405,11 @@ def test_a_name_cannot_break_the_page(finished) -> None:
 
 
 def test_charts_are_left_out_where_there_are_no_figures(finished) -> None:
-    report = json.loads((finished[0] / "bfr-tiny" / "report.json").read_text())
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
     drawn = charts(report)
     assert drawn.keys() == {"pareto", "latency", "trajectory"}
     alone = standalone(drawn["pareto"])
     assert alone.startswith("<svg ") and 'xmlns="http://www.w3.org/2000/svg"' in alone
-    from xml.etree import ElementTree
-
     assert ElementTree.fromstring(alone).tag.endswith("svg")
     for row in report["rows"]:
         row["trajectory_sqnr_db"] = []
@@ -421,9 +443,9 @@ def test_figures_for_people() -> None:
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
-    tiny_bundle: Path, tmp_path: Path, arguments: tuple, message: str
+    micro_bundle: Path, tmp_path: Path, arguments: tuple, message: str
 ) -> None:
-    given = [str(tiny_bundle) if a == "BUNDLE" else a for a in arguments]
+    given = [str(micro_bundle) if a == "BUNDLE" else a for a in arguments]
     result = harness(*given, "--out", tmp_path / "out")
     assert result.exit_code == 2, result.output
     line = result.stderr.strip()
@@ -460,12 +482,12 @@ class Recorded:
 
 
 def test_another_device_is_held_against_the_host(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "device", lambda spec: Recorded())
-    result = harness(tiny_bundle, "--device", "adb:1", "--target", "litert", "--out", tmp_path)
+    result = harness(micro_bundle, "--device", "adb:1", "--target", "litert", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    report = json.loads((tmp_path / "bfr-tiny" / "report.json").read_text())
+    report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
     assert [(row["device"], row["target"]) for row in report["rows"]] == [("fake phone", "litert")] * 2
     for row in report["rows"]:
         same = row["same_file_on_host"]
@@ -477,9 +499,35 @@ def test_another_device_is_held_against_the_host(
         assert row["image"]["psnr_db"] is None
 
 
-def test_a_device_without_a_file_for_it_is_one_sentence(tiny_bundle: Path, tmp_path: Path) -> None:
-    from elir_mobile.bundle import read_bundle
-
+def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:
     settings = measure.Settings(targets=("executorch",), threads=1)
     with pytest.raises(UserError, match="fake phone runs litert: the bundle has none"):
-        measure.measure_bundle(read_bundle(tiny_bundle), [Recorded()], settings, nothing)
+        measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], settings, nothing)
+
+
+# Runtimes
+
+
+@pytest.mark.parametrize("target", ["executorch", "litert", "coreml"])
+def test_an_image_with_other_strides_is_the_same_image(
+    micro_bundle: Path, degraded: list[torch.Tensor], target: str
+) -> None:
+    """A picture read from (H, W, 3) bytes is a permuted view: its memory must not be taken as it lies."""
+    bundle = read_bundle(micro_bundle)
+    runner = open_runner(target, bundle.file(target, "fp32"), "fp32", bundle.table)
+    view = degraded[0].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not view.is_contiguous()
+    assert torch.equal(runner.encode(view), runner.encode(degraded[0]))
+
+
+@pytest.mark.parametrize("target", ["executorch", "litert"])
+def test_the_number_of_threads_changes_no_output(micro_bundle: Path, target: str) -> None:
+    path = read_bundle(micro_bundle).file(target, "fp32")
+    x = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+    one, two = (open_programs(target, path, threads).run["encode"](x) for threads in (1, 2))
+    assert np.array_equal(one, two)
+
+
+def test_an_unknown_target_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown target 'onnx': choose from executorch, litert, coreml"):
+        open_programs("onnx", tmp_path / "x.onnx")
