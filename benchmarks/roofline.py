@@ -53,14 +53,13 @@ class Chain(nn.Module):
 
     def __init__(self, name: str, channels: int, depth: int) -> None:
         super().__init__()
-        self.names = [f"{name}_{index}" for index in range(depth)]
-        for layer in self.names:
-            self.add_module(layer, nn.Conv2d(channels, channels, 3, padding=1))
+        self.layers = nn.Sequential()
+        for index in range(depth):
+            self.layers.add_module(f"{name}_{index}", nn.Conv2d(channels, channels, 3, padding=1))
+            self.layers.add_module(f"relu_{index}", nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.names:
-            x = torch.relu(self.get_submodule(layer)(x))
-        return x
+        return self.layers(x)
 
 
 def chains(shapes: tuple[tuple[int, int], ...]) -> dict[str, dict]:
@@ -77,17 +76,23 @@ def chains(shapes: tuple[tuple[int, int], ...]) -> dict[str, dict]:
     }
 
 
+def chain_programs(wanted: dict[str, dict]) -> Programs:
+    """The programs of :func:`chains` with random weights."""
+    torch.manual_seed(0)
+    modules: dict[str, nn.Module] = {
+        name: Chain(name, facts["channels"], facts["depth"]).eval().requires_grad_(False)
+        for name, facts in wanted.items()
+    }
+    inputs = {name: (torch.rand(1, f["channels"], f["side"], f["side"]),) for name, f in wanted.items()}
+    return Programs(modules, dict(inputs), torch.zeros(1, 1), 1, 0.0)
+
+
 @torch.no_grad()
 def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Console) -> list[dict]:
     """A row for each program, target and arithmetic: its facts with ``median_ms`` and ``gmacs_per_s``."""
-    torch.manual_seed(0)
     wanted = chains(shapes)
-    inputs = {name: torch.rand(1, f["channels"], f["side"], f["side"]) for name, f in wanted.items()}
-    modules: dict[str, nn.Module] = {
-        name: Chain(name, f["channels"], f["depth"]).eval().requires_grad_(False)
-        for name, f in wanted.items()
-    }
-    programs = Programs(modules, {n: (x,) for n, x in inputs.items()}, torch.zeros(1, 1), 1, 0.0)
+    programs = chain_programs(wanted)
+    samples: Samples = {name: [inputs] for name, inputs in programs.example_inputs.items()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     files = [(target, precision) for target in OPENERS for precision in (FP32, W8A8)]
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console) as progress:
@@ -95,12 +100,13 @@ def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Cons
         running: list[tuple[dict, partial[Milliseconds]]] = []
         for target, precision in files:
             path = Path(folder) / f"{precision}{TARGETS[target].suffix}"
-            samples: Samples = {name: [(x,)] for name, x in inputs.items()}
             TARGETS[target].lower(programs, RECIPES[precision], samples, path)
             loaded = OPENERS[target](path, protocol.threads, tuple(wanted))
             for name, facts in wanted.items():
                 row = {"target": target, "precision": precision, **facts}
-                running.append((row, partial(_timed, loaded.run[name], inputs[name].numpy())))
+                running.append(
+                    (row, partial(_timed, loaded.run[name], programs.example_inputs[name][0].numpy()))
+                )
             progress.advance(task)
         turns = (protocol.warmups + protocol.runs) * len(running)
         task = progress.add_task("timing, in turn", total=turns)

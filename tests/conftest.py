@@ -109,10 +109,10 @@ class MicroEncode(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shrink = nn.Conv2d(3, 16, 8, stride=8)
+        self.enc = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.shrink(image)
+        return self.enc(image)
 
 
 class MicroStep(nn.Module):
@@ -120,10 +120,10 @@ class MicroStep(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(16, 16, 3, padding=1)
+        self.fmir = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
 
     def forward(self, latent: Tensor, row: Tensor) -> Tensor:
-        return latent + self.mix(latent) + row
+        return latent + self.fmir(latent) + row
 
 
 class MicroDecode(nn.Module):
@@ -131,12 +131,13 @@ class MicroDecode(nn.Module):
 
     def __init__(self, clip: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.grow = nn.ConvTranspose2d(16, 3, 8, stride=8)
-        nn.init.constant_(self.grow.bias, 0.5)
+        grow = nn.ConvTranspose2d(16, 3, 8, stride=8)
+        nn.init.constant_(grow.bias, 0.5)
+        self.dec = nn.Sequential(grow)
         self.clip = clip
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.clip(self.grow(latent))
+        return self.clip(self.dec(latent))
 
 
 def micro_programs(clip: Callable[[Tensor], Tensor]) -> Programs:

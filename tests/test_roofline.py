@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import roofline as sweeping
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.harness.roofline import cache_path, furthest, macs_of, program_macs, read_roof, roof_facts
+from elir_mobile.precision import RECIPES
+from export.targets import TARGETS
 from tests.conftest import SIZE, TINY
 
 
@@ -28,8 +31,6 @@ def test_macs_are_those_of_the_rewritten_programs(programs, restorer) -> None:
 
 
 def restorer_on_meta(restorer):
-    import copy
-
     return copy.deepcopy(restorer).to("meta")
 
 
@@ -90,3 +91,16 @@ def test_the_sweep_runs_every_chain_in_every_runtime(monkeypatch: pytest.MonkeyP
         assert r["gmacs"] == r["depth"] * r["channels"] ** 2 * 9 * r["side"] ** 2 / 1e9
         assert r["gmacs_per_s"] == pytest.approx(r["gmacs"] / (r["median_ms"] / 1e3))
         assert np.isfinite(r["gmacs_per_s"])
+
+
+@pytest.mark.parametrize("name", ["executorch", "litert"])
+def test_the_int8_chains_are_int8(name: str, tmp_path: Path) -> None:
+    programs = sweeping.chain_programs(sweeping.chains(((64, 8),)))
+    samples = {program: [inputs] for program, inputs in programs.example_inputs.items()}
+    sizes = {}
+    for precision in ("fp32", "w8a8"):
+        path = tmp_path / precision
+        split = TARGETS[name].lower(programs, RECIPES[precision], samples, path)
+        assert {(found.delegates, found.ops_outside) for found in split.values()} == {(1, ())}
+        sizes[precision] = path.stat().st_size
+    assert sizes["w8a8"] < 0.4 * sizes["fp32"]

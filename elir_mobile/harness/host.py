@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -93,9 +93,11 @@ class WorkerProcess:
         """End the process."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with self.process.stdin, self.process.stdout:
-            self.process.kill()  # it holds nothing that must be saved
+        self.process.kill()  # it holds nothing that must be saved
         self.process.wait()
+        self.process.stdout.close()
+        with suppress(BrokenPipeError):  # of a request that nobody read
+            self.process.stdin.close()
 
 
 @contextmanager

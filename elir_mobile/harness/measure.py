@@ -77,7 +77,7 @@ def selected(bundle: Bundle, settings: Settings) -> list[dict]:
     """
     entries: list[dict] = bundle.manifest["files"]
     for key, wanted in (("target", settings.targets), ("precision", settings.precisions)):
-        known = {entry[key] for entry in entries}
+        known = {entry[key] for entry in bundle.manifest["files"]}
         for name in wanted:
             if name not in known:
                 raise UserError(f"the bundle has no {key} '{name}': it has {', '.join(sorted(known))}")
