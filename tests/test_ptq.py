@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_the_report_has_every_row_and_key(finished) -> None:
         ("executorch", "w8a8"),
     ]
     for row in report["rows"]:
-        assert row.keys() == {
+        assert row.keys() >= {
             "target", "precision", "bytes", "latency_ms", "speedup_vs_eager", "speedup_vs_fp32",
             "programs", "trajectory_sqnr_db", "image",
         }  # fmt: skip
@@ -121,7 +122,7 @@ def test_the_report_has_every_row_and_key(finished) -> None:
 def test_the_page_is_self_contained_and_the_strip_shows_six_columns(finished) -> None:
     page = (finished[0] / "report" / "report.html").read_text()
     assert "data:image/png;base64," in page
-    assert "http" not in page.split("</style>")[1].split("<h2>Pictures")[0]
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', page))
     with Image.open(finished[0] / "report" / "strip.png") as strip:
         assert strip.width == 6 * (3 * SIZE + 2) - 2
 

@@ -17,6 +17,11 @@ def test_tables_in_the_documents_are_up_to_date(path) -> None:
     assert tables.filled(text) == text, "run python -m benchmarks.tables"
 
 
+def test_figures_of_the_documents_are_up_to_date() -> None:
+    for path, svg in tables.images().items():
+        assert path.read_text() == svg, "run python -m benchmarks.tables"
+
+
 def test_a_changed_result_makes_a_table_stale(tmp_path, monkeypatch) -> None:
     result = {"table": {"restored": {"psnr_db": 24.123, "ssim": 0.7, "lpips": None}}}
     (tmp_path / "x.json").write_text(json.dumps(result))
