@@ -145,9 +145,11 @@ def measure_bundle(
     judged = evaluation(bundle, settings.images)
     others = [device for device in devices if device.kind != "host"]
     timed_here = len(others) < len(devices)
+    files = {id(device): _files_for(device, entries) for device in others}
+    wanted = {path for paths in files.values() for path in paths}
     job = Job(
         bundle=str(bundle.folder),
-        files=tuple(entry["path"] for entry in entries),
+        files=tuple(entry["path"] for entry in entries if timed_here or entry["path"] in wanted),
         threads=settings.threads,
         warmup=settings.warmup,
         runs=settings.runs,
@@ -156,26 +158,16 @@ def measure_bundle(
         here = Path(tmp) / "host"
         here.mkdir()
         pictures = _write_pictures(bundle, judged, Path(tmp)) if judged and timed_here else None
-        host = Host().run(
-            bundle.folder,
-            job if timed_here else replace(job, runs=0, warmup=0),
-            here,
-            progress,
-            weights=weights,
-            pictures=pictures,
-        )
+        # Other devices are held against what the same files compute here.
+        host_job = job if timed_here else replace(job, runs=0, warmup=0)
+        host = Host().run(bundle.folder, host_job, here, progress, weights=weights, pictures=pictures)
         maker = _Rows(bundle, host, here, judged if pictures else None, settings)
         rows = maker.host_rows() if timed_here else []
-        results = [host]
+        results = [host] if timed_here else []
         for index, device in enumerate(others):
-            files = tuple(e["path"] for e in entries if e["target"] in device.targets)
-            if not files:
-                raise UserError(
-                    f"{device.name} runs {', '.join(device.targets)}: the bundle has none of these"
-                )
             folder = Path(tmp) / f"device-{index}"
             folder.mkdir()
-            result = device.run(bundle.folder, replace(job, files=files), folder, progress)
+            result = device.run(bundle.folder, replace(job, files=files[id(device)]), folder, progress)
             results.append(result)
             rows += maker.device_rows(device.name, result, folder)
         shown = maker.shown()
@@ -188,7 +180,7 @@ def measure_bundle(
         },
         "model": bundle.manifest["model"],
         "data": _data_facts(judged if pictures else None),
-        "devices": [_device_facts(result) for result in (results if timed_here else results[1:])],
+        "devices": [_device_facts(result) for result in results],
         "pairwise": maker.pairwise(),
         "protocol": {
             "warmups": settings.warmup,
@@ -201,6 +193,18 @@ def measure_bundle(
         "machine": machine_facts(),
     }
     return {"rows": rows, **facts}, shown
+
+
+def _files_for(device: Device, entries: list[dict]) -> tuple[str, ...]:
+    """Paths of the files that a device can run.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = tuple(entry["path"] for entry in entries if entry["target"] in device.targets)
+    if not files:
+        raise UserError(f"{device.name} runs {', '.join(device.targets)}: the bundle has none of these")
+    return files
 
 
 def _device_facts(result: Result) -> dict:
