@@ -152,7 +152,8 @@ class Host:
         """
         manifest = read_manifest(bundle)
         measured = [_Measured(file) for file in ([FLOAT] if weights else []) + list(job.files)]
-        done, total = 0, len(measured) * (2 + COLD_STARTS + (job.warmup + job.runs))
+        later = COLD_STARTS + job.warmup + job.runs  # of an artifact that is timed, after it was opened
+        done, total = 0, len(measured) * (1 + later)
 
         def tick(text: str) -> None:
             nonlocal done
@@ -202,6 +203,7 @@ class Host:
                         stack.push(own.pop_all())
                     elif item.error is None:
                         compute(worker, item)
+            total = done + len(alive) * later  # which of them are timed is known now
             for _ in range(COLD_STARTS - 1):
                 for _, item in alive:
                     with worker_process() as fresh:
