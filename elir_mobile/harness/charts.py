@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 WIDTH, HEIGHT = 540, 350  # readable when a phone shrinks it to two thirds
@@ -85,7 +85,7 @@ class _Axis:
     def at(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 5) -> list[float]:
+    def ticks(self, count: int = 7) -> list[float]:
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough)
@@ -130,7 +130,7 @@ def _frame(
     for tick in y.ticks():
         body.append(_line(LEFT, y.at(tick), edge, y.at(tick), "rule"))
         body.append(_text(LEFT - 8, y.at(tick) + 4, _plain(tick), anchor="end", kind="muted"))
-    for tick in x.ticks() if ticks is None else ticks:
+    for tick in x.ticks(5) if ticks is None else ticks:
         body.append(_line(x.at(tick), height - BOTTOM, x.at(tick), height - BOTTOM + 5, "axis"))
         body.append(_text(x.at(tick), height - BOTTOM + 20, _plain(tick), anchor="middle", kind="muted"))
     body.append(_line(LEFT, height - BOTTOM, edge, height - BOTTOM, "axis"))
@@ -141,19 +141,34 @@ def _frame(
     return body
 
 
-def _apart(
-    wanted: list[tuple[float, float, str]], low: float, high: float, gap: float = 15
-) -> list[tuple[float, float, str]]:
-    """Labels (x, y, text) moved apart vertically where they would lie on one another, inside [low, high]."""
-    placed: list[tuple[float, float, str]] = []
-    for x, y, text in sorted(wanted, key=lambda item: item[1]):
-        for other_x, other_y, other in placed:
-            reach = 7.6 * max(len(text), len(other))
-            if abs(x - other_x) < reach and y < other_y + gap:
-                y = other_y + gap
-        placed.append((x, y, text))
-    over = max((y for _, y, _ in placed), default=high) - high
-    return [(x, max(y - over, low), t) for x, y, t in placed] if over > 0 else placed
+@dataclass(frozen=True)
+class _Label:
+    """A name beside its mark, in the colour of its series."""
+
+    x: float
+    y: float
+    text: str
+    ink: str
+
+    def meets(self, other: _Label) -> bool:
+        """Whether the two would lie on one another at the same height."""
+        return abs(self.x - other.x) < 7.6 * max(len(self.text), len(other.text))
+
+
+def _apart(wanted: list[_Label], low: float, high: float, gap: float = 15) -> list[str]:
+    """The labels as text, moved apart vertically: down where they would meet, and up again from ``high``."""
+    placed: list[_Label] = []
+    for label_ in sorted(wanted, key=lambda item: item.y):
+        above = [other.y + gap for other in placed if label_.meets(other)]
+        placed.append(replace(label_, y=max([label_.y, low, *above])))
+    raised: list[_Label] = []
+    for label_ in reversed(placed):
+        below = [other.y - gap for other in raised if label_.meets(other)]
+        raised.append(replace(label_, y=min([label_.y, high, *below])))
+    return [
+        f'<text x="{item.x:.1f}" y="{item.y:.1f}" style="fill:{item.ink}">{escape(item.text)}</text>'
+        for item in raised
+    ]
 
 
 def pareto(rows: list[dict]) -> str:
@@ -169,7 +184,7 @@ def pareto(rows: list[dict]) -> str:
         return ""
     colour = series(rows)
     several = len({row["device"] for row in rows}) > 1
-    x = _Axis.over([row["latency_ms"]["median"] for row in known], LEFT, WIDTH - RIGHT - 110, zero=True)
+    x = _Axis.over([row["latency_ms"]["median"] for row in known], LEFT, WIDTH - RIGHT - 150, zero=True)
     y = _Axis.over([row["image"][metric] for row in known], HEIGHT - BOTTOM, TOP)
     body = _frame(x, y, "median milliseconds of one restoration", title, HEIGHT)
     front, best = [], None
@@ -191,8 +206,8 @@ def pareto(rows: list[dict]) -> str:
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}" fill="{colour[row["target"]]}" '
             f'fill-opacity=".35" stroke="{colour[row["target"]]}"><title>{escape(note)}</title></circle>'
         )
-        labels.append((px + radius + 4, py + 4, label(row, several)))
-    body += [_text(*place) for place in _apart(labels, TOP + 8, HEIGHT - BOTTOM - 6)]
+        labels.append(_Label(px + radius + 4, py + 4, label(row, several), colour[row["target"]]))
+    body += _apart(labels, TOP + 8, HEIGHT - BOTTOM - 6)
     return _svg(HEIGHT, "Quality against latency; the area of a bubble is the file's size", body)
 
 
@@ -211,7 +226,7 @@ def latency_bars(rows: list[dict]) -> str:
     x = _Axis.over([0.0, *highest], left, WIDTH - RIGHT - 48, zero=True)
     colour = series(rows)
     body = []
-    for tick in x.ticks():
+    for tick in x.ticks(5):
         body.append(_line(x.at(tick), TOP, x.at(tick), height - BOTTOM, "rule"))
         body.append(_text(x.at(tick), height - BOTTOM + 18, _plain(tick), anchor="middle", kind="muted"))
     body.append(
@@ -256,6 +271,6 @@ def trajectory(rows: list[dict]) -> str:
         ink = colour[row["target"]]
         body.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
         body += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{ink}"/>' for px, py in places]
-        labels.append((places[-1][0] + 8, places[-1][1] + 4, label(row, several)))
-    body += [_text(*place) for place in _apart(labels, TOP + 8, height - BOTTOM)]
+        labels.append(_Label(places[-1][0] + 8, places[-1][1] + 4, label(row, several), ink))
+    body += _apart(labels, TOP + 8, height - BOTTOM)
     return _svg(height, "Error along the trajectory: SQNR of the latent after each Euler step", body)

@@ -59,7 +59,8 @@ def latency_facts(runs_ms: Sequence[float]) -> Facts:
     if not runs_ms:
         return {**dict.fromkeys(("median", "p90", "low", "high")), "runs": []}
     values = np.array(runs_ms)
-    low, high = None, None
+    low: float | None = None
+    high: float | None = None
     if len(values) > 1:
         low, high = interval(np.median(values[resampled(len(values))], axis=1))
     return {
