@@ -223,7 +223,7 @@ def test_fp32_files_compute_what_float_does(on_host) -> None:
         parity = rows[target, "fp32"].parity
         assert min(parity["encode"] or 999, parity["step"] or 999) > 90, target
         assert parity["image"] > 55, target  # the golden picture has 8 bits
-    assert 15 < rows["litert", "w8"].parity["image"] < 55
+    assert 40 < rows["litert", "w8"].parity["image"] < 58
 
 
 def test_the_float_network_is_the_weights(on_host, tiny_weights: Path, micro_bundle: Path) -> None:
