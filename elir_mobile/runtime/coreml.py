@@ -429,7 +429,7 @@ def interpreting_programs(path: Path) -> LoadedPrograms:
         functions[name] = read[place][function]
 
     def run(name: str, *inputs: np.ndarray) -> np.ndarray:
-        tensors = map(torch.from_numpy, inputs)
+        tensors = (torch.from_numpy(np.ascontiguousarray(value)) for value in inputs)
         return functions[name](dict(zip(INPUTS[name], tensors, strict=True)))[0].numpy()
 
     return LoadedPrograms({name: partial(run, name) for name in PROGRAMS}, timed=False)
