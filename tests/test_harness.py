@@ -28,11 +28,12 @@ from elir_mobile.harness.history import read
 from elir_mobile.harness.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
 from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.harness.jobs import Result as JobResult
-from elir_mobile.harness.report import ops_text, page
+from elir_mobile.harness.protocol import latency_facts
+from elir_mobile.harness.report import make_row, ops_text, page
 from elir_mobile.harness.timing import take_turns, timed_restore
 from elir_mobile.harness.worker import find_entry
 from elir_mobile.manifest import read_golden, read_manifest
-from elir_mobile.runtime.programs import open_programs
+from elir_mobile.runtime.programs import PROGRAMS, open_programs
 from elir_mobile.runtime.registry import open_runner
 from elir_mobile.sampling import Loop
 from elir_mobile.tasks import get_task
@@ -415,6 +416,33 @@ def test_charts_are_left_out_where_there_are_no_figures(finished) -> None:
         row["trajectory_sqnr_db"] = []
         row["latency_ms"] |= dict.fromkeys(("median", "p90", "low", "high"))
     assert charts(report) == {}
+
+
+def test_a_report_made_in_one_process_has_its_page_too() -> None:
+    """quant.ptq measures in its own process, and knows neither devices nor a roof."""
+    latency = {name: latency_facts([40.0, 41.0]) for name in ("total", *PROGRAMS)}
+    programs = {name: {"sqnr_db": 40.0, "delegates": 1, "ops_outside": []} for name in PROGRAMS}
+    blank = dict.fromkeys(("psnr_db", "ssim", "lpips"))
+    rows = [
+        make_row(
+            target="executorch", precision="w8a8", size_bytes=100, latency=latency, eager_ms=90.0,
+            fp32_ms=80.0, programs=programs, trajectory=[40.0], image={"psnr_vs_float_db": 40.0, **quality},
+        )
+        for quality in (blank, {"psnr_db": 24.0, "ssim": 0.7, "lpips": 0.2})
+    ]  # fmt: skip
+    model = {"task": "bfr", "name": "x", "source": "here", "size": 64, "steps": 1, "parameters": 1}
+    report = {
+        "rows": rows,
+        "model": {**model, "trained": True},
+        "data": {"source": "here", "seed": 0, "evaluation": [], "degraded": {**blank, "psnr_db": 20.0}},
+        "pairwise": [{"precision": "w8a8", "targets": ["litert", "executorch"], "psnr_db": None}],
+        "protocol": {"runs": 2},
+        "machine": {},
+    }
+    text = page(report, None)
+    assert "20.00" in text
+    assert "litert – executorch" in text
+    assert text.count("<svg") == 2
 
 
 def test_figures_for_people() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, Undefined, select_autoescape
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -182,7 +182,7 @@ def page(report: dict, shown: Shown | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "label": label, "ops": ops_text, "megabytes": megabytes}
+    environment.filters |= {"number": _known_number, "label": label, "ops": ops_text, "megabytes": megabytes}
     blob = base64.b64encode(json.dumps(report, indent=2).encode()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -193,6 +193,11 @@ def page(report: dict, shown: Shown | None) -> str:
         pictures=_pictures(shown) if shown else None,
         json_blob=blob,
     )
+
+
+def _known_number(value: float | Undefined | None, digits: int = 2) -> str:
+    """:func:`number`, also of a figure that the report does not have: some are the harness's only."""
+    return number(None if isinstance(value, Undefined) else value, digits)
 
 
 def _pictures(shown: Shown) -> dict:
