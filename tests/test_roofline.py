@@ -82,8 +82,8 @@ def test_the_program_furthest_from_its_roof() -> None:
 
 def test_the_sweep_runs_every_chain_in_every_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = Protocol(warmups=1, runs=2, threads=1)
-    rows = sweeping.sweep(((8, 8), (16, 8)), protocol, Console(quiet=True))
-    assert len(rows) == 2 * 2 * len(sweeping.DEPTHS) * 2
+    rows = sweeping.sweep(((8, 8),), protocol, Console(quiet=True))
+    assert len(rows) == 2 * 2 * len(sweeping.DEPTHS)
     assert {(r["target"], r["precision"]) for r in rows} == {
         (t, p) for t in ("executorch", "litert") for p in ("fp32", "w8a8")
     }
@@ -95,7 +95,8 @@ def test_the_sweep_runs_every_chain_in_every_runtime(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["executorch", "litert"])
 def test_the_int8_chains_are_int8(name: str, tmp_path: Path) -> None:
-    programs = sweeping.chain_programs(sweeping.chains(((64, 8),)))
+    single = {key: facts for key, facts in sweeping.chains(((64, 8),)).items() if facts["depth"] == 1}
+    programs = sweeping.chain_programs(single)
     samples = {program: [inputs] for program, inputs in programs.example_inputs.items()}
     sizes = {}
     for precision in ("fp32", "w8a8"):
