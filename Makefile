@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo measure test lint bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ $(VENV)/ready: requirements.lock pyproject.toml
 
 demo: $(VENV)/ready  ## quantize, export, run and compare the bundled face-restoration model
 	$(BIN)/python -m quant.ptq --task bfr
+
+measure: $(VENV)/ready  ## run every file of the bundle that make demo wrote: speed, memory, parity, quality
+	$(BIN)/python -m elir_mobile.harness out/bfr-demo
 
 test: $(VENV)/ready  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -1,7 +1,10 @@
 """Put measured figures into the Markdown files: ``python -m benchmarks.tables [--check]``.
 
+``--take NAME report.json`` first keeps a report of the harness as a result.
+
 Every block between ``<!-- table NAME -->`` and ``<!-- end -->`` is replaced by the table made from
-``benchmarks/results/NAME.json``. ``--check`` changes nothing and exits with 1 if a block is stale.
+``benchmarks/results/NAME.json``; a block ``NAME-figures`` shows its charts, which are written to
+``docs/images``. ``--check`` changes nothing and exits with 1 if a block or a figure is stale.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from typing import Annotated
 import typer
 
 from benchmarks.released import RESULTS
-from elir_mobile.harness.report import number
+from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.harness.charts import charts, label, number, standalone
+from elir_mobile.harness.report import megabytes
 
 ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization", "harness")),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -47,12 +53,12 @@ def rows_table(report: dict) -> str:
             _quality(row["image"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    machine, protocol = report["machine"], report["protocol"]
+    protocol = report["protocol"]
     lines += [
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}; "
-        f"{protocol['threads']} threads, {protocol['warmups']} warm-ups, {protocol['runs']} runs, "
-        f"{protocol['order']}; {len(report['data']['evaluation'])} pairs from {report['data']['source']}.",
+        f"{_machine(report['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
+        f"{protocol['runs']} runs, {protocol['order']}; "
+        f"{len(report['data']['evaluation'])} pairs from {report['data']['source']}.",
     ]
     return "\n".join(lines)
 
@@ -131,11 +137,10 @@ def throughput_table(result: dict) -> str:
         for seconds, ratio in (("wall_s", "speedup_wall"), ("processor_s", "speedup_processor")):
             cells += [number(row[seconds]["plain"]), number(row[seconds]["ours"]), number(row[ratio])]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    machine = result["machine"]
     lines += [
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}; {result['threads']} "
-        f"thread, medians of {result['runs']} steps each after {result['warmups']} warm-up, alternating.",
+        f"{_machine(result['machine'])}; {result['threads']} thread, medians of {result['runs']} steps each "
+        f"after {result['warmups']} warm-up, alternating.",
     ]
     return "\n".join(lines)
 
@@ -157,7 +162,104 @@ def qat_table(result: dict) -> str:
     return columns_table(columns, result["rows"], note)
 
 
-KINDS = {"qat": qat_table, "ablations": ablations_table, "throughput": throughput_table}
+def harness_table(report: dict) -> str:
+    """One line for each row of a report of the harness, with what was compared with what below."""
+    rows = report["rows"]
+    several = len({row["device"] for row in rows}) > 1
+    lines = [
+        "| artifact | MB | median ms (95 %) | p90 ms | × eager | × fp32 | load ms | peak MB | vs float, dB "
+        "| PSNR, dB | drop, dB (95 %) | SSIM | LPIPS |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    degraded = report["data"]["degraded"]
+    if degraded["psnr_db"] is not None:
+        psnr, *rest = _quality(degraded).split(" | ")
+        lines.append(f"| degraded input | | | | | | | | | {psnr} | | {' | '.join(rest)} |")
+    for row in rows:
+        latency, image = row["latency_ms"], row["image"]
+        psnr, *rest = _quality(image).split(" | ")
+        cells = [
+            label(row, several),
+            number(row["bytes"] / 1e6),
+            _interval(latency["median"], latency["low"], latency["high"], 1),
+            number(latency["p90"], 1),
+            number(row["speedup_vs_eager"]),
+            number(row["speedup_vs_fp32"]),
+            number(row["load_ms"], 1),
+            megabytes(row["memory"]["peak_bytes"]),
+            number(image["psnr_vs_float_db"], 1),
+            psnr,
+            _interval(image["psnr_drop_db"], image["psnr_drop_db_low"], image["psnr_drop_db_high"], 3),
+            *rest,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    protocol = report["protocol"]
+    lines += [
+        "",
+        f"{_machine(report['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
+        f"{protocol['runs']} runs, {protocol['order']}. Compared with: {_compared(rows)}.",
+    ]
+    return "\n".join(lines)
+
+
+def _machine(machine: dict) -> str:
+    return f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}"
+
+
+def _compared(rows: list[dict]) -> str:
+    """What the figures of the rows were compared with, each sentence once."""
+    said: dict[str, None] = {}
+    for row in rows:
+        for kind, text in row["against"].items():
+            if kind != "latency":
+                said[f"{kind}: {text}"] = None
+            elif row["latency_ms"]["median"] is None:
+                said[f"{row['target']}: latency {text}"] = None
+    return "; ".join(said)
+
+
+def _interval(value: float | None, low: float | None, high: float | None, digits: int) -> str:
+    if value is None or low is None or high is None:
+        return number(value, digits)
+    return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"
+
+
+def roofline_table(result: dict) -> str:
+    """The best throughput of each target and arithmetic, and the convolution that reached it."""
+    best: dict[tuple[str, str], dict] = {}
+    for row in result["rows"]:
+        key = (row["target"], row["precision"])
+        if key not in best or row["gmacs_per_s"] > best[key]["gmacs_per_s"]:
+            best[key] = row
+    lines = [
+        "| runtime | arithmetic | best, GMAC/s | reached by |",
+        "|---|---|--:|---|",
+    ]
+    for (target, precision), row in best.items():
+        shape = f"{row['depth']} × {row['channels']} channels at {row['side']}²"
+        lines.append(f"| {target} | {precision} | {number(row['gmacs_per_s'], 1)} | {shape} |")
+    protocol = result["protocol"]
+    lines += [
+        "",
+        f"{_machine(result['machine'])}; {protocol['threads']} threads, medians of {protocol['runs']} runs "
+        f"after {protocol['warmups']} warm-ups, all in turn.",
+    ]
+    return "\n".join(lines)
+
+
+KINDS = {
+    "ablations": ablations_table,
+    "harness": harness_table,
+    "qat": qat_table,
+    "roofline": roofline_table,
+    "throughput": throughput_table,
+}
+# Charts that the documents show of a report of the harness, with what they are called.
+FIGURES = {
+    "pareto": "quality against latency",
+    "latency": "latency",
+    "trajectory": "error along the trajectory",
+}
 
 
 def _quality(values: dict) -> str:
@@ -265,13 +367,43 @@ def render(name: str) -> str:
             command = "methods" if section == "steps" else section
             return f"Not measured yet: `python -m benchmarks.quantization {command}`."
         return section_table(section, results[section])
-    base = name.removesuffix("-programs")
-    result = json.loads((RESULTS / f"{base}.json").read_text())
+    base = name.removesuffix("-programs").removesuffix("-figures")
+    path = RESULTS / f"{base}.json"
+    if base in COMMANDS and not path.is_file():
+        return f"Not measured yet: `{COMMANDS[base]}`."
+    result = json.loads(path.read_text())
+    if name.endswith("-figures"):
+        drawn = figures(base, result)
+        return "\n".join(f"![{FIGURES[chart]}](docs/images/{base}-{chart}.svg)" for chart in drawn)
     if name != base:
         return programs_table(result)
     if "kind" in result:
         return KINDS[result["kind"]](result)
     return rows_table(result) if "rows" in result else quality_table(result)
+
+
+# Blocks whose result may not be there yet, and the command that makes it.
+COMMANDS = {"roofline": "python -m benchmarks.roofline"}
+
+
+def figures(name: str, result: dict) -> dict[str, str]:
+    """The SVG files that ``docs/images`` has of the result ``name``, by chart."""
+    if result.get("kind") != "harness":
+        return {}
+    return {chart: standalone(svg) for chart, svg in charts(result).items()}
+
+
+def images() -> dict[Path, str]:
+    """Every figure that a document shows, by its path."""
+    wanted: dict[Path, str] = {}
+    for document in DOCUMENTS:
+        for match in BLOCK.finditer(document.read_text()):
+            if match[2].endswith("-figures"):
+                base = match[2].removesuffix("-figures")
+                result = json.loads((RESULTS / f"{base}.json").read_text())
+                drawn = figures(base, result)
+                wanted |= {IMAGES / f"{base}-{chart}.svg": svg for chart, svg in drawn.items()}
+    return wanted
 
 
 def filled(text: str) -> str:
@@ -283,18 +415,43 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def main(check: Annotated[bool, typer.Option(help="Only say whether a table is stale.")] = False) -> None:
-    """Update the tables of the documents."""
-    for path in DOCUMENTS:
-        text = path.read_text()
-        new = filled(text)
-        if new == text:
+@exits_with_2
+def main(
+    check: Annotated[bool, typer.Option(help="Only say whether a table or figure is stale.")] = False,
+    take: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(help="First keep a harness report.json as the result NAME: --take demo-bfr FILE."),
+    ] = None,
+) -> None:
+    """Update the tables and figures of the documents."""
+    if take is not None:
+        keep(*take)
+    wanted = {path: filled(path.read_text()) for path in DOCUMENTS} | images()
+    for path, new in wanted.items():
+        if path.is_file() and path.read_text() == new:
             continue
         if check:
-            typer.echo(f"{path.name} has a stale table: run python -m benchmarks.tables", err=True)
+            typer.echo(f"{path.name} is stale: run python -m benchmarks.tables", err=True)
             raise typer.Exit(1)
         path.write_text(new)
         typer.echo(f"updated {path.name}")
+
+
+def keep(name: str, report: Path) -> None:
+    """Put a report of the harness among the results.
+
+    Raises:
+        UserError: it is no such report.
+    """
+    try:
+        text = report.read_text()
+        if json.loads(text)["kind"] != "harness" or not re.fullmatch(r"[a-z0-9-]+", name):
+            raise KeyError(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{report} is not a report.json of the harness, or '{name}' no name of a result"
+        ) from error
+    (RESULTS / f"{name}.json").write_text(text)
 
 
 if __name__ == "__main__":

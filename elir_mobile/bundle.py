@@ -15,13 +15,12 @@ SHA-256 of each. ``input`` and ``output`` are (H, W, 3) uint8, the degraded and 
 ``noise``, ``coarse``, ``step`` and ``latent`` are float32 of the latent's shape: the noise, ``encode``'s
 output, ``step``'s first output, and the latent that ``decode`` is given. All from the float network.
 
-A bundle is built in a temporary folder beside its final place and renamed when it is whole. A
-reader trusts nothing: schema, paths and checksums are verified before use.
+A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
+with suspicion (``elir_mobile/manifest.py``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -34,15 +33,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.checkpoints import sha256_of
 from elir_mobile.errors import UserError
 from elir_mobile.images import to_image
+from elir_mobile.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    TABLE,
+    artifact_sha256,
+    bytes_of,
+    read_manifest,
+    read_table,
+    sha256_of,
+)
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.runner import Runner
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-TABLE = "steps.bin"
 GOLDEN = "golden"
 GOLDEN_SEED = 0
 
@@ -121,34 +126,6 @@ def _pixels(image: Tensor) -> np.ndarray:
     return np.asarray(to_image(image[0]))
 
 
-def read_golden(folder: Path, golden: dict) -> dict[str, Tensor]:
-    """The arrays of ``golden/`` as tensors; images as (1, 3, H, W) in [0, 1]."""
-    tensors = {}
-    for name, entry in golden["arrays"].items():
-        values = np.fromfile(folder / entry["path"], np.dtype(entry["dtype"]).newbyteorder("<"))
-        tensor = torch.from_numpy(values.reshape(entry["shape"]).astype(entry["dtype"]))
-        if entry["dtype"] == "uint8":
-            tensor = tensor.permute(2, 0, 1)[None].float() / 255
-        tensors[name] = tensor
-    return tensors
-
-
-def bytes_of(path: Path) -> int:
-    """Size of an artifact: a file's, or the sum over the files of a package folder."""
-    if path.is_dir():
-        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    return path.stat().st_size
-
-
-def artifact_sha256(path: Path) -> str:
-    """SHA-256 of an artifact. Of a package folder: over its files' relative names and digests."""
-    if not path.is_dir():
-        return sha256_of(path)
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-    lines = "".join(f"{sha256_of(path / name)}  {name}\n" for name in names)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
 def file_entry(folder: Path, path: Path, **facts: object) -> dict:
     """Manifest entry of an artifact in the bundle at ``folder``."""
     return {
@@ -191,27 +168,5 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         UserError: missing, damaged, too new, or naming a path outside itself.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        version = manifest["schema_version"]
-        golden = manifest.get("golden", {"arrays": {}})["arrays"].values()
-        entries = [manifest["table"], *golden, *manifest["files"]]
-        checks = [(str(entry["path"]), str(entry["sha256"])) for entry in entries]
-        steps, width = manifest["table"]["shape"]
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a bundle: it has no {MANIFEST}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST} is damaged: write the bundle again") from error
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{folder} has bundle schema {version}, this version reads {SCHEMA_VERSION}")
-    root = folder.resolve()
-    for relative, sha256 in checks:
-        path = (folder / relative).resolve()
-        if not path.is_relative_to(root):
-            raise UserError(f"{folder / MANIFEST} names {relative}, which is outside the bundle")
-        if not path.exists() or artifact_sha256(path) != sha256:
-            raise UserError(f"{path} is missing or damaged: write the bundle again")
-    values = np.fromfile(folder / manifest["table"]["path"], "<f4")
-    if values.size != steps * width:
-        raise UserError(f"{folder / TABLE} has {values.size} values, not {steps}×{width}")
-    return Bundle(folder, manifest, torch.from_numpy(values.reshape(steps, width).astype(np.float32)))
+    manifest = read_manifest(folder)
+    return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))

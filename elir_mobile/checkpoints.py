@@ -35,6 +35,7 @@ from torch import Tensor
 
 from elir_mobile.data.faces import cache_dir
 from elir_mobile.errors import UserError
+from elir_mobile.manifest import sha256_of
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer
@@ -177,12 +178,6 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
     if not state:
         raise UserError(f"{path} holds no tensors at its top level: it is not an ELIR checkpoint")
     return state, {}
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:

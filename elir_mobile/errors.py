@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-import typer
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -21,6 +19,8 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        import typer  # here: the worker raises UserError where typer is not installed
+
         try:
             return command(*args, **kwargs)
         except UserError as error:

@@ -1,6 +1,6 @@
 """The three programs that every target runs: ``encode``, ``step``, ``decode``.
 
-The sampling loop stays with the host (``elir_mobile.models.restorer.sample``); a program is a
+The sampling loop stays with the host (``elir_mobile.sampling.sample``); a program is a
 pure function of fixed-shape float32 tensors.
 """
 

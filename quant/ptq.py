@@ -37,7 +37,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from elir_mobile.bundle import building, bytes_of, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.errors import UserError, exits_with_2
@@ -52,6 +52,7 @@ from elir_mobile.harness.protocol import (
     set_threads,
 )
 from elir_mobile.harness.report import image_facts, make_row, terminal_table, write_report
+from elir_mobile.manifest import bytes_of
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import (
@@ -344,8 +345,8 @@ def _run_and_compare(
             advance=stages.advance,
         )
     latencies = {id(runner): latency for runner, latency in zip([eager, *timed], measured, strict=True)}
-    eager_ms = latencies[id(eager)]["whole"]["median"]
-    fp32_ms = {r.target: latencies[id(r)]["whole"]["median"] for r in timed if r.precision == FP32}
+    eager_ms = latencies[id(eager)]["total"]["median"]
+    fp32_ms = {r.target: latencies[id(r)]["total"]["median"] for r in timed if r.precision == FP32}
     trained = job.info.trained
     blank = dict.fromkeys(("psnr_db", "ssim", "lpips"))
     rows = [

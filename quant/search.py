@@ -24,7 +24,7 @@ from quant.judge import Judge, Verdict
 # Everything in int8 but the additions inside rewritten group norms, which no runtime does well.
 FASTEST = Recipe("searched", (Rule("*.block.0.add", FP32), Rule("*", W8A8)))
 # Multiply-accumulates a millisecond of plain 3×3 convolutions: the middle of what
-# benchmarks/conv_roof.py measured on two threads of an AVX2 machine (docs/decisions.md). The order
+# benchmarks/roofline.py measured on two threads of an AVX2 machine (docs/decisions.md). The order
 # of the layers depends on the ratio alone.
 RATES = {FP32: 33e6, W8A8: 78e6}
 # Elements of a sum a millisecond. Assumed, not measured: three tensors through memory at 10 GB/s.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from elir_mobile.checkpoints import build_restorer
+from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
+from elir_mobile.harness.compare import golden_parity
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
-from export.programs import Programs, build_programs
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtime.runner import Runner
+from elir_mobile.tasks import get_task
+from export import coreml
+from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
+from export.targets import TARGETS
 
 TINY = Architecture(
     enc_width=8,
@@ -83,4 +93,113 @@ def picture_folder(tmp_path: Path) -> Path:
     for index in range(3):
         small = Image.fromarray(rng.integers(0, 255, (5, 5, 3), dtype=np.uint8))
         small.resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network's float weights as a file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(restorer, path, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    return path
+
+
+class MicroEncode(nn.Module):
+    """Image → latent in one convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.enc(image)
+
+
+class MicroStep(nn.Module):
+    """Latent and table row → latent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fmir = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+
+    def forward(self, latent: Tensor, row: Tensor) -> Tensor:
+        return latent + self.fmir(latent) + row
+
+
+class MicroDecode(nn.Module):
+    """Latent → image in one transposed convolution, clipped as the target likes it."""
+
+    def __init__(self, clip: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        grow = nn.ConvTranspose2d(16, 3, 8, stride=8)
+        nn.init.constant_(grow.bias, 0.5)
+        self.dec = nn.Sequential(grow)
+        self.clip = clip
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.clip(self.dec(latent))
+
+
+def micro_programs(clip: Callable[[Tensor], Tensor]) -> Programs:
+    """Three programs with the shapes of real ones, so small that exporting them takes no time."""
+    torch.manual_seed(0)
+    latent, table = torch.zeros(TINY.latent_shape(SIZE, SIZE)), torch.randn(STEPS, 16)
+    modules: dict[str, nn.Module] = {
+        "encode": MicroEncode(), "step": MicroStep(), "decode": MicroDecode(clip)
+    }  # fmt: skip
+    examples = {
+        "encode": (torch.zeros(1, 3, SIZE, SIZE),),
+        "step": (latent, table[0].view(1, -1, 1, 1)),
+        "decode": (latent,),
+    }
+    frozen = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
+    return Programs(frozen, examples, table, STEPS, SIGMA_S)
+
+
+@pytest.fixture(scope="session")
+def micro_bundle(
+    degraded: list[Tensor], tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle of real files of the micro programs: ExecuTorch fp32, LiteRT fp32 and w8, Core ML fp32.
+
+    Its manifest says that it was made from the tiny network.
+    """
+    info = load_weights(str(tiny_weights), get_task("bfr"))[1]
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-micro"
+    artifacts = (("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"))
+    with building(folder) as staging:
+        programs = micro_programs(TARGETS["executorch"].clip)
+        modules = programs.modules
+        runner = Runner(
+            "eager",
+            "fp32",
+            modules["encode"],
+            lambda z, k: modules["step"](z, programs.row(k)),
+            modules["decode"],
+        )
+        image = (degraded[0] * 255).round() / 255
+        golden = write_golden(staging, runner, image, STEPS, SIGMA_S)
+        files = []
+        for name, precision in artifacts:
+            target = TARGETS[name]
+            path = staging / name / f"bfr-{precision}{target.suffix}"
+            path.parent.mkdir(exist_ok=True)
+            if name == "coreml":
+                models = coreml.float_models(programs, half=False, functions=PROGRAM_NAMES)
+                coreml.write(models, programs, RECIPES[precision], {}, path)
+                split = dict.fromkeys(PROGRAM_NAMES, Delegation(0, ()))
+            else:
+                split = target.lower(micro_programs(target.clip), RECIPES[precision], {}, path)
+            exported = open_runner(name, path, precision, programs.table)
+            facts = {
+                "target": name,
+                "precision": precision,
+                "delegation": {program: asdict(found) for program, found in split.items()},
+                "parity": golden_parity(golden, staging, exported, {"steps": STEPS, "sigma_s": SIGMA_S}),
+            }
+            files.append(file_entry(staging, path, **facts))
+        model = {"task": "bfr", **asdict(info), "parameters": 1000, "architecture": asdict(TINY)}
+        manifest = {"task": "bfr", "model": model, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        table = write_table(staging, programs.table)
+        write_manifest(staging, {**manifest, "table": table, "golden": golden, "files": files})
     return folder

@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 import torch
 
-from elir_mobile.bundle import bytes_of
 from elir_mobile.errors import UserError
+from elir_mobile.manifest import bytes_of
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.precision import FP16, FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.runtime.coreml import (
     Functions,
     coremltools,
-    interpreting_runner,
+    interpreting_programs,
     mil_program,
     packages,
-    predicting_runner,
+    predicting_programs,
     read_package,
 )
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtime.registry import make_runner, open_runner
 from elir_mobile.runtime.runner import Runner
 from export.coreml import (
     IOS17,
@@ -309,14 +309,14 @@ def test_interpreter_is_not_timed(runners) -> None:
     assert all(runner.target == "coreml" and not runner.timed for runner in runners.values())
 
 
-def test_damaged_package_is_one_clear_error(programs, tmp_path: Path) -> None:
+def test_damaged_package_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "bad.mlpackage"
     path.mkdir()
     (path / "Manifest.json").write_text("{")
     with pytest.raises(UserError, match="not a Core ML package"):
-        interpreting_runner(path, "fp32", programs.table)
+        interpreting_programs(path)
     with pytest.raises(UserError, match="is missing"):
-        interpreting_runner(tmp_path, "fp32", programs.table)
+        interpreting_programs(tmp_path)
 
 
 @pytest.mark.macos
@@ -325,7 +325,9 @@ def test_damaged_package_is_one_clear_error(programs, tmp_path: Path) -> None:
 def test_core_ml_computes_what_the_interpreter_does(exported, programs, degraded, noise, precision) -> None:
     path = exported[precision].path
     outs = [
-        make(path, precision, programs.table).restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)[0]
-        for make in (predicting_runner, interpreting_runner)
+        make_runner("coreml", read(path), precision, programs.table).restore(
+            degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S
+        )[0]
+        for read in (predicting_programs, interpreting_programs)
     ]
     assert sqnr_db(outs[1], outs[0]) > (60 if precision == FP32 else 25)

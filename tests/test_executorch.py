@@ -12,7 +12,7 @@ from elir_mobile.errors import UserError
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, RECIPES, Recipe, Rule
-from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.registry import open_runner
 from elir_mobile.runtime.runner import Runner
 from export.executorch import layer_name, lower
 from export.programs import Delegation
@@ -42,7 +42,9 @@ def exported(programs, degraded, tmp_path_factory) -> dict[str, Exported]:
 
 @pytest.fixture(scope="module")
 def runners(exported, programs) -> dict[str, Runner]:
-    return {name: executorch_runner(file.path, name, programs.table) for name, file in exported.items()}
+    return {
+        name: open_runner("executorch", file.path, name, programs.table) for name, file in exported.items()
+    }
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -145,4 +147,4 @@ def test_damaged_file_is_one_clear_error(programs, tmp_path: Path) -> None:
     path = tmp_path / "bad.pte"
     path.write_bytes(b"not a program" * 100)
     with pytest.raises(UserError, match="not an ExecuTorch program"):
-        executorch_runner(path, "fp32", programs.table)
+        open_runner("executorch", path, "fp32", programs.table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks import tables
 
@@ -14,6 +15,11 @@ def test_tables_in_the_documents_are_up_to_date(path) -> None:
     text = path.read_text()
     assert tables.BLOCK.search(text)
     assert tables.filled(text) == text, "run python -m benchmarks.tables"
+
+
+def test_figures_of_the_documents_are_up_to_date() -> None:
+    for path, svg in tables.images().items():
+        assert path.read_text() == svg, "run python -m benchmarks.tables"
 
 
 def test_a_changed_result_makes_a_table_stale(tmp_path, monkeypatch) -> None:
@@ -41,3 +47,79 @@ def test_sections_of_the_quantization_results_have_tables(tmp_path, monkeypatch)
     assert lines[2] == "| bfr | one | 1,234,567 | – | 0.070 | – | – |  |"
     assert lines[3] == "| bfr | two | – | – | – | – | – | RuntimeError: no |"
     assert lines[-1] == "two faces."
+
+
+def harness_report() -> dict:
+    from elir_mobile.harness.compare import no_damage, no_quality
+    from elir_mobile.harness.protocol import latency_facts
+    from elir_mobile.harness.report import make_row
+
+    def row(target: str, precision: str, runs: list[float], lpips: float, **facts) -> dict:
+        quality = {"psnr_vs_float_db": None, **no_quality(), **no_damage(), "psnr_db": 24.0, "lpips": lpips}
+        return make_row(
+            target=target, precision=precision, size_bytes=3_000_000,
+            latency={"total": latency_facts(runs)}, eager_ms=90.0, fp32_ms=None, programs={},
+            trajectory=[30.0, 29.0], image=quality, against={"parity": "the golden vectors", **facts},
+        )  # fmt: skip
+
+    return {
+        "kind": "harness",
+        "rows": [
+            row("eager", "fp32", [90.0, 91.0], 0.25),
+            row("litert", "w8a8", [40.0, 41.0], 0.26),
+            row("coreml", "w8a8", [], 0.27, latency="not claimed"),
+        ],
+        "data": {"degraded": no_quality(), "evaluation": [], "source": None},
+        "machine": {"cpu": "Zen", "cores": 2, "cpu_flags": ["avx2"]},
+        "protocol": {"threads": 2, "warmups": 3, "runs": 2, "order": "in turn"},
+    }
+
+
+def test_a_report_of_the_harness_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
+    document, report = tmp_path / "README.md", tmp_path / "report.json"
+    document.write_text(
+        "<!-- table demo -->\n<!-- end -->\n<!-- table demo-figures -->\n<!-- end -->\n"
+        "<!-- table roofline -->\n<!-- end -->\n"
+    )
+    report.write_text(json.dumps(harness_report()))
+    for name, value in {"DOCUMENTS": (document,), "RESULTS": tmp_path, "IMAGES": tmp_path}.items():
+        monkeypatch.setattr(tables, name, value)
+
+    def run(*arguments: object):
+        return CliRunner().invoke(tables.app, [str(a) for a in arguments])
+
+    taken = run("--take", "demo", report)
+    assert taken.exit_code == 0, taken.output
+    text = document.read_text()
+    assert "| litert w8a8 | 3.00 | 40.5 (40.0–41.0) | 40.9 | 2.22 | – |" in text
+    assert "| coreml w8a8 | 3.00 | – | – |" in text
+    assert "Compared with: parity: the golden vectors; coreml: latency not claimed." in text
+    assert "![quality against latency](docs/images/demo-pareto.svg)" in text
+    assert "Not measured yet: `python -m benchmarks.roofline`." in text
+    assert (tmp_path / "demo-latency.svg").read_text().startswith("<svg ")
+    assert run("--check").exit_code == 0
+    (tmp_path / "demo-latency.svg").write_text("old")
+    stale = run("--check")
+    assert stale.exit_code == 1
+    assert "demo-latency.svg is stale" in stale.stderr
+    for name, path in (("demo", tmp_path / "none.json"), ("../demo", report), ("demo", document)):
+        refused = run("--take", name, path)
+        assert refused.exit_code == 2
+        assert "not a report.json of the harness" in refused.stderr
+
+
+def test_the_roof_is_the_best_row_of_each_kind() -> None:
+    rows = [
+        {
+            "target": "litert",
+            "precision": "fp32",
+            "channels": 32,
+            "side": side,
+            "depth": 8,
+            "gmacs_per_s": speed,
+        }
+        for side, speed in ((64, 30.0), (128, 34.56))
+    ]
+    machine = harness_report()["machine"]
+    result = {"rows": rows, "machine": machine, "protocol": harness_report()["protocol"]}
+    assert "| litert | fp32 | 34.6 | 8 × 32 channels at 128² |" in tables.roofline_table(result)

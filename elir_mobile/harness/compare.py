@@ -8,21 +8,26 @@ picture against the float one and against ground truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from elir_mobile import metrics
-from elir_mobile.bundle import read_golden
 from elir_mobile.data.pairs import Pair
+from elir_mobile.evaluate import bootstrap
+from elir_mobile.harness.golden import golden_outputs, golden_parity_db
+from elir_mobile.manifest import read_golden
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.runner import Runner
 
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SQNR_DB = 90.0
+RESAMPLES = 1000
 ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was rounded from
 
 
@@ -54,6 +59,11 @@ class Parity:
     image: _Sqnr = field(default_factory=_Sqnr)  # end to end, each file on its own trajectory
     restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
 
+    @classmethod
+    def over(cls, steps: int) -> Parity:
+        """Nothing measured yet, with K = ``steps``."""
+        return cls(trajectory=[_Sqnr() for _ in range(steps)])
+
 
 @torch.no_grad()
 def compare(
@@ -73,7 +83,7 @@ def compare(
     Returns:
         The reference's restored images, and one :class:`Parity` for each runner.
     """
-    parities = [Parity(trajectory=[_Sqnr() for _ in range(steps)]) for _ in runners]
+    parities = [Parity.over(steps) for _ in runners]
     restored = []
     for index, pair in enumerate(pairs):
         x = pair.degraded
@@ -95,15 +105,65 @@ def compare(
     return restored, parities
 
 
-def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
-    """Mean PSNR, SSIM and LPIPS of ``images`` against ground truth; LPIPS None if not installed."""
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "psnr_db": metrics.psnr,
+    "ssim": metrics.ssim,
+    "lpips": metrics.lpips,
+}
+
+
+def no_quality() -> dict[str, float | None]:
+    """:func:`quality_intervals` where there is none to be had."""
+    return dict.fromkeys(f"{name}{part}" for name in METRICS for part in ("", "_low", "_high"))
+
+
+def measured(images: list[Tensor], pairs: list[Pair]) -> dict[str, np.ndarray]:
+    """PSNR, SSIM and LPIPS of each image against its ground truth; without LPIPS if not installed."""
     out = torch.cat(images)
     clean = torch.cat([pair.clean for pair in pairs])
     return {
-        "psnr_db": metrics.psnr(out, clean).mean().item(),
-        "ssim": metrics.ssim(out, clean).mean().item(),
-        "lpips": metrics.lpips(out, clean).mean().item() if metrics.lpips_available() else None,
+        name: metric(out, clean).double().numpy()
+        for name, metric in METRICS.items()
+        if name != "lpips" or metrics.lpips_available()
     }
+
+
+def with_interval(key: str, values: np.ndarray) -> dict[str, float | None]:
+    """The mean of ``values`` as ``key``, and as ``key_low`` and ``key_high`` its 95 % interval, by bootstrap
+    over the images (None for one image)."""
+    spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values), RESAMPLES, seed=0)
+    low, high = spread or (None, None)
+    return {key: float(values.mean()), f"{key}_low": low, f"{key}_high": high}
+
+
+def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
+    """Mean PSNR, SSIM and LPIPS of ``images`` against ground truth; LPIPS None if not installed."""
+    found: dict[str, float | None] = dict.fromkeys(METRICS)
+    return found | {name: float(values.mean()) for name, values in measured(images, pairs).items()}
+
+
+def quality_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """The means of what :func:`measured` gave, with their intervals, see :func:`with_interval`."""
+    found = no_quality()
+    for name, metric in values.items():
+        found |= with_interval(name, metric)
+    return found
+
+
+def damage(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """``psnr_drop_db`` and ``lpips_rise`` of ``ours`` against ``theirs`` on the same pairs, both from
+    :func:`measured`, with the interval of the paired difference: much narrower than those of the means."""
+    found = no_damage() | with_interval("psnr_drop_db", theirs["psnr_db"] - ours["psnr_db"])
+    if "lpips" in ours:
+        found |= with_interval("lpips_rise", ours["lpips"] - theirs["lpips"])
+    return found
+
+
+def no_damage() -> dict[str, float | None]:
+    """:func:`damage` where there is none to be had."""
+    return dict.fromkeys(
+        f"{name}{part}" for name in ("psnr_drop_db", "lpips_rise") for part in ("", "_low", "_high")
+    )
 
 
 def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
@@ -112,11 +172,21 @@ def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
     return value if value != float("inf") else None
 
 
-def pairwise_psnr(runners: list[Runner], parities: list[Parity]) -> list[dict[str, object]]:
+class Labelled(Protocol):
+    """What was made from a file: a runner, or a row of a result."""
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+
+def pairwise_psnr(files: Sequence[Labelled], parities: list[Parity]) -> list[dict[str, object]]:
     """How far targets agree: mean PSNR in dB between the images of each two files of one precision."""
     found: list[dict[str, object]] = []
-    for i, first in enumerate(runners):
-        for j, second in enumerate(runners[:i]):
+    for i, first in enumerate(files):
+        for j, second in enumerate(files[:i]):
             if first.precision == second.precision:
                 value = psnr_between(parities[i].restored, parities[j].restored)
                 targets = [second.target, first.target]
@@ -124,7 +194,6 @@ def pairwise_psnr(runners: list[Runner], parities: list[Parity]) -> list[dict[st
     return found
 
 
-@torch.no_grad()
 def golden_parity(
     golden: dict, folder: Path, runner: Runner, facts: dict
 ) -> dict[str, dict[str, float | None]]:
@@ -141,19 +210,11 @@ def golden_parity(
         below the host, and need not be above ``ENOUGH_SQNR_DB`` or ``ENOUGH_PSNR_DB``.
     """
     vectors = read_golden(folder, golden)
-    start = vectors["coarse"] + facts["sigma_s"] * vectors["noise"]
-    image, _ = runner.restore(vectors["input"], vectors["noise"], **facts)
-    sqnr = {
-        "encode": metrics.sqnr_db(vectors["coarse"], runner.encode(vectors["input"])),
-        "step": metrics.sqnr_db(vectors["step"], runner.step(start, 0)),
-    }
-    psnr = {
-        "decode": metrics.psnr(runner.decode(vectors["latent"]), vectors["output"]).item(),
-        "image": metrics.psnr(image, vectors["output"]).item(),
-    }
-    budgets = {name: min(value - PARITY_MARGIN_DB, ENOUGH_SQNR_DB) for name, value in sqnr.items()}
-    budgets |= {name: min(value - PARITY_MARGIN_DB, ENOUGH_PSNR_DB) for name, value in psnr.items()}
-    return {
-        name: {"host_db": value if math.isfinite(value) else None, "budget_db": budgets[name]}
-        for name, value in (sqnr | psnr).items()
-    }
+    outputs = golden_outputs(runner.loop(facts["steps"], facts["sigma_s"]), vectors)
+    enough = dict.fromkeys(("encode", "step"), ENOUGH_SQNR_DB)
+    enough |= dict.fromkeys(("decode", "image"), ENOUGH_PSNR_DB)
+    parity = {}
+    for name, value in golden_parity_db(outputs, vectors).items():
+        reached = math.inf if value is None else value
+        parity[name] = {"host_db": value, "budget_db": min(reached - PARITY_MARGIN_DB, enough[name])}
+    return parity

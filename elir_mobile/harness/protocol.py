@@ -1,7 +1,7 @@
-"""How latency is measured: warm-ups, interleaved runs, median and 90th percentile.
+"""How latency is measured: warm-ups, interleaved runs, median with its interval and 90th percentile.
 
-Runs of the compared artifacts alternate within one process, so that a slow spell of the machine
-hits all of them; each run is one whole restoration with the programs timed inside it.
+Runs of the compared artifacts alternate, so that a slow spell of the machine hits all of them; each run
+is one whole restoration with the programs timed inside it (``timing.py``).
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from elir_mobile.harness.timing import take_turns, timed_restore
+from elir_mobile.runtime.programs import PROGRAMS
 from elir_mobile.runtime.runner import Runner
 
-PROGRAMS = ("encode", "step", "decode")
+RESAMPLES = 1000
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,34 @@ class Protocol:
         return {**asdict(self), "order": order, "statistic": "median and 90th percentile"}
 
 
-def latency_stats(seconds: list[float]) -> dict[str, float]:
-    """``{median, p90}`` in milliseconds."""
-    milliseconds = np.array(seconds) * 1e3
-    return {"median": float(np.median(milliseconds)), "p90": float(np.percentile(milliseconds, 90))}
+def resampled(count: int) -> np.ndarray:
+    """Indices of ``count`` runs drawn with replacement, ``RESAMPLES`` times: (RESAMPLES, count)."""
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of a statistic's resampled values (Efron 1979)."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def latency_facts(runs_ms: Sequence[float]) -> Facts:
+    """``{median, p90, low, high, runs}`` in milliseconds; from ``low`` to ``high`` lies the median with
+    95 % confidence, by bootstrap over the runs. None without runs: where no latency is claimed."""
+    if not runs_ms:
+        return {**dict.fromkeys(("median", "p90", "low", "high")), "runs": []}
+    values = np.array(runs_ms)
+    low: float | None = None
+    high: float | None = None
+    if len(values) > 1:
+        low, high = interval(np.median(values[resampled(len(values))], axis=1))
+    return {
+        "median": float(np.median(values)),
+        "p90": float(np.percentile(values, 90)),
+        "low": low,
+        "high": high,
+        "runs": values.tolist(),
+    }
 
 
 def measure(
@@ -53,44 +81,15 @@ def measure(
     sigma_s: float,
     protocol: Protocol,
     advance: Callable[[], None] = lambda: None,
-) -> list[dict[str, dict[str, float]]]:
-    """Latency of each runner: ``{"whole" | "encode" | "step" | "decode": {median, p90}}`` in ms.
-
-    ``step`` is one Euler step: the time of all K divided by K.
-    """
-    seconds: list[dict[str, list[float]]] = [{name: [] for name in ("whole", *PROGRAMS)} for _ in runners]
-    for run in range(protocol.warmups + protocol.runs):
-        for runner, record in zip(runners, seconds, strict=True):
-            spent = dict.fromkeys(PROGRAMS, 0.0)
-            _timed(runner, spent).restore(x, noise, steps=steps, sigma_s=sigma_s)
-            if run >= protocol.warmups:
-                record["whole"].append(sum(spent.values()))
-                record["encode"].append(spent["encode"])
-                record["step"].append(spent["step"] / steps)
-                record["decode"].append(spent["decode"])
-            advance()
-    return [{name: latency_stats(values) for name, values in record.items()} for record in seconds]
-
-
-def _timed(runner: Runner, spent: dict[str, float]) -> Runner:
-    """``runner`` with the wall time of each program added up in ``spent``."""
-
-    def timed(name: str, program: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def call(*inputs: object) -> Tensor:
-            start = time.perf_counter()
-            out = program(*inputs)
-            spent[name] += time.perf_counter() - start
-            return out
-
-        return call
-
-    return Runner(
-        runner.target,
-        runner.precision,
-        timed("encode", runner.encode),
-        timed("step", runner.step),
-        timed("decode", runner.decode),
-    )
+) -> list[dict[str, Facts]]:
+    """Latency of each runner in this process: of ``total``, ``encode``, ``step`` and ``decode``, see
+    :func:`latency_facts`."""
+    inputs = (x.numpy(), noise.numpy())
+    turns = [partial(timed_restore, runner.loop(steps, sigma_s), *inputs) for runner in runners]
+    times = take_turns(turns, warmup=protocol.warmups, count=protocol.runs, advance=advance)
+    return [
+        {name: latency_facts([run[name] for run in runs]) for name in ("total", *PROGRAMS)} for runs in times
+    ]
 
 
 def machine_facts() -> dict[str, object]:

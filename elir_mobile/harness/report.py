@@ -1,21 +1,40 @@
-"""The report of a run: ``report.json`` for machines, ``report.html`` and ``strip.png`` for people."""
+"""The report of a run: ``report.json`` for machines, ``report.html`` and ``strip.png`` for people.
+
+The page is one file that asks nobody for anything: charts are inline SVG (``charts.py``), pictures and the
+JSON are data in it.
+"""
 
 from __future__ import annotations
 
 import base64
+import io
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, Undefined, select_autoescape
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
 from elir_mobile.data.pairs import Pair
-from elir_mobile.harness.compare import Parity, psnr_between, quality
+from elir_mobile.harness.charts import charts, label, number, style
+from elir_mobile.harness.compare import (
+    Parity,
+    damage,
+    measured,
+    no_damage,
+    no_quality,
+    psnr_between,
+    quality_intervals,
+)
+from elir_mobile.harness.protocol import Facts, latency_facts
+from elir_mobile.harness.roofline import COMMAND, furthest
 from elir_mobile.images import hstack_images, to_image, vstack_images
 
 DIFFERENCE_GAIN = 8
@@ -27,12 +46,23 @@ def make_row(
     target: str,
     precision: str,
     size_bytes: int,
-    latency: dict[str, dict[str, float]] | None,
-    eager_ms: float,
+    latency: Mapping[str, Facts] | None,
+    eager_ms: float | None,
     fp32_ms: float | None,
     programs: dict[str, dict[str, object]],
     trajectory: list[float | None],
     image: dict[str, float | None],
+    device: str = "host",
+    path: str = "",
+    sha256: str | None = None,
+    threads: int | None = None,
+    load_ms: float | None = None,
+    first_ms: float | None = None,
+    memory: Mapping[str, int | None] | None = None,
+    golden: Mapping[str, dict] | None = None,
+    same_file_on_host: Mapping[str, dict] | None = None,
+    against: Mapping[str, str] | None = None,
+    error: str | None = None,
 ) -> dict:
     """One row of ``report.json``.
 
@@ -41,22 +71,37 @@ def make_row(
             what ran it says nothing of its speed.
         eager_ms, fp32_ms: whole-restoration medians of the float network and of the same target's
             ``fp32`` file (None if absent).
-        programs: for each program ``sqnr_db``, ``delegates``, ``ops_outside``.
+        programs: for each program ``sqnr_db``, ``delegates``, ``ops_outside``, and its share of the roof.
+        trajectory: SQNR in dB after each Euler step; empty if not measured.
+        image: see :func:`image_facts`.
+        memory: ``peak_bytes`` of the process that ran it, ``base_bytes`` before it opened the file.
+        golden: for each golden output ``db``, ``budget_db``, ``margin_db``, ``holds``.
+        same_file_on_host: for each golden output ``identical`` and ``sqnr_db`` against the host's.
+        against: what the figures were compared with, in words.
     """
-    unknown: dict[str, float | None] = {"median": None, "p90": None}
-    latencies: Mapping[str, Mapping[str, float | None]]
-    latencies = latency or dict.fromkeys(("whole", *programs), unknown)
-    median = latencies["whole"]["median"]
+    latencies = latency or dict.fromkeys(("total", *programs), latency_facts(()))
+    median = latencies["total"]["median"]
     return {
+        "device": device,
         "target": target,
         "precision": precision,
+        "path": path,
+        "sha256": sha256,
         "bytes": size_bytes,
-        "latency_ms": latencies["whole"],
+        "threads": threads,
+        "load_ms": load_ms,
+        "first_ms": first_ms,
+        "latency_ms": latencies["total"],
         "speedup_vs_eager": _ratio(eager_ms, median),
         "speedup_vs_fp32": _ratio(fp32_ms, median),
+        "memory": dict(memory or dict.fromkeys(("peak_bytes", "base_bytes"))),
         "programs": {name: {**facts, "latency_ms": latencies[name]} for name, facts in programs.items()},
+        "golden": dict(golden or {}),
+        "same_file_on_host": None if same_file_on_host is None else dict(same_file_on_host),
         "trajectory_sqnr_db": trajectory,
         "image": image,
+        "against": dict(against or {}),
+        "error": error,
     }
 
 
@@ -69,12 +114,34 @@ def image_facts(
 ) -> dict[str, float | None]:
     """The ``image`` entry of a row; blank for untrained weights, whose pictures mean nothing."""
     if not trained:
-        return dict.fromkeys(("psnr_vs_float_db", "sqnr_vs_float_db", "psnr_db", "ssim", "lpips"))
+        return no_image_facts()
+    return judged_facts(parity, reference, measured(parity.restored, pairs), measured(reference, pairs))
+
+
+def no_image_facts() -> dict[str, float | None]:
+    """The ``image`` entry of a row whose pictures were not judged."""
+    return {"psnr_vs_float_db": None, "sqnr_vs_float_db": None, **no_quality(), **no_damage()}
+
+
+def judged_facts(
+    parity: Parity, reference: list[Tensor], ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+) -> dict[str, float | None]:
+    """The ``image`` entry from what was measured of an artifact's pictures and of the float network's."""
     return {
         "psnr_vs_float_db": psnr_between(parity.restored, reference),
         "sqnr_vs_float_db": parity.image.db,
-        **quality(parity.restored, pairs),
+        **quality_intervals(ours),
+        **damage(ours, theirs),
     }
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures for people: the evaluated pairs, and what each column's artifact made of them, the float
+    reference first; (1, 3, H, W) in [0, 1] each."""
+
+    pairs: list[Pair]
+    columns: list[tuple[str, list[Tensor]]]
 
 
 def write_report(
@@ -84,11 +151,11 @@ def write_report(
     pairs: list[Pair],
     columns: list[tuple[str, list[Tensor]]],
 ) -> None:
-    """Write the three files into ``folder``.
+    """Write ``report.json``, ``report.html`` and, with pictures, ``strip.png`` into ``folder``.
 
     Args:
         folder: made if it does not exist.
-        facts: ``model``, ``data``, ``protocol``, ``machine``.
+        facts: ``model``, ``data``, ``pairwise``, ``protocol``, ``machine``.
         rows: see :func:`make_row`.
         pairs: the evaluated images.
         columns: heading and restored images; the first is the float reference, the last the one
@@ -96,17 +163,82 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     report = {"rows": rows, **facts}
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    strip = folder / "strip.png"
-    draw_strip(pairs, columns).save(strip)
+    shown = Shown(pairs, columns) if pairs and columns else None
+    if shown:
+        draw_strip(pairs, columns).save(folder / "strip.png")
+    for name, text in (
+        ("report.json", json.dumps(report, indent=2, allow_nan=False) + "\n"),
+        ("report.html", page(report, shown)),
+    ):
+        staged = folder / f".{name}.part"
+        staged.write_text(text)
+        staged.replace(folder / name)
+
+
+def page(report: dict, shown: Shown | None) -> str:
+    """The report as one HTML page that needs nothing else: pictures, charts and the JSON are inside it."""
     environment = Environment(
-        loader=PackageLoader("elir_mobile.harness"), autoescape=select_autoescape(), trim_blocks=True
+        loader=PackageLoader("elir_mobile.harness"),
+        autoescape=select_autoescape(("html", "j2")),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["number"] = number
-    page = environment.get_template("report.html.j2").render(
-        **report, strip=base64.b64encode(strip.read_bytes()).decode()
+    environment.filters |= {"number": _known_number, "label": label, "ops": ops_text, "megabytes": megabytes}
+    blob = base64.b64encode(json.dumps(report, indent=2).encode()).decode()
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        several_devices=len({row["device"] for row in report["rows"]}) > 1,
+        charts={**charts(report), "style": style(":root")},
+        furthest=furthest(report["rows"]),
+        roofline_command=COMMAND,
+        pictures=_pictures(shown) if shown else None,
+        json_blob=blob,
     )
-    (folder / "report.html").write_text(page)
+
+
+def _known_number(value: float | Undefined | None, digits: int = 2) -> str:
+    """:func:`number`, also of a figure that the report does not have: some are the harness's only."""
+    return number(None if isinstance(value, Undefined) else value, digits)
+
+
+def _pictures(shown: Shown) -> dict:
+    """The evaluated pictures as PNG data, spread over the set: degraded, ground truth, each column."""
+    strips = []
+    for index in _spread_over(shown.pairs):
+        pair = shown.pairs[index]
+        restored = [(name, _png(images[index])) for name, images in shown.columns]
+        strips.append(
+            {
+                "name": pair.name,
+                "degraded": _png(pair.degraded),
+                "clean": _png(pair.clean),
+                "restored": restored,
+            }
+        )
+    return {"side": shown.pairs[0].clean.shape[-1], "strips": strips}
+
+
+def _png(image: Tensor) -> str:
+    buffer = io.BytesIO()
+    to_image(image[0]).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _spread_over(pairs: list[Pair]) -> list[int]:
+    """Some indices spread over the set: the first images of a small set are the same portrait again."""
+    return torch.linspace(0, len(pairs) - 1, min(STRIP_ROWS, len(pairs))).round().int().tolist()
+
+
+def megabytes(size: int | None) -> str:
+    """A size in bytes for people, in 10^6 bytes."""
+    return number(None if size is None else size / 1e6, 0)
+
+
+def ops_text(ops: list[str] | None) -> str:
+    """Operators left outside the delegate, equal ones counted."""
+    if ops is None:
+        return "–"
+    return ", ".join(f"{name} × {n}" if n > 1 else name for name, n in Counter(ops).items()) or "none"
 
 
 def draw_strip(pairs: list[Pair], columns: list[tuple[str, list[Tensor]]]) -> Image.Image:
@@ -115,8 +247,7 @@ def draw_strip(pairs: list[Pair], columns: list[tuple[str, list[Tensor]]]) -> Im
     side = pairs[0].clean.shape[-1]
     zoom = max(1, 192 // side)
     rows = []
-    # Spread over the set: the first images of a small set are the same portrait again.
-    for index in torch.linspace(0, len(pairs) - 1, min(STRIP_ROWS, len(pairs))).round().int().tolist():
+    for index in _spread_over(pairs):
         first, last = columns[0][1][index], columns[-1][1][index]
         tensors = [
             pairs[index].degraded,
@@ -136,11 +267,6 @@ def draw_strip(pairs: list[Pair], columns: list[tuple[str, list[Tensor]]]) -> Im
     return vstack_images([heading, *rows], gap=2)
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A figure for people; an en dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
 def terminal_table(rows: list[dict]) -> Table:
     """The rows as one table that fits 80 columns; the report has the rest."""
     table = Table(
@@ -152,11 +278,12 @@ def terminal_table(rows: list[dict]) -> Table:
     table.add_column("artifact", no_wrap=True)
     for head in ("MB", "ms", "p90", "×eager", "×fp32", "~float", "PSNR", "LPIPS"):
         table.add_column(head, justify="right", no_wrap=True)
+    several = len({row["device"] for row in rows}) > 1
     for row in rows:
         image, latency = row["image"], row["latency_ms"]
         digits = 0 if (latency["median"] or 0) >= 1000 else 1
         table.add_row(
-            f"{row['target']} {row['precision']}",
+            label(row, several),
             number(row["bytes"] / 1e6),
             number(latency["median"], digits),
             number(latency["p90"], digits),

@@ -6,7 +6,6 @@ the state dict is the published checkpoints'. Noise is an argument, never drawn 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from elir_mobile.errors import UserError
 from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder
 from elir_mobile.models.coarse import RRDBNet
 from elir_mobile.models.velocity import LUnet, time_embedding
+from elir_mobile.sampling import sample
 
 
 @dataclass(frozen=True)
@@ -100,30 +100,6 @@ class Restorer(nn.Module):
             return z + self.velocity(z, torch.full((z.shape[0],), k / steps, device=z.device)) / steps
 
         return sample(self.encode, step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)[0]
-
-
-def sample(
-    encode: Callable[[Tensor], Tensor],
-    step: Callable[[Tensor, int], Tensor],
-    decode: Callable[[Tensor], Tensor],
-    x: Tensor,
-    noise: Tensor,
-    *,
-    steps: int,
-    sigma_s: float,
-) -> tuple[Tensor, list[Tensor]]:
-    """The one sampling loop, whatever computes the three programs.
-
-    Returns:
-        The restored image and the trajectory: the K+1 latents from the noised coarse estimate
-        to the last step's output.
-    """
-    z = encode(x) + sigma_s * noise
-    trajectory = [z]
-    for k in range(steps):
-        z = step(z, k)
-        trajectory.append(z)
-    return decode(z), trajectory
 
 
 def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:

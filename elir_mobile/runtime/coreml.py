@@ -5,7 +5,7 @@ operator by operator with PyTorch. Arithmetic is float32; an operator whose outp
 as float16 has it rounded to half, and compressed weights are expanded as the ``constexpr`` operators
 say (operator semantics: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html).
 That is the file's arithmetic, not the Neural Engine's, which may add up in less than float32; and an
-interpreter's speed says nothing, so its runner is not ``timed``.
+interpreter's speed says nothing, so its programs are not ``timed``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elir_mobile.errors import UserError
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
 
-PROGRAMS = ("encode", "step", "decode")
 INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",), "encode_image": ("image",)}
 
 # Functions of one package, by name; in a package of one function it is called "main".
@@ -401,24 +401,24 @@ def packages(path: Path) -> dict[str, tuple[Path, str]]:
     return places
 
 
-def coreml_runner(path: Path, precision: str, table: Tensor) -> Runner:
+def open_programs(path: Path, threads: int) -> LoadedPrograms:
     """Load ``encode``, ``step`` and ``decode``: with Core ML on a Mac, with the interpreter elsewhere.
 
     Args:
         path: a package of several functions, or a folder of packages (before iOS 18).
-        precision: the recipe's name, for the report.
-        table: the K-row table of time biases, (K, ΣC).
+        threads: of the interpreter; Core ML chooses its own.
 
     Raises:
         UserError: coremltools is not installed, or the package cannot be loaded.
     """
     if sys.platform == "darwin":
-        return predicting_runner(path, precision, table)
-    return interpreting_runner(path, precision, table)
+        return predicting_programs(path)
+    torch.set_num_threads(threads)
+    return interpreting_programs(path)
 
 
-def interpreting_runner(path: Path, precision: str, table: Tensor) -> Runner:
-    """:func:`coreml_runner` with the interpreter, on any machine."""
+def interpreting_programs(path: Path) -> LoadedPrograms:
+    """:func:`open_programs` with the interpreter, on any machine."""
     read: dict[Path, Functions] = {}
     functions: Functions = {}
     for name, (place, function) in packages(path).items():
@@ -428,14 +428,15 @@ def interpreting_runner(path: Path, precision: str, table: Tensor) -> Runner:
             raise UserError(f"{place} has no function '{function}': export it again")
         functions[name] = read[place][function]
 
-    def run(name: str, *inputs: Tensor) -> Tensor:
-        return functions[name](dict(zip(INPUTS[name], inputs, strict=True)))[0]
+    def run(name: str, *inputs: np.ndarray) -> np.ndarray:
+        tensors = (torch.from_numpy(np.ascontiguousarray(value)) for value in inputs)
+        return functions[name](dict(zip(INPUTS[name], tensors, strict=True)))[0].numpy()
 
-    return _runner(run, precision, table, timed=False)
+    return LoadedPrograms({name: partial(run, name) for name in PROGRAMS}, timed=False)
 
 
-def predicting_runner(path: Path, precision: str, table: Tensor) -> Runner:
-    """:func:`coreml_runner` with Core ML itself, on macOS."""
+def predicting_programs(path: Path) -> LoadedPrograms:
+    """:func:`open_programs` with Core ML itself, on macOS."""
     with coremltools() as ct:
         models = {
             # A package of one function must not be asked for it by name.
@@ -443,20 +444,8 @@ def predicting_runner(path: Path, precision: str, table: Tensor) -> Runner:
             for name, (place, function) in packages(path).items()
         }
 
-    def run(name: str, *inputs: Tensor) -> Tensor:
-        arrays = {key: value.numpy() for key, value in zip(INPUTS[name], inputs, strict=True)}
-        (out,) = models[name].predict(arrays).values()
-        return torch.from_numpy(np.asarray(out, np.float32))
+    def run(name: str, *inputs: np.ndarray) -> np.ndarray:
+        (out,) = models[name].predict(dict(zip(INPUTS[name], inputs, strict=True))).values()
+        return np.asarray(out, np.float32)
 
-    return _runner(run, precision, table, timed=True)
-
-
-def _runner(run: Callable[..., Tensor], precision: str, table: Tensor, *, timed: bool) -> Runner:
-    return Runner(
-        "coreml",
-        precision,
-        lambda x: run("encode", x),
-        lambda z, k: run("step", z, table[k].view(1, -1, 1, 1)),
-        lambda z: run("decode", z),
-        timed=timed,
-    )
+    return LoadedPrograms({name: partial(run, name) for name in PROGRAMS})

@@ -1,47 +1,49 @@
-"""Run a ``.pte`` with ExecuTorch's own Python runtime (XNNPACK delegate, all cores)."""
+"""Run a ``.pte`` with ExecuTorch's own Python runtime (XNNPACK delegate)."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
 from elir_mobile.errors import UserError
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
 
 
-def executorch_runner(path: Path, precision: str, table: Tensor) -> Runner:
-    """Load the methods ``encode``, ``step`` and ``decode`` of ``path``.
+def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:
+    """Load the methods ``names`` of ``path``.
 
     Args:
         path: the ``.pte`` file.
-        precision: the recipe's name, for the report.
-        table: the K-row table of time biases, (K, ΣC).
+        threads: of the runtime's pool, which all programs of this process share.
 
     Raises:
         UserError: ExecuTorch is not installed, or the file cannot be loaded.
     """
     try:
+        import torch
+        from executorch.extension.pybindings import portable_lib
         from executorch.runtime import Runtime, Verification
     except ImportError as error:
         raise UserError("ExecuTorch is not installed: pip install 'elir-mobile[executorch]'") from error
+    # Older releases (1.1 on arm64) cannot be asked; their pool has a thread for each core.
+    count = getattr(portable_lib, "_threadpool_get_thread_count", None)
+    if count is not None and count() != threads:
+        portable_lib._unsafe_reset_threadpool(threads)  # unsafe while a program runs: none does yet
     try:
         program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
-        methods = {name: program.load_method(name) for name in ("encode", "step", "decode")}
+        methods = {name: program.load_method(name) for name in names}
     except RuntimeError as error:
         raise UserError(f"{path} is damaged or not an ExecuTorch program: export it again") from error
     missing = [name for name, method in methods.items() if method is None]
     if missing:
         raise UserError(f"{path} has no method '{missing[0]}': export it again")
 
-    def run(name: str, *inputs: Tensor) -> Tensor:
+    def run(name: str, *inputs: np.ndarray) -> np.ndarray:
+        tensors = [torch.from_numpy(np.ascontiguousarray(value)) for value in inputs]
         # The runtime hands out views of memory that the next call overwrites.
-        return methods[name].execute(inputs)[0].clone()
+        out: np.ndarray = methods[name].execute(tensors)[0].clone().numpy()
+        return out
 
-    return Runner(
-        "executorch",
-        precision,
-        lambda x: run("encode", x),
-        lambda z, k: run("step", z, table[k].view(1, -1, 1, 1)),
-        lambda z: run("decode", z),
-    )
+    return LoadedPrograms({name: partial(run, name) for name in names})

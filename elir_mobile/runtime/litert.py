@@ -1,24 +1,22 @@
-"""Run a ``.tflite`` with LiteRT's Python interpreter (XNNPACK delegate, all cores)."""
+"""Run a ``.tflite`` with LiteRT's Python interpreter (XNNPACK delegate)."""
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from elir_mobile.errors import UserError
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
 
 
-def litert_runner(path: Path, precision: str, table: Tensor) -> Runner:
-    """Load the signatures ``encode``, ``step`` and ``decode`` of ``path``.
+def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:
+    """Load the signatures ``names`` of ``path``.
 
     Args:
         path: the ``.tflite`` file.
-        precision: the recipe's name, for the report.
-        table: the K-row table of time biases, (K, ΣC).
+        threads: that the interpreter may use.
 
     Raises:
         UserError: LiteRT is not installed, or the file cannot be loaded.
@@ -28,24 +26,20 @@ def litert_runner(path: Path, precision: str, table: Tensor) -> Runner:
     except ImportError as error:
         raise UserError("LiteRT is not installed: pip install 'elir-mobile[litert]'") from error
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
         found = interpreter.get_signature_list()
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path} is damaged or not a LiteRT model: export it again") from error
-    missing = [name for name in ("encode", "step", "decode") if name not in found]
+    missing = [name for name in names if name not in found]
     if missing:
         raise UserError(f"{path} has no signature '{missing[0]}': export it again")
-    signatures = {name: interpreter.get_signature_runner(name) for name in found}
 
-    def run(name: str, *inputs: Tensor) -> Tensor:
-        arguments = {f"args_{i}": tensor.contiguous().numpy() for i, tensor in enumerate(inputs)}
+    signatures = {name: interpreter.get_signature_runner(name) for name in names}
+
+    def run(name: str, *inputs: np.ndarray) -> np.ndarray:
+        arguments = {f"args_{i}": np.ascontiguousarray(value) for i, value in enumerate(inputs)}
         # A signature returns copies, which the next call does not overwrite.
-        return torch.from_numpy(signatures[name](**arguments)["output_0"])
+        out: np.ndarray = signatures[name](**arguments)["output_0"]
+        return out
 
-    return Runner(
-        "litert",
-        precision,
-        lambda x: run("encode", x),
-        lambda z, k: run("step", z, table[k].view(1, -1, 1, 1)),
-        lambda z: run("decode", z),
-    )
+    return LoadedPrograms({name: partial(run, name) for name in names})

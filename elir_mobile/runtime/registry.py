@@ -1,27 +1,18 @@
-"""Open an artifact with the runtime of its target."""
+"""Open an artifact with the runtime of its target, as a :class:`Runner` on tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from elir_mobile.errors import UserError
-from elir_mobile.runtime.coreml import coreml_runner
-from elir_mobile.runtime.executorch import executorch_runner
-from elir_mobile.runtime.litert import litert_runner
+from elir_mobile.runtime.programs import LoadedPrograms, open_programs
 from elir_mobile.runtime.runner import Runner
-
-RUNNERS: dict[str, Callable[[Path, str, Tensor], Runner]] = {
-    "executorch": executorch_runner,
-    "litert": litert_runner,
-    "coreml": coreml_runner,
-}
 
 
 def open_runner(target: str, path: Path, precision: str, table: Tensor) -> Runner:
-    """The runner of the file at ``path``.
+    """The runner of the file at ``path``, with a thread for each core.
 
     Args:
         target: names the runtime.
@@ -32,6 +23,20 @@ def open_runner(target: str, path: Path, precision: str, table: Tensor) -> Runne
     Raises:
         UserError: no such target, its runtime is not installed, or the file cannot be loaded.
     """
-    if target not in RUNNERS:
-        raise UserError(f"unknown target '{target}': choose from {', '.join(RUNNERS)}")
-    return RUNNERS[target](path, precision, table)
+    return make_runner(target, open_programs(target, path), precision, table)
+
+
+def make_runner(target: str, programs: LoadedPrograms, precision: str, table: Tensor) -> Runner:
+    """``programs`` on tensors, their step taking the index of its table row."""
+
+    def run(name: str, *inputs: Tensor) -> Tensor:
+        return torch.from_numpy(programs.run[name](*(tensor.numpy() for tensor in inputs)))
+
+    return Runner(
+        target,
+        precision,
+        lambda x: run("encode", x),
+        lambda z, k: run("step", z, table[k].view(1, -1, 1, 1)),
+        lambda z: run("decode", z),
+        timed=programs.timed,
+    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.models.restorer import sample
+from elir_mobile.sampling import Loop, sample
 
 
 @dataclass(frozen=True)
@@ -34,5 +36,15 @@ class Runner:
 
     @torch.no_grad()
     def restore(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> tuple[Tensor, list[Tensor]]:
-        """Restored image and trajectory, see :func:`elir_mobile.models.restorer.sample`."""
+        """Restored image and trajectory, see :func:`elir_mobile.sampling.sample`."""
         return sample(self.encode, self.step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)
+
+    def loop(self, steps: int, sigma_s: float) -> Loop:
+        """The same programs on NumPy arrays."""
+
+        @torch.no_grad()
+        def run(program: Callable[..., Tensor], x: np.ndarray, *k: int) -> np.ndarray:
+            return program(torch.from_numpy(x), *k).numpy()
+
+        encode, step, decode = (partial(run, program) for program in (self.encode, self.step, self.decode))
+        return Loop(encode, step, decode, steps, sigma_s)

@@ -1,0 +1,163 @@
+"""Limits on the rows of a report, for use in CI: what falls short, and an exit code.
+
+A TOML file of ``[[limit]]`` tables. ``field`` is the dotted path of a value in a row of ``report.json``;
+``min`` and ``max`` bound it (true counts as 1, false as 0); ``target``, ``precision`` and ``device`` are
+shell patterns that choose rows, all by default. The float network's own row is only chosen by its name,
+``eager``. A limit that finds no row, or no value in one, is not held: a gate that measured nothing must
+not pass.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from elir_mobile.errors import UserError
+from elir_mobile.harness.charts import label
+
+PATTERNS = ("target", "precision", "device")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One ``[[limit]]``."""
+
+    field: str
+    low: float | None
+    high: float | None
+    target: str = "*"
+    precision: str = "*"
+    device: str = "*"
+
+    def __str__(self) -> str:
+        parts = [f"≥ {self.low:g}"] if self.low is not None else []
+        parts += [f"≤ {self.high:g}"] if self.high is not None else []
+        return " and ".join(parts)
+
+    @property
+    def where(self) -> str:
+        """The rows that it chooses."""
+        named = f"{self.target} {self.precision}"
+        return named if self.device == "*" else f"{named} @ {self.device}"
+
+    def chooses(self, row: dict) -> bool:
+        """Whether it is about ``row``."""
+        if row["target"] == "eager" and self.target != "eager":
+            return False
+        return all(fnmatchcase(row[key], getattr(self, key)) for key in PATTERNS)
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` is within it."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A limit that is not held: by which row, with which value (None: there is none)."""
+
+    limit: Limit
+    artifact: str
+    value: float | None
+
+
+def read_limits(path: Path) -> list[Limit]:
+    """The limits in a TOML file.
+
+    Raises:
+        UserError: it cannot be read, or something in it is not as the module says.
+    """
+    try:
+        with path.open("rb") as file:
+            facts = tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not a TOML file: {str(error).splitlines()[0]}") from error
+    if set(facts) != {"limit"} or not isinstance(facts["limit"], list) or not facts["limit"]:
+        raise UserError(f"{path} must hold [[limit]] tables and nothing else")
+    return [_limit(path, index, entry) for index, entry in enumerate(facts["limit"], 1)]
+
+
+def _limit(path: Path, index: int, entry: Any) -> Limit:
+    where = f"{path}: limit {index}"
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is not a table: write [[limit]]")
+    known = {"field", "min", "max", *PATTERNS}
+    if unknown := sorted(set(entry) - known):
+        raise UserError(f"{where} has unknown key '{unknown[0]}': use {', '.join(sorted(known))}")
+    for key in ("field", *PATTERNS):
+        if not isinstance(entry.get(key, "*"), str):
+            raise UserError(f"{where}: {key} must be text")
+    if not entry.get("field"):
+        raise UserError(f"{where} has no field: name one such as latency_ms.median")
+    bounds = []
+    for key in ("min", "max"):
+        value = entry.get(key)
+        if value is not None and (
+            not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value)
+        ):
+            raise UserError(f"{where}: {key} must be a finite number")
+        bounds.append(None if value is None else float(value))
+    if bounds == [None, None]:
+        raise UserError(f"{where} has neither min nor max")
+    return Limit(
+        entry["field"], bounds[0], bounds[1], **{key: entry[key] for key in PATTERNS if key in entry}
+    )
+
+
+_MISSING = object()
+
+
+def _value(row: dict, field: str) -> Any:
+    """The value at a dotted path; ``_MISSING`` where there is none."""
+    value: Any = row
+    for part in field.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
+
+
+def check(rows: list[dict], limits: list[Limit]) -> list[Shortfall]:
+    """What falls short.
+
+    Raises:
+        UserError: no row at all has a limit's field, or it is no number.
+    """
+    short: list[Shortfall] = []
+    several = len({row["device"] for row in rows}) > 1
+    for limit in limits:
+        if all(_value(row, limit.field) is _MISSING for row in rows):
+            raise UserError(f"no row has a field '{limit.field}': see report.json for their names")
+        chosen = [row for row in rows if limit.chooses(row)]
+        if not chosen:
+            short.append(Shortfall(limit, f"{limit.where}: no such row", None))
+        short += _shortfalls(limit, chosen, several)
+    return short
+
+
+def _shortfalls(limit: Limit, rows: list[dict], several: bool) -> Iterator[Shortfall]:
+    for row in rows:
+        value = _value(row, limit.field)
+        if value is _MISSING or value is None:
+            yield Shortfall(limit, label(row, several), None)
+        elif not isinstance(value, (int, float)):
+            raise UserError(f"'{limit.field}' is not a number: see report.json")
+        elif not limit.holds(float(value)):
+            yield Shortfall(limit, label(row, several), float(value))
+
+
+def shortfall_table(short: list[Shortfall]) -> Table:
+    """What fell short, for the terminal."""
+    table = Table("artifact", "field", "value", "limit", title="fell short of the budget")
+    for item in short:
+        value = "none" if item.value is None else f"{item.value:,.6g}"
+        table.add_row(item.artifact, item.limit.field, value, str(item.limit))
+    return table

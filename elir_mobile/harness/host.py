@@ -1,0 +1,254 @@
+"""This machine as a device: every artifact in a process of its own, the processes taking turns.
+
+A worker process (``worker.py --serve``) holds one artifact. Loading is timed in ``COLD_STARTS`` fresh
+processes; then the workers restore the golden input in turn, told over a pipe, so that a slow spell of
+the machine hits all of them and each one's memory is its own. What an interpreter runs (Core ML
+anywhere but on a Mac) is compared but not timed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+from elir_mobile.harness.devices import Progress
+from elir_mobile.harness.jobs import Job, Result, Row, Times, write_json
+from elir_mobile.harness.timing import Milliseconds, take_turns
+from elir_mobile.harness.worker import failed_row, host_facts
+from elir_mobile.manifest import read_manifest
+from elir_mobile.runtime.programs import PROGRAMS, TARGETS
+
+COLD_STARTS = 3
+# Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's.
+PAUSE_S = 0.05
+REPLY_LIMIT_S = 900.0  # a worker that is silent for longer is ended
+FLOAT = "float"  # the float network's place among the files
+
+
+class WorkerError(Exception):
+    """What a worker process could not do, in one sentence."""
+
+
+class WorkerProcess:
+    """One worker process and the pipe to it."""
+
+    def __init__(self, log: Any) -> None:
+        root = Path(__file__).parents[2]  # where the package is, so that a worker finds it from anywhere
+        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "elir_mobile.harness.worker", "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def ask(self, do: str, **arguments: object) -> dict:
+        """The reply to one request.
+
+        Raises:
+            WorkerError: the worker says so, or it ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        watch = Timer(REPLY_LIMIT_S, self.process.kill)
+        watch.start()
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        finally:
+            watch.cancel()
+        if not line:
+            raise WorkerError(self._last_words())
+        reply: dict = json.loads(line)
+        if "error" in reply:
+            raise WorkerError(reply["error"])
+        return reply
+
+    def _last_words(self) -> str:
+        code = self.process.wait()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        return f"the worker ended with {how}" + (f": {lines[-1]}" if lines else "")
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.kill()  # it holds nothing that must be saved
+        self.process.wait()
+        self.process.stdout.close()
+        with suppress(BrokenPipeError):  # of a request that nobody read
+            self.process.stdin.close()
+
+
+@contextmanager
+def worker_process() -> Iterator[WorkerProcess]:
+    """A worker that ends with the block."""
+    with tempfile.TemporaryFile() as log:
+        worker = WorkerProcess(log)
+        try:
+            yield worker
+        finally:
+            worker.close()
+
+
+@dataclass
+class _Measured:
+    """One artifact while it is measured."""
+
+    file: str
+    opened: list[dict] = field(default_factory=list)  # replies of fresh processes
+    runs: list[Milliseconds] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)  # fields of the row
+    error: str | None = None
+
+    @property
+    def timed(self) -> bool:
+        return self.error is None and bool(self.opened) and bool(self.opened[0]["timed"])
+
+
+class Host:
+    """See the module; a :class:`~elir_mobile.harness.devices.Device`."""
+
+    name = "host"
+    kind = "host"
+    targets: tuple[str, ...] = TARGETS
+
+    def run(
+        self,
+        bundle: Path,
+        job: Job,
+        folder: Path,
+        progress: Progress,
+        *,
+        weights: str | None = None,
+        pictures: Path | None = None,
+    ) -> Result:
+        """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`.
+
+        Args:
+            weights: of the float network, which is then measured too; its row comes first.
+            pictures: a file with ``x`` and ``noise``; what each artifact makes of them is written to
+                ``folder``, see :func:`pictures_of`.
+        """
+        manifest = read_manifest(bundle)
+        measured = [_Measured(file) for file in ([FLOAT] if weights else []) + list(job.files)]
+        later = COLD_STARTS + job.warmup + job.runs  # of an artifact that is timed, after it was opened
+        done, total = 0, len(measured) * (1 + later)
+
+        def tick(text: str) -> None:
+            nonlocal done
+            done += 1
+            progress(min(done, total), total, text)
+
+        def opening(worker: WorkerProcess, item: _Measured) -> None:
+            arguments: dict[str, Any] = {"bundle": str(bundle.resolve()), "threads": job.threads}
+            arguments |= {"file": item.file} if item.file != FLOAT else {"file": "", "weights": weights}
+            try:
+                item.opened.append(worker.ask("open", **arguments))
+            except WorkerError as error:
+                item.error = str(error)
+            tick(f"opening {item.file}")
+
+        def compute(worker: WorkerProcess, item: _Measured) -> None:
+            try:
+                item.facts |= worker.ask("memory")
+                if job.parity:
+                    item.facts |= worker.ask("golden", folder=str(folder.resolve()))
+                if pictures:
+                    target, precision = (item.opened[0][key] for key in ("target", "precision"))
+                    outputs = pictures_of(folder.resolve(), target, precision)
+                    worker.ask("restore", inputs=str(pictures.resolve()), outputs=str(outputs))
+            except WorkerError as error:
+                item.error = str(error)
+            tick(f"restoring with {item.file}")
+
+        def turn(worker: WorkerProcess, item: _Measured) -> Milliseconds:
+            time.sleep(PAUSE_S)
+            tick("timing, each artifact in turn")
+            if item.error is None:
+                try:
+                    return worker.ask("run")
+                except WorkerError as error:
+                    item.error = str(error)
+            return {}
+
+        with ExitStack() as stack:
+            alive: list[tuple[WorkerProcess, _Measured]] = []
+            for item in measured:
+                with ExitStack() as own:
+                    worker = own.enter_context(worker_process())
+                    opening(worker, item)
+                    if item.timed and job.runs:
+                        alive.append((worker, item))
+                        stack.push(own.pop_all())
+                    elif item.error is None:
+                        compute(worker, item)
+            total = done + len(alive) * later  # which of them are timed is known now
+            for _ in range(COLD_STARTS - 1):
+                for _, item in alive:
+                    with worker_process() as fresh:
+                        opening(fresh, item)
+            turns = [partial(turn, worker, item) for worker, item in alive]
+            for (_, item), runs in zip(
+                alive, take_turns(turns, warmup=job.warmup, count=job.runs), strict=True
+            ):
+                item.runs = runs
+            for worker, item in alive:
+                if item.error is None:
+                    compute(worker, item)
+        rows = tuple(_row(item, manifest, job.threads) for item in measured)
+        result = Result(host_facts({row.target for row in rows}), rows)
+        write_json(folder / "result.json", result)
+        return result
+
+
+def _row(item: _Measured, manifest: dict, threads: int) -> Row:
+    if item.error is not None:
+        row = failed_row(manifest, item.file, threads, item.error)
+        return replace(row, target="eager", precision="fp32", path="") if item.file == FLOAT else row
+    opened = item.opened[0]
+    row = Row(
+        **{key: opened[key] for key in ("path", "sha256", "target", "precision")},
+        threads=threads,
+        **item.facts,
+    )
+    if not item.runs:
+        return row
+    return replace(
+        row,
+        load_ms=statistics.median(reply["load_ms"] for reply in item.opened),
+        first_ms=statistics.median(reply["first_ms"] for reply in item.opened),
+        programs={name: Times.of([run[name] for run in item.runs]) for name in PROGRAMS},
+        total=Times.of([run["total"] for run in item.runs]),
+    )
+
+
+def pictures_of(folder: Path, target: str, precision: str) -> Path:
+    """Where :meth:`Host.run` put an artifact's pictures: ``image`` (N, 3, H, W) and ``trajectory``
+    (N, K+1, C, h, w)."""
+    return folder / f"{target}-{precision}-pictures.npz"
+
+
+def connect(spec: str) -> Host:
+    """This machine, always there."""
+    return Host()

@@ -1,0 +1,453 @@
+"""Measure a bundle on devices: the rows of the report, each with what it was compared with.
+
+The host runs every file in a process of its own (``host.py``), with the float network beside them where
+its weights are at hand, and restores the evaluation pictures. Any other device runs the job file; what it
+computed is held against the golden vectors and against what the same file computed here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elir_mobile.bundle import Bundle
+from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
+from elir_mobile.errors import UserError
+from elir_mobile.harness.compare import Parity, measured, no_quality, pairwise_psnr, quality_intervals
+from elir_mobile.harness.devices import Device, Progress
+from elir_mobile.harness.golden import sqnr_db
+from elir_mobile.harness.host import COLD_STARTS, Host, pictures_of
+from elir_mobile.harness.jobs import OUTPUTS, Job, Result, Row
+from elir_mobile.harness.protocol import latency_facts, machine_facts
+from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_facts
+from elir_mobile.harness.roofline import roof_facts
+from elir_mobile.harness.worker import find_entry
+from elir_mobile.manifest import MANIFEST, sha256_of
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.precision import FP32
+from elir_mobile.runtime.programs import PROGRAMS
+from elir_mobile.tasks import get_task
+
+EAGER = ("eager", FP32)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command was asked for.
+
+    Attributes:
+        targets, precisions: of the files to measure; empty: all.
+        images: folder of clean pictures; None: the bundled portraits, if the bundle was judged on them.
+        weights: of the float network; None: the demo's, if the bundle was made from them.
+        threads: that each runtime may use.
+        warmup, runs: restorations of each file before those that count, and those.
+    """
+
+    targets: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    images: Path | None = None
+    weights: str | None = None
+    threads: int = 2
+    warmup: int = 3
+    runs: int = 20
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """The pictures that files are judged on."""
+
+    pairs: list[Pair]
+    source: str
+    seed: int
+
+
+def selected(bundle: Bundle, settings: Settings) -> list[dict]:
+    """The manifest's entries that ``settings`` ask for.
+
+    Raises:
+        UserError: there is none.
+    """
+    entries: list[dict] = bundle.manifest["files"]
+    for key, wanted in (("target", settings.targets), ("precision", settings.precisions)):
+        known = {entry[key] for entry in bundle.manifest["files"]}
+        for name in wanted:
+            if name not in known:
+                raise UserError(f"the bundle has no {key} '{name}': it has {', '.join(sorted(known))}")
+        entries = [entry for entry in entries if not wanted or entry[key] in wanted]
+    if not entries:
+        raise UserError("the bundle has no file of that target at that precision")
+    return entries
+
+
+def float_weights(bundle: Bundle, weights: str | None) -> str | None:
+    """The weights of the float network if they are at hand; None if not.
+
+    Raises:
+        UserError: ``weights`` are not those that the bundle was made from.
+    """
+    model = bundle.manifest["model"]
+    if not model["trained"]:
+        return None
+    if weights is None and model["name"] != "demo":
+        return None
+    name = weights or "demo"
+    info: ModelInfo = load_weights(name, get_task(bundle.manifest["task"]))[1]
+    if info.sha256 == model["sha256"]:
+        return name
+    if weights is None:
+        return None
+    raise UserError(f"--weights {weights} is not what the bundle was made from ({model['source']})")
+
+
+def evaluation(bundle: Bundle, images: Path | None) -> _Evaluation | None:
+    """Degraded pictures with their ground truth, the same that the bundle's own report was made from.
+
+    None where there is no ground truth to be had, or the weights are untrained.
+
+    Raises:
+        UserError: ``images`` cannot be used.
+    """
+    manifest = bundle.manifest
+    if not manifest["model"]["trained"]:
+        return None
+    seed, portraits = 0, False
+    try:
+        data = json.loads((bundle.folder / "report" / "report.json").read_text())["data"]
+        seed, portraits = int(data["seed"]), str(data["source"]).startswith("bundled")
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # a bundle without a readable report: seed 0, and pictures of the user's
+    if images is None and not portraits:
+        return None
+    sets = load_pair_sets(
+        images, get_task(manifest["task"]), manifest["size"], seed, PairCounts(calibration=0)
+    )
+    return _Evaluation(sets.evaluation, sets.source, seed)
+
+
+def measure_bundle(
+    bundle: Bundle, devices: list[Device], settings: Settings, progress: Progress
+) -> tuple[dict, Shown | None]:
+    """Everything that the report says, and the pictures that it shows.
+
+    Raises:
+        UserError: a device does not answer, pictures or weights cannot be used, nothing is asked for.
+    """
+    entries = selected(bundle, settings)
+    weights = float_weights(bundle, settings.weights)
+    judged = evaluation(bundle, settings.images)
+    others = [device for device in devices if device.kind != "host"]
+    timed_here = len(others) < len(devices)
+    files = {id(device): _files_for(device, entries) for device in others}
+    wanted = {path for paths in files.values() for path in paths}
+    job = Job(
+        bundle=str(bundle.folder),
+        files=tuple(entry["path"] for entry in entries if timed_here or entry["path"] in wanted),
+        threads=settings.threads,
+        warmup=settings.warmup,
+        runs=settings.runs,
+    )
+    with tempfile.TemporaryDirectory() as tmp:
+        here = Path(tmp) / "host"
+        here.mkdir()
+        pictures = _write_pictures(bundle, judged, Path(tmp)) if judged and timed_here else None
+        # Other devices are held against what the same files compute here.
+        host_job = job if timed_here else replace(job, runs=0, warmup=0)
+        host = Host().run(bundle.folder, host_job, here, progress, weights=weights, pictures=pictures)
+        maker = _Rows(bundle, host, here, judged if pictures else None, settings)
+        rows = maker.host_rows() if timed_here else []
+        results = [host] if timed_here else []
+        for index, device in enumerate(others):
+            folder = Path(tmp) / f"device-{index}"
+            folder.mkdir()
+            result = device.run(bundle.folder, replace(job, files=files[id(device)]), folder, progress)
+            results.append(result)
+            rows += maker.device_rows(device.name, result, folder)
+        shown = maker.shown()
+    facts = {
+        "kind": "harness",
+        "bundle": {
+            "folder": bundle.folder.resolve().name,
+            "sha256": sha256_of(bundle.folder / MANIFEST),
+            "task": bundle.manifest["task"],
+        },
+        "model": bundle.manifest["model"],
+        "data": _data_facts(judged if pictures else None),
+        "devices": [_device_facts(result) for result in results],
+        "pairwise": maker.pairwise(),
+        "protocol": {
+            "warmups": settings.warmup,
+            "runs": settings.runs,
+            "threads": settings.threads,
+            "cold_starts": COLD_STARTS,
+            "order": "each file in its own process, processes take turns, one whole restoration each",
+            "statistic": "median, its 95 % bootstrap interval over the runs, 90th percentile",
+        },
+        "machine": machine_facts(),
+    }
+    return {"rows": rows, **facts}, shown
+
+
+def _files_for(device: Device, entries: list[dict]) -> tuple[str, ...]:
+    """Paths of the files that a device can run.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = tuple(entry["path"] for entry in entries if entry["target"] in device.targets)
+    if not files:
+        raise UserError(f"{device.name} runs {', '.join(device.targets)}: the bundle has none of these")
+    return files
+
+
+def _device_facts(result: Result) -> dict:
+    return {**vars(result.device)}
+
+
+def _data_facts(judged: _Evaluation | None) -> dict:
+    if judged is None:
+        return {"source": None, "seed": None, "evaluation": [], "degraded": no_quality()}
+    pairs = judged.pairs
+    return {
+        "source": judged.source,
+        "seed": judged.seed,
+        "evaluation": [pair.name for pair in pairs],
+        "degraded": quality_intervals(measured([pair.degraded for pair in pairs], pairs)),
+    }
+
+
+def _write_pictures(bundle: Bundle, judged: _Evaluation, folder: Path) -> Path:
+    """``x`` (N, 3, H, W) and ``noise`` (N, C, h, w) for the workers; image i has the noise of seed + i."""
+    shape = tuple(bundle.manifest["golden"]["arrays"]["noise"]["shape"])
+    x = np.concatenate([pair.degraded.numpy() for pair in judged.pairs])
+    noise = np.concatenate([seeded_noise(shape, judged.seed + i).numpy() for i in range(len(x))])
+    path = folder / "pictures.npz"
+    np.savez(path, x=x, noise=noise)
+    return path
+
+
+class _Rows:
+    """Rows of the report from results of devices.
+
+    Args:
+        bundle: that was run.
+        host: what this machine computed.
+        folder: its raw outputs.
+        judged: the pictures that it restored, if any.
+        settings: of the run.
+    """
+
+    def __init__(
+        self, bundle: Bundle, host: Result, folder: Path, judged: _Evaluation | None, settings: Settings
+    ) -> None:
+        self.bundle, self.host, self.folder, self.settings = bundle, host, folder, settings
+        self.judged = judged
+        self.here = {(row.target, row.precision): row for row in host.rows}
+        self.restored: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+        if judged:
+            for key, row in self.here.items():
+                if row.error is None:
+                    with np.load(pictures_of(folder, *key)) as arrays:
+                        self.restored[key] = arrays["image"], arrays["trajectory"]
+        self.reference = self._reference()
+        self.parities = {key: self._parity(key) for key in self.restored}
+        pairs = judged.pairs if judged else []
+        self.measured = {key: measured(parity.restored, pairs) for key, parity in self.parities.items()}
+        self.roof = roof_facts(bundle.manifest, settings.threads)
+
+    def _reference(self) -> tuple[str, str] | None:
+        """What stands for float: the network itself, or the fp32 file nearest to its golden outputs."""
+        if EAGER in self.here and self.here[EAGER].error is None:
+            return EAGER
+        exact = [row for row in self.host.rows if row.precision == FP32 and row.error is None]
+        if not exact:
+            return None
+
+        def worst(row: Row) -> float:
+            return min(math.inf if value is None else value for value in row.parity.values())
+
+        best = max(exact, key=worst)
+        return best.target, best.precision
+
+    def _parity(self, key: tuple[str, str]) -> Parity:
+        images, trajectories = self.restored[key]
+        parity = Parity.over(trajectories.shape[1] - 1)
+        parity.restored = list(torch.from_numpy(images).split(1))
+        if self.reference:
+            expected = torch.from_numpy(self.restored[self.reference][1])
+            for k, energy in enumerate(parity.trajectory):
+                energy.add(expected[:, k + 1], torch.from_numpy(trajectories[:, k + 1]))
+            parity.image.add(torch.from_numpy(self.restored[self.reference][0]), torch.from_numpy(images))
+        return parity
+
+    def host_rows(self) -> list[dict]:
+        """A row for each file that ran here, the float network first."""
+        return [self._row("host", row, self.folder, self.host) for row in self.host.rows]
+
+    def device_rows(self, name: str, result: Result, folder: Path) -> list[dict]:
+        """A row for each file that ran on another device."""
+        return [self._row(name, row, folder, result) for row in result.rows]
+
+    def _row(self, device: str, row: Row, folder: Path, result: Result) -> dict:
+        key = (row.target, row.precision)
+        on_host = result is self.host
+        entry = find_entry(self.bundle.manifest, row.path) if row.path else None
+        runs = row.total.runs_ms if row.total else ()
+        latency = {"total": latency_facts(runs)} | {
+            name: latency_facts(row.programs[name].runs_ms if name in row.programs else ())
+            for name in PROGRAMS
+        }
+        timed = {(r.target, r.precision): r.total.median_ms for r in result.rows if r.total}
+        is_reference = on_host and key == self.reference
+        parity = self.parities.get(key) if on_host else None
+        facts = make_row(
+            device=device,
+            target=row.target,
+            precision=row.precision,
+            path=row.path,
+            sha256=row.sha256,
+            size_bytes=entry["bytes"] if entry else 4 * self.bundle.manifest["model"]["parameters"],
+            threads=row.threads,
+            latency=latency,
+            load_ms=row.load_ms,
+            first_ms=row.first_ms,
+            memory={"peak_bytes": row.peak_bytes, "base_bytes": row.base_bytes},
+            eager_ms=timed.get(EAGER),
+            fp32_ms=timed.get((row.target, FP32)) if row.target != "eager" else None,
+            programs=self._programs(row, entry, folder, latency),
+            trajectory=[None if is_reference else energy.db for energy in parity.trajectory]
+            if parity
+            else [],
+            image=self._image(key) if on_host else no_image_facts(),
+            golden=self._golden(row, entry),
+            same_file_on_host=None if on_host or entry is None else self._against_host(row, folder),
+            against={},
+            error=row.error,
+        )
+        facts["against"] = self._against(facts, on_host, result)
+        return facts
+
+    def _image(self, key: tuple[str, str]) -> dict[str, float | None]:
+        if key not in self.measured:
+            return no_image_facts()
+        if self.reference is None or key == self.reference:
+            return no_image_facts() | quality_intervals(self.measured[key])
+        theirs = self.measured[self.reference]
+        return judged_facts(self.parities[key], self._float_images(), self.measured[key], theirs)
+
+    def _float_images(self) -> list[Tensor]:
+        return self.parities[self.reference].restored if self.reference else []
+
+    def _programs(self, row: Row, entry: dict | None, folder: Path, latency: dict) -> dict[str, dict]:
+        programs = {}
+        for name in PROGRAMS:
+            lowered = (entry or {}).get("delegation", {}).get(name, {})
+            value = row.parity.get(name) if name != "decode" else self._decode_sqnr(row, folder)
+            programs[name] = {
+                "sqnr_db": value if row.target != "eager" else None,
+                "delegates": lowered.get("delegates"),
+                "ops_outside": lowered.get("ops_outside"),
+                **self.roof.of(row.target, row.precision, name, latency[name]["median"]),
+            }
+        return programs
+
+    def _decode_sqnr(self, row: Row, folder: Path) -> float | None:
+        """Of the decoder's golden output against the float network's, which is stored as a picture only."""
+        expected = self._output(self.here.get(EAGER), self.folder, "decode")
+        found = self._output(row, folder, "decode")
+        if expected is None or found is None or row.target == "eager":
+            return None
+        value = sqnr_db(expected, found)
+        return value if math.isfinite(value) else None
+
+    @staticmethod
+    def _output(row: Row | None, folder: Path, name: str) -> np.ndarray | None:
+        path = folder / row.outputs[name] if row and name in row.outputs else None
+        return np.fromfile(path, "<f4") if path and path.is_file() else None
+
+    def _golden(self, row: Row, entry: dict | None) -> dict[str, dict]:
+        """Of each golden vector: dB, the budget of the manifest, and how far above it."""
+        budgets = (entry or {}).get("parity", {})
+        found = {}
+        for name in OUTPUTS:
+            if name not in row.parity:
+                continue
+            value = row.parity[name]
+            budget = budgets.get(name, {}).get("budget_db")
+            margin = None if budget is None or value is None else value - budget
+            found[name] = {
+                "db": value,
+                "budget_db": budget,
+                "margin_db": margin,
+                "holds": None if budget is None else value is None or value >= budget,
+            }
+        return found
+
+    def _against_host(self, row: Row, folder: Path) -> dict[str, dict]:
+        """Of each golden output: whether the bits are the host's, and the SQNR against the host's in dB."""
+        here = self.here[row.target, row.precision]
+        found = {}
+        for name in OUTPUTS:
+            if name not in row.output_sha256 or name not in here.output_sha256:
+                continue
+            same = row.output_sha256[name] == here.output_sha256[name]
+            expected, value = self._output(here, self.folder, name), self._output(row, folder, name)
+            known = expected is not None and value is not None and expected.shape == value.shape and not same
+            db = sqnr_db(expected, value) if known else math.inf  # type: ignore[arg-type]
+            found[name] = {"identical": same, "sqnr_db": db if math.isfinite(db) else None}
+        return found
+
+    def _against(self, facts: dict, on_host: bool, result: Result) -> dict[str, str]:
+        """In words, what this row was compared with."""
+        float_name = "no float reference"
+        if self.reference:
+            float_name = (
+                "the float network in PyTorch eager"
+                if self.reference == EAGER
+                else f"the {' '.join(self.reference)} file on the host (no float weights at hand)"
+            )
+        said = {"parity": "the golden vectors: outputs of the float network, stored in the bundle"}
+        if facts["latency_ms"]["median"] is not None:
+            said["latency"] = (
+                f"× eager: PyTorch eager; × fp32: the {facts['target']} fp32 file; same device, "
+                f"{facts['threads']} threads, taking turns"
+            )
+        elif result.device.emulated:
+            said["latency"] = "not claimed: the processor is emulated"
+        elif facts["target"] == "coreml" and on_host:
+            said["latency"] = "not claimed: an interpreter of the saved program ran it, not Core ML"
+        else:
+            said["latency"] = "not measured"
+        if facts["image"]["psnr_db"] is not None and self.judged:
+            said["quality"] = (
+                f"ground truth of {len(self.judged.pairs)} pairs ({self.judged.source}); float: {float_name}"
+            )
+        elif not on_host:
+            said["quality"] = "not measured on this device: see the same file on the host"
+        else:
+            said["quality"] = "not measured: no ground truth, or untrained weights"
+        if facts["same_file_on_host"]:
+            said["same file"] = "its golden outputs on this machine"
+        return said
+
+    def pairwise(self) -> list[dict]:
+        """How far targets agree on the evaluation pictures."""
+        rows = [self.here[key] for key in self.parities if key != EAGER]
+        return pairwise_psnr(rows, [self.parities[row.target, row.precision] for row in rows])
+
+    def shown(self) -> Shown | None:
+        """The pictures for people."""
+        if self.judged is None or self.reference is None:
+            return None
+        columns = [(" ".join(self.reference), self._float_images())]
+        columns += [
+            (" ".join(key), parity.restored) for key, parity in self.parities.items() if key != self.reference
+        ]
+        return Shown(self.judged.pairs, columns)

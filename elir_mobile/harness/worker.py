@@ -1,0 +1,373 @@
+"""The process that runs artifacts: ``python -m elir_mobile.harness.worker job.json result.json``.
+
+Given a job file it runs every file of it, one restoration of each in turn so that a slow spell of the
+machine hits all of them, and writes the result file and, beside it, the raw outputs. It needs NumPy
+and the one runtime of the files, nothing else.
+
+``--serve`` keeps the process alive for one artifact and takes requests as lines of JSON on stdin, one
+line of reply each on stdout. The host backend runs one such process an artifact and lets them take
+turns; memory and load time are then each artifact's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from elir_mobile.errors import UserError
+from elir_mobile.harness.golden import golden_outputs, golden_parity_db, output_bytes, output_sha256
+from elir_mobile.harness.jobs import DeviceFacts, Job, Result, Row, Times, read_job, write_json
+from elir_mobile.harness.timing import Milliseconds, take_turns, timed_restore
+from elir_mobile.manifest import GoldenArrays, read_golden, read_manifest, read_table
+from elir_mobile.runtime.programs import PROGRAMS, open_programs
+from elir_mobile.sampling import Loop
+
+RUNTIMES = {
+    "executorch": ("torch", "executorch.runtime"),
+    "litert": ("ai_edge_litert.interpreter",),
+    "coreml": ("coremltools",),
+}
+# Runtime packages whose version is stated, by target.
+PACKAGES = {"executorch": "executorch", "litert": "ai-edge-litert", "coreml": "coremltools", "eager": "torch"}
+
+
+@dataclass
+class Artifact:
+    """A loaded file and what was measured of it so far.
+
+    Attributes:
+        entry: of the manifest.
+        loop: its programs.
+        timed: whether their speed is the file's.
+        load_ms: to open it, a file that the page cache holds; the runtime was imported before.
+        base_bytes: largest resident size of the process before it was opened.
+        first_ms: of the first restoration.
+        runs: milliseconds of each restoration that counts.
+    """
+
+    entry: dict
+    loop: Loop
+    timed: bool
+    load_ms: float
+    base_bytes: int | None
+    first_ms: float | None = None
+    runs: list[Milliseconds] = field(default_factory=list)
+
+    def run(self, golden: GoldenArrays) -> Milliseconds:
+        """One restoration of the golden input."""
+        spent = timed_restore(self.loop, golden["input"], golden["noise"])
+        if self.first_ms is None:
+            self.first_ms = spent["total"]
+        return spent
+
+    def times(self, name: str) -> Times:
+        """Of the program ``name``, or ``total``."""
+        return Times.of([run[name] for run in self.runs])
+
+
+def open_artifact(bundle: Path, manifest: dict, path: str, threads: int) -> Artifact:
+    """Load the artifact at ``path`` of the manifest.
+
+    Raises:
+        UserError: the manifest has no such file, or it cannot be loaded.
+    """
+    entry = find_entry(manifest, path)
+    table = read_table(bundle, manifest)
+    import_runtime(entry["target"])
+    base = peak_bytes()
+    start = time.perf_counter()
+    programs = open_programs(entry["target"], bundle / path, threads)
+    load_ms = 1e3 * (time.perf_counter() - start)
+    run = programs.run
+    loop = Loop(
+        run["encode"],
+        lambda z, k: run["step"](z, table[k].reshape(1, -1, 1, 1)),
+        run["decode"],
+        manifest["steps"],
+        manifest["sigma_s"],
+    )
+    return Artifact(entry, loop, programs.timed, load_ms, base)
+
+
+def find_entry(manifest: dict, path: str) -> dict:
+    """The manifest's entry of the file at ``path``.
+
+    Raises:
+        UserError: there is none.
+    """
+    for entry in manifest["files"]:
+        if entry["path"] == path:
+            found: dict = entry
+            return found
+    raise UserError(f"the bundle has no file {path}")
+
+
+def import_runtime(target: str) -> None:
+    """Import what opening a file of ``target`` would import, so that this is not part of loading it."""
+    for module in RUNTIMES.get(target, ()):
+        with suppress(ImportError):  # opening the file says what is missing
+            import_module(module)
+
+
+def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
+    """The float network itself in PyTorch eager, as an artifact.
+
+    Args:
+        weights: a file of them.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    import torch
+
+    from elir_mobile.checkpoints import load_weights
+    from elir_mobile.precision import FP32
+    from elir_mobile.runtime.eager import eager_runner
+    from elir_mobile.tasks import get_task
+
+    torch.set_num_threads(threads)
+    base = peak_bytes()
+    start = time.perf_counter()
+    restorer, info = load_weights(weights, get_task(manifest["task"]))
+    load_ms = 1e3 * (time.perf_counter() - start)
+    loop = eager_runner(restorer, manifest["steps"]).loop(manifest["steps"], manifest["sigma_s"])
+    size = 4 * sum(p.numel() for p in restorer.parameters())
+    entry = {"path": "", "sha256": info.sha256, "target": "eager", "precision": FP32, "bytes": size}
+    return Artifact(entry, loop, True, load_ms, base)
+
+
+def write_outputs(artifact: Artifact, golden: GoldenArrays, folder: Path) -> dict[str, dict]:
+    """Run the golden vectors and write the raw outputs into ``folder``: ``parity``, ``output_sha256`` and
+    ``outputs`` of the result's row."""
+    outputs = golden_outputs(artifact.loop, golden)
+    stem = f"{artifact.entry['target']}-{artifact.entry['precision']}"
+    names = {name: f"{stem}-{name}.f32" for name in outputs}
+    for name, values in outputs.items():
+        (folder / names[name]).write_bytes(output_bytes(values))
+    return {
+        "parity": golden_parity_db(outputs, golden),
+        "output_sha256": {name: output_sha256(values) for name, values in outputs.items()},
+        "outputs": names,
+    }
+
+
+def run_job(job: Job, bundle: Path, folder: Path) -> Result:
+    """Run every file of ``job`` in this process.
+
+    Args:
+        bundle: where its manifest is.
+        folder: of the raw outputs.
+
+    Returns:
+        A row for each file; of one that fails, with its error.
+
+    Raises:
+        UserError: the bundle is damaged.
+    """
+    manifest = read_manifest(bundle, job.files)
+    golden = read_golden(bundle, manifest["golden"])
+    rows: dict[str, Row] = {}
+    opened: dict[str, Artifact] = {}
+    for path in job.files:
+        try:
+            artifact = open_artifact(bundle, manifest, path, job.threads)
+            facts = write_outputs(artifact, golden, folder) if job.parity else {}
+            if job.runs and artifact.timed:
+                artifact.run(golden)
+                opened[path] = artifact
+            rows[path] = result_row(artifact, job.threads, **facts)
+        except Exception as error:  # whatever a runtime raises is this file's result
+            rows[path] = failed_row(manifest, path, job.threads, sentence(error))
+    turns = [partial(artifact.run, golden) for artifact in opened.values()]
+    times = take_turns(turns, warmup=job.warmup, count=job.runs)
+    for artifact, runs in zip(opened.values(), times, strict=True):
+        artifact.runs = runs
+    for path, artifact in opened.items():
+        row = rows[path]
+        facts = {"parity": row.parity, "output_sha256": row.output_sha256, "outputs": row.outputs}
+        rows[path] = result_row(artifact, job.threads, **facts)
+    targets = {row.target for row in rows.values()}
+    return Result(host_facts(targets), tuple(rows[path] for path in job.files))
+
+
+def result_row(artifact: Artifact, threads: int, **facts: Any) -> Row:
+    """The row of ``artifact``; without latency where none is claimed, or none was measured."""
+    claimed = artifact.timed and bool(artifact.runs)
+    return Row(
+        **{key: artifact.entry[key] for key in ("path", "sha256", "target", "precision")},
+        threads=threads,
+        load_ms=artifact.load_ms if claimed else None,
+        first_ms=artifact.first_ms if claimed else None,
+        programs={name: artifact.times(name) for name in PROGRAMS} if claimed else {},
+        total=artifact.times("total") if claimed else None,
+        **facts,
+    )
+
+
+def failed_row(manifest: dict, path: str, threads: int, error: str) -> Row:
+    """The row of a file that does not run."""
+    entry: dict = next((e for e in manifest["files"] if e["path"] == path), {})
+    sha256, target, precision = (str(entry.get(key, "")) for key in ("sha256", "target", "precision"))
+    return Row(path, sha256, target, precision, threads, error=error)
+
+
+def sentence(error: BaseException) -> str:
+    """The first line of what an exception says."""
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def host_facts(targets: set[str]) -> DeviceFacts:
+    """This machine, and the versions of the runtimes of ``targets``."""
+    runtimes = {}
+    for target in sorted(targets & PACKAGES.keys()):
+        try:
+            runtimes[PACKAGES[target]] = version(PACKAGES[target])
+        except PackageNotFoundError:
+            continue
+    return DeviceFacts(
+        name="host",
+        kind="host",
+        system=f"{platform.system()} {platform.release()}",
+        arch=platform.machine(),
+        cpu=cpu_name(),
+        emulated=False,
+        runtimes=runtimes,
+    )
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it; empty if it gives none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def peak_bytes() -> int | None:
+    """Largest resident size of this process so far; None where the system does not say.
+
+    Not ``getrusage``: on Linux a child inherits its parent's peak there.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return peaks[0] if peaks else None
+
+
+class Server:
+    """Answers requests about one artifact; each is a JSON object with ``do`` and its arguments."""
+
+    def __init__(self) -> None:
+        self.artifact: Artifact | None = None
+        self.golden: GoldenArrays = {}
+
+    def answer(self, request: dict) -> dict:
+        """The reply to ``request``."""
+        if request["do"] == "open":
+            return self.open(Path(request["bundle"]), request)
+        if self.artifact is None:
+            raise UserError("no artifact is open")
+        if request["do"] == "run":
+            return self.artifact.run(self.golden)
+        if request["do"] == "golden":
+            return write_outputs(self.artifact, self.golden, Path(request["folder"]))
+        if request["do"] == "restore":
+            return self.restore(Path(request["inputs"]), Path(request["outputs"]))
+        if request["do"] == "memory":
+            return {"peak_bytes": peak_bytes(), "base_bytes": self.artifact.base_bytes}
+        raise UserError(f"unknown request {request['do']!r}")
+
+    def open(self, bundle: Path, request: dict) -> dict:
+        """Open ``file`` of the bundle, or the float network from ``weights``; and restore once."""
+        manifest = read_manifest(bundle, (request["file"],))
+        self.golden = read_golden(bundle, manifest["golden"])
+        if "weights" in request:
+            self.artifact = open_float(manifest, request["weights"], request["threads"])
+        else:
+            self.artifact = open_artifact(bundle, manifest, request["file"], request["threads"])
+        artifact = self.artifact
+        artifact.run(self.golden)
+        keys = ("path", "sha256", "target", "precision", "bytes")
+        return {
+            **{key: artifact.entry[key] for key in keys},
+            "load_ms": artifact.load_ms,
+            "first_ms": artifact.first_ms,
+            "timed": artifact.timed,
+        }
+
+    def restore(self, inputs: Path, outputs: Path) -> dict:
+        """Restore every image of ``inputs`` (``x`` (N, 3, H, W), ``noise`` (N, C, h, w)) into ``outputs``:
+        ``image`` (N, 3, H, W) and ``trajectory`` (N, K+1, C, h, w)."""
+        assert self.artifact is not None
+        with np.load(inputs) as arrays:
+            x, noise = arrays["x"], arrays["noise"]
+        done = [self.artifact.loop.restore(x[i : i + 1], noise[i : i + 1]) for i in range(len(x))]
+        images = np.concatenate([image for image, _ in done])
+        trajectories = np.stack([np.concatenate(latents) for _, latents in done])
+        np.savez(outputs, image=images, trajectory=trajectories)
+        return {}
+
+
+@contextmanager
+def _private_stdout() -> Iterator[TextIO]:
+    """A stream on the real stdout, while everything that runtimes print goes to stderr."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
+        os.dup2(2, 1)
+        yield stream
+
+
+def serve() -> None:
+    """Answer the requests on stdin until it ends."""
+    server = Server()
+    with _private_stdout() as replies:
+        for line in sys.stdin:
+            try:
+                reply = server.answer(json.loads(line))
+            except Exception as error:  # whatever a runtime raises is the reply
+                reply = {"error": sentence(error)}
+            replies.write(json.dumps(reply) + "\n")
+            replies.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 if the result was written, 2 for a bad job file or bundle."""
+    if arguments == ["--serve"]:
+        serve()
+        return 0
+    if len(arguments) != 2:
+        print("usage: python -m elir_mobile.harness.worker job.json result.json", file=sys.stderr)
+        return 2
+    job_path, result_path = map(Path, arguments)
+    try:
+        job = read_job(job_path)
+        write_json(result_path, run_job(job, job_path.parent / job.bundle, result_path.parent))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,561 @@
+"""The harness on real files: the worker in real processes, the host, the command, the report."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from elir_mobile.bundle import file_entry, read_bundle
+from elir_mobile.checkpoints import load_weights
+from elir_mobile.errors import UserError
+from elir_mobile.harness import __main__ as command
+from elir_mobile.harness import devices, measure
+from elir_mobile.harness.charts import charts, number, standalone
+from elir_mobile.harness.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
+from elir_mobile.harness.history import read
+from elir_mobile.harness.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
+from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
+from elir_mobile.harness.jobs import Result as JobResult
+from elir_mobile.harness.protocol import latency_facts
+from elir_mobile.harness.report import make_row, ops_text, page
+from elir_mobile.harness.timing import take_turns, timed_restore
+from elir_mobile.harness.worker import find_entry
+from elir_mobile.manifest import read_golden, read_manifest
+from elir_mobile.runtime.programs import PROGRAMS, open_programs
+from elir_mobile.runtime.registry import open_runner
+from elir_mobile.sampling import Loop
+from elir_mobile.tasks import get_task
+from tests.conftest import SIZE, STEPS
+
+LITERT = ("litert/bfr-fp32.tflite", "litert/bfr-w8.tflite")
+EXECUTORCH, COREML = "executorch/bfr-fp32.pte", "coreml/bfr-fp32.mlpackage"
+# The worker with every package out of reach that a device need not have.
+BARE = """
+import sys
+for name in ("torch", "PIL", "typer", "rich", "jinja2", "safetensors"):
+    sys.modules[name] = None
+from elir_mobile.harness.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def nothing(done: int, total: int, text: str) -> None:
+    assert 0 <= done <= total
+    assert text
+
+
+def spoiled(bundle: Path, target: Path, path: str) -> Path:
+    """A copy of the bundle, valid by its checksums, in which ``path`` is no model."""
+    shutil.copytree(bundle, target)
+    (target / path).write_bytes(b"nonsense" * 100)
+    manifest = json.loads((target / "manifest.json").read_text())
+    entry = find_entry(manifest, path)
+    entry.update(file_entry(target, target / path))
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return target
+
+
+def run_worker(tmp_path: Path, job: Job, *code: str) -> tuple[subprocess.CompletedProcess, Path]:
+    write_json(tmp_path / "job.json", job)
+    arguments = [sys.executable, *(code or ("-m", "elir_mobile.harness.worker")), "job.json", "result.json"]
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        arguments, cwd=tmp_path, env={"PYTHONPATH": root, "PATH": ""}, capture_output=True, text=True
+    )
+    return done, tmp_path / "result.json"
+
+
+# The worker
+
+
+def test_a_worker_needs_nothing_but_numpy_and_the_runtime(micro_bundle: Path, tmp_path: Path) -> None:
+    job = Job(str(micro_bundle), LITERT, threads=1, warmup=1, runs=2)
+    done, path = run_worker(tmp_path, job, "-c", BARE)
+    assert done.returncode == 0, done.stderr
+    result = read_result(path)
+    assert result.device.runtimes.keys() == {"ai-edge-litert"}
+    fp32, w8 = result.rows
+    assert [row.path for row in result.rows] == list(LITERT)
+    assert all(fp32.parity[name] is None or fp32.parity[name] > 90 for name in ("encode", "step"))
+    assert 20 < (w8.parity["encode"] or 0) < 90
+    for row in result.rows:
+        assert row.error is None
+        assert row.total is not None
+        assert len(row.total.runs_ms) == 2
+        assert row.programs.keys() == {"encode", "step", "decode"}
+        parts = zip(*(row.programs[name].runs_ms for name in ("encode", "step", "decode")), strict=True)
+        for total, (encode, step, decode) in zip(row.total.runs_ms, parts, strict=True):
+            assert total == pytest.approx(encode + STEPS * step + decode)
+        for name in OUTPUTS:
+            values = np.fromfile(tmp_path / row.outputs[name], "<f4")
+            assert output_sha256(values) == row.output_sha256[name]
+
+
+def test_without_runs_nothing_is_timed(micro_bundle: Path, tmp_path: Path) -> None:
+    done, path = run_worker(tmp_path, Job(str(micro_bundle), LITERT[:1], warmup=0, runs=0))
+    assert done.returncode == 0, done.stderr
+    (row,) = read_result(path).rows
+    assert (row.load_ms, row.first_ms, row.total, row.programs) == (None, None, None, {})
+    assert row.parity.keys() == set(OUTPUTS)
+
+
+def test_a_file_that_does_not_run_is_its_own_row(micro_bundle: Path, tmp_path: Path) -> None:
+    bundle = spoiled(micro_bundle, tmp_path / "spoiled", LITERT[0])
+    files = (*LITERT, "litert/none.tflite")
+    done, path = run_worker(tmp_path, Job(str(bundle), files, warmup=0, runs=1))
+    assert done.returncode == 0, done.stderr
+    bad, good, absent = read_result(path).rows
+    assert "not a LiteRT model" in (bad.error or "")
+    assert good.error is None
+    assert good.total is not None
+    assert absent.error == "the bundle has no file litert/none.tflite"
+
+
+def test_a_bad_job_is_one_line_and_no_result(micro_bundle: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(micro_bundle, damaged)
+    (damaged / LITERT[0]).write_bytes(b"x")
+    for bundle, message in ((damaged, "missing or damaged"), (tmp_path / "none", "not a bundle")):
+        done, path = run_worker(tmp_path, Job(str(bundle), LITERT[:1]))
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not path.exists()
+
+
+# Golden vectors and turns
+
+
+def test_golden_parity_is_none_where_outputs_are_equal() -> None:
+    golden = {name: np.ones((1, 1, 2, 2), np.float32) for name in ("coarse", "step", "output")}
+    outputs = {name: np.ones((1, 1, 2, 2), np.float32) for name in OUTPUTS}
+    assert golden_parity_db(outputs, golden) == dict.fromkeys(OUTPUTS)
+    outputs["encode"] = outputs["encode"] * np.float32(1.1)
+    outputs["image"] = outputs["image"] * np.float32(0.9)
+    found = golden_parity_db(outputs, golden)
+    assert found["encode"] == pytest.approx(20, abs=1e-4)  # error of a tenth
+    assert found["image"] == pytest.approx(20, abs=1e-4)
+    assert found["decode"] is None
+    assert (
+        sqnr_db(golden["coarse"], golden["coarse"]) == psnr_db(golden["coarse"], golden["coarse"]) == np.inf
+    )
+
+
+def test_artifacts_take_turns_and_warm_ups_do_not_count() -> None:
+    calls: list[str] = []
+
+    def run(name: str) -> dict[str, float]:
+        calls.append(name)
+        return {"total": float(len(calls))}
+
+    times = take_turns([lambda: run("a"), lambda: run("b")], warmup=1, count=2)
+    assert calls == ["a", "b"] * 3
+    assert times == [[{"total": 3.0}, {"total": 5.0}], [{"total": 4.0}, {"total": 6.0}]]
+
+
+def test_a_step_is_the_mean_over_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr("elir_mobile.harness.timing.time.perf_counter", lambda: next(clock))
+    x = np.zeros(1, np.float32)
+    spent = timed_restore(Loop(lambda x: x, lambda z, k: z, lambda z: z, 4, 0.1), x, x)
+    assert spent == {"encode": 1000, "step": 1000, "decode": 1000, "total": 6000}
+
+
+# The host
+
+
+@pytest.fixture(scope="module")
+def on_host(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
+    """One run of everything: result and the folder of outputs."""
+    folder = tmp_path_factory.mktemp("host")
+    rng = np.random.default_rng(0)
+    x = rng.random((2, 3, SIZE, SIZE), np.float32)
+    noise = rng.standard_normal((2, 16, SIZE // 8, SIZE // 8), np.float32)
+    np.savez(folder / "in.npz", x=x, noise=noise)
+    job = Job("", (EXECUTORCH, *LITERT, COREML), threads=1, warmup=0, runs=2)
+    result = Host().run(
+        micro_bundle, job, folder, nothing, weights=str(tiny_weights), pictures=folder / "in.npz"
+    )
+    return result, folder
+
+
+def test_every_artifact_has_its_row_after_the_float_network(on_host) -> None:
+    result, folder = on_host
+    assert [(row.target, row.precision) for row in result.rows] == [
+        ("eager", "fp32"), ("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"),
+    ]  # fmt: skip
+    assert [row.error for row in result.rows] == [None] * 5
+    assert read_result(folder / "result.json") == result
+
+
+def test_files_are_timed_and_an_interpreter_is_not(on_host) -> None:
+    *timed, coreml = on_host[0].rows
+    for row in timed:
+        assert row.total is not None
+        assert len(row.total.runs_ms) == 2
+        assert row.load_ms is not None
+        assert row.first_ms is not None
+        assert 0 < row.base_bytes <= row.peak_bytes
+    assert (coreml.load_ms, coreml.first_ms, coreml.total, coreml.programs) == (None, None, None, {})
+    assert coreml.peak_bytes > 0
+
+
+def test_memory_is_each_processs_own(on_host) -> None:
+    """A LiteRT worker imports no PyTorch, and does not inherit the peak of this process, which did."""
+    rows = {row.target: row for row in on_host[0].rows}
+    assert rows["litert"].peak_bytes < rows["executorch"].peak_bytes
+
+
+def test_fp32_files_compute_what_float_does(on_host) -> None:
+    rows = {(row.target, row.precision): row for row in on_host[0].rows}
+    for target in ("executorch", "litert", "coreml"):
+        parity = rows[target, "fp32"].parity
+        assert min(parity["encode"] or 999, parity["step"] or 999) > 90, target
+        assert parity["image"] > 55, target  # the golden picture has 8 bits
+    assert 40 < rows["litert", "w8"].parity["image"] < 58
+
+
+def test_the_float_network_is_the_weights(on_host, tiny_weights: Path, micro_bundle: Path) -> None:
+    result, folder = on_host
+    restorer = load_weights(str(tiny_weights), get_task("bfr"))[0]
+    golden = read_golden(micro_bundle, read_manifest(micro_bundle)["golden"])
+    expected = restorer(
+        torch.from_numpy(golden["input"]), torch.from_numpy(golden["noise"]), steps=STEPS, sigma_s=0.1
+    )
+    found = np.fromfile(folder / result.rows[0].outputs["image"], "<f4")
+    assert np.abs(found - expected.numpy().ravel()).max() < 1e-5
+
+
+def test_pictures_are_restored_by_every_file(on_host) -> None:
+    result, folder = on_host
+    found = {}
+    for row in result.rows:
+        with np.load(pictures_of(folder, row.target, row.precision)) as arrays:
+            assert arrays["trajectory"].shape == (2, STEPS + 1, 16, SIZE // 8, SIZE // 8)
+            found[row.target, row.precision] = arrays["image"]
+    reference = found["litert", "fp32"]
+    assert reference.shape == (2, 3, SIZE, SIZE)
+    for key, images in found.items():
+        if key[0] != "eager":
+            assert psnr_db(reference, images) > (90 if key[1] == "fp32" else 20), key
+
+
+def test_a_file_that_does_not_load_leaves_the_others_measured(micro_bundle: Path, tmp_path: Path) -> None:
+    bundle = spoiled(micro_bundle, tmp_path / "spoiled", LITERT[0])
+    (tmp_path / "out").mkdir()
+    job = Job("", LITERT, threads=1, warmup=0, runs=1)
+    bad, good = Host().run(bundle, job, tmp_path / "out", nothing).rows
+    assert "not a LiteRT model" in (bad.error or "")
+    assert (bad.target, bad.precision, bad.total) == ("litert", "fp32", None)
+    assert good.error is None
+    assert good.total is not None
+
+
+def test_a_worker_that_dies_is_one_sentence() -> None:
+    with worker_process() as worker:
+        with pytest.raises(WorkerError, match="no artifact is open"):
+            worker.ask("run")
+        worker.process.kill()
+        worker.process.wait()
+        with pytest.raises(WorkerError, match="the worker ended with signal 9"):
+            worker.ask("run")
+
+
+def test_a_worker_that_dies_in_its_turn_leaves_the_others_measured(
+    micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, turns = WorkerProcess.ask, []
+
+    def killing(self: WorkerProcess, do: str, **arguments: object) -> dict:
+        if do == "run":
+            turns.append(self)
+            if len(turns) == 3:  # the first file's second turn
+                self.process.kill()
+        return ask(self, do, **arguments)
+
+    monkeypatch.setattr(WorkerProcess, "ask", killing)
+    job = Job("", LITERT, threads=1, warmup=0, runs=3)
+    dead, alive = Host().run(micro_bundle, job, tmp_path, nothing).rows
+    assert "signal 9" in (dead.error or "")
+    assert dead.total is None
+    assert alive.total is not None
+    assert len(alive.total.runs_ms) == 3
+
+
+# The command
+
+
+def harness(*arguments: object) -> Result:
+    return CliRunner(env={"COLUMNS": "160"}).invoke(command.app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def finished(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Two runs of the command on LiteRT's files: the first with the float network and a budget that holds,
+    the second without it and with a budget that does not."""
+    folder = tmp_path_factory.mktemp("command")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for index in range(4):
+        values = np.random.default_rng(index).integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((96, 80), Image.Resampling.BICUBIC).save(pictures / f"{index}.png")
+    (folder / "holds.toml").write_text(
+        '[[limit]]\nfield = "golden.image.holds"\nmin = 1\n[[limit]]\nfield = "bytes"\nmax = 1e8\n'
+    )
+    (folder / "fails.toml").write_text(
+        '[[limit]]\nfield = "image.psnr_vs_float_db"\nmin = 200\nprecision = "w8"\n'
+    )
+    results = [
+        harness(
+            micro_bundle, "--target", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
+            "--threads", 1, "--out", folder / "out", "--budget", folder / budget, *more,
+        )
+        for budget, more in (("holds.toml", ("--weights", tiny_weights)), ("fails.toml", ()))
+    ]  # fmt: skip
+    return folder / "out", results
+
+
+def test_a_budget_that_holds_is_exit_code_0_and_one_that_does_not_is_1(finished) -> None:
+    holds, fails = finished[1]
+    assert holds.exit_code == 0, holds.output
+    assert "all 2 limits" in holds.output
+    assert fails.exit_code == 1, fails.output
+    assert "fell short" in fails.output
+    assert "image.psnr_vs_float_db" in fails.output
+
+
+def test_the_float_network_is_a_row_to_be_faster_than(finished) -> None:
+    eager, fp32, w8 = read(finished[0] / "history.jsonl")[0]["rows"]
+    assert (eager["target"], eager["golden"]["image"]["budget_db"]) == ("eager", None)
+    assert eager["speedup_vs_eager"] == fp32["speedup_vs_fp32"] == 1
+    assert w8["speedup_vs_eager"] == pytest.approx(eager["latency_ms"]["median"] / w8["latency_ms"]["median"])
+    assert "the float network in PyTorch eager" in w8["against"]["quality"]
+
+
+def test_every_row_says_what_was_compared_with_what(finished) -> None:
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    assert [(row["target"], row["precision"]) for row in report["rows"]] == [
+        ("litert", "fp32"), ("litert", "w8"),
+    ]  # fmt: skip
+    fp32, w8 = report["rows"]
+    for row in report["rows"]:
+        assert {"parity", "latency", "quality"} <= row["against"].keys()
+        assert row["latency_ms"]["low"] <= row["latency_ms"]["median"] <= row["latency_ms"]["high"]
+        assert row["image"]["psnr_db_low"] <= row["image"]["psnr_db"] <= row["image"]["psnr_db_high"]
+        assert row["speedup_vs_eager"] is None
+    assert "no float weights at hand" in w8["against"]["quality"]
+    assert 15 < w8["image"]["psnr_vs_float_db"] < 90
+    assert w8["image"]["psnr_drop_db"] == pytest.approx(
+        fp32["image"]["psnr_db"] - w8["image"]["psnr_db"], abs=1e-9
+    )
+    assert len(w8["trajectory_sqnr_db"]) == STEPS
+    assert all(w8["golden"][name]["holds"] for name in OUTPUTS)
+    assert w8["programs"]["step"]["delegates"] == 1
+    assert w8["programs"]["step"]["gmacs"] > 0
+    (facts,) = report["devices"]
+    assert facts["kind"] == "host"
+
+
+def test_the_history_keeps_both_runs_and_compares_them(finished) -> None:
+    out = finished[0]
+    result = harness("--out", out, "--compare", "0", "-1")
+    assert result.exit_code == 0, result.output
+    assert "the same bundle" in result.output
+    assert "only in one run" in result.output  # the float network
+    assert "sha256" not in result.output  # nothing that a file computes has changed
+    assert "image, dB" not in result.output
+    unknown = harness("--out", out, "--compare", "0", "7")
+    assert unknown.exit_code == 2
+    assert "has no run '7'" in unknown.stderr
+
+
+def test_the_page_asks_nobody_for_anything(finished) -> None:
+    text = (finished[0] / "bfr-micro" / "report.html").read_text()
+    for source in re.findall(r'(?:src|href)="([^"]*)"', text):
+        assert source.startswith("data:"), source[:80]
+    assert "url(" not in text
+    assert "@import" not in text
+    assert text.count("<svg") == 3
+    embedded = re.search(r'download="report.json" href="data:application/json;base64,([^"]+)"', text)
+    assert embedded is not None
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    assert json.loads(base64.b64decode(embedded[1])) == report
+    assert (finished[0] / "bfr-micro" / "strip.png").is_file()
+
+
+def test_a_name_cannot_break_the_page(finished) -> None:
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    for row in report["rows"]:
+        row["precision"] = "<script>alert(1)</script>"
+        row["error"] = "</style><img src=x>"
+    text = page(report, None)
+    assert "<script>alert" not in text
+    assert "<img src=x>" not in text
+
+
+def test_charts_are_left_out_where_there_are_no_figures(finished) -> None:
+    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    drawn = charts(report)
+    assert drawn.keys() == {"pareto", "latency", "trajectory"}
+    alone = standalone(drawn["pareto"])
+    assert alone.startswith("<svg ") and 'xmlns="http://www.w3.org/2000/svg"' in alone
+    assert ElementTree.fromstring(alone).tag.endswith("svg")
+    for row in report["rows"]:
+        row["trajectory_sqnr_db"] = []
+        row["latency_ms"] |= dict.fromkeys(("median", "p90", "low", "high"))
+    assert charts(report) == {}
+
+
+def test_a_report_made_in_one_process_has_its_page_too() -> None:
+    """quant.ptq measures in its own process, and knows neither devices nor a roof."""
+    latency = {name: latency_facts([40.0, 41.0]) for name in ("total", *PROGRAMS)}
+    programs = {name: {"sqnr_db": 40.0, "delegates": 1, "ops_outside": []} for name in PROGRAMS}
+    blank = dict.fromkeys(("psnr_db", "ssim", "lpips"))
+    rows = [
+        make_row(
+            target="executorch", precision="w8a8", size_bytes=100, latency=latency, eager_ms=90.0,
+            fp32_ms=80.0, programs=programs, trajectory=[40.0], image={"psnr_vs_float_db": 40.0, **quality},
+        )
+        for quality in (blank, {"psnr_db": 24.0, "ssim": 0.7, "lpips": 0.2})
+    ]  # fmt: skip
+    model = {"task": "bfr", "name": "x", "source": "here", "size": 64, "steps": 1, "parameters": 1}
+    report = {
+        "rows": rows,
+        "model": {**model, "trained": True},
+        "data": {"source": "here", "seed": 0, "evaluation": [], "degraded": {**blank, "psnr_db": 20.0}},
+        "pairwise": [{"precision": "w8a8", "targets": ["litert", "executorch"], "psnr_db": None}],
+        "protocol": {"runs": 2},
+        "machine": {},
+    }
+    text = page(report, None)
+    assert "20.00" in text
+    assert "litert – executorch" in text
+    assert text.count("<svg") == 2
+
+
+def test_figures_for_people() -> None:
+    assert number(None) == "–"
+    assert number(-0.0001) == "0.00"
+    assert number(1234.5, 1) == "1,234.5"
+    assert ops_text(["a", "b", "a"]) == "a × 2, b"
+    assert ops_text([]) == "none"
+    assert ops_text(None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name the bundle folder"),
+        (("none",), "is not a bundle"),
+        (("BUNDLE", "--compare", "0", "1"), "leave the bundle out"),
+        (("BUNDLE", "--target", "onnx"), "has no target 'onnx': it has coreml, executorch, litert"),
+        (("BUNDLE", "--precision", "int8"), "has no precision 'int8'"),
+        (("BUNDLE", "--target", "coreml", "--precision", "w8"), "no file of that target at that precision"),
+        (("BUNDLE", "--device", "toaster"), "unknown device 'toaster'"),
+        (("BUNDLE", "--weights", "demo"), "is not what the bundle was made from"),
+        (("BUNDLE", "--images", "none"), "no image folder"),
+        (("BUNDLE", "--budget", "none.toml"), "cannot be read"),
+        (("--compare", "0", "1", "--history", "none.jsonl"), "there is no history"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    micro_bundle: Path, tmp_path: Path, arguments: tuple, message: str
+) -> None:
+    given = [str(micro_bundle) if a == "BUNDLE" else a for a in arguments]
+    result = harness(*given, "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    line = result.stderr.strip()
+    assert line.startswith("error: ")
+    assert message in line
+    assert "\n" not in line
+    assert not (tmp_path / "out").exists()
+
+
+# Other devices
+
+
+class Recorded:
+    """A device that gives back what the host computed, but for one output."""
+
+    name, kind, targets = "fake phone", "adb", ("litert",)
+
+    def run(self, bundle: Path, job: Job, folder: Path, progress: devices.Progress) -> JobResult:
+        golden = read_golden(bundle, read_manifest(bundle)["golden"])
+        host = Host().run(bundle, Job("", job.files, threads=1, warmup=0, runs=0), folder, progress)
+        rows = []
+        for row in host.rows:
+            path = folder / row.outputs["decode"]
+            changed = (np.fromfile(path, "<f4") * np.float32(0.99)).astype("<f4")
+            path.write_bytes(changed.tobytes())
+            values = changed.reshape(golden["output"].shape)
+            facts = {
+                **vars(row),
+                "output_sha256": {**row.output_sha256, "decode": output_sha256(values)},
+                "parity": {**row.parity, "decode": psnr_db(golden["output"], values)},
+            }
+            rows.append(Row(**facts))
+        return JobResult(DeviceFacts("fake phone", "adb", "Android", "aarch64", "", True, {}), tuple(rows))
+
+
+def test_another_device_is_held_against_the_host(
+    micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "device", lambda spec: Recorded())
+    result = harness(micro_bundle, "--device", "adb:1", "--target", "litert", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
+    assert [(row["device"], row["target"]) for row in report["rows"]] == [("fake phone", "litert")] * 2
+    for row in report["rows"]:
+        same = row["same_file_on_host"]
+        assert [same[name]["identical"] for name in OUTPUTS] == [True, True, False, True]
+        assert same["decode"]["sqnr_db"] == pytest.approx(40, abs=0.01)  # error of a hundredth
+        assert row["latency_ms"]["median"] is None
+        assert "emulated" in row["against"]["latency"]
+        assert "on this machine" in row["against"]["same file"]
+        assert row["image"]["psnr_db"] is None
+
+
+def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:
+    settings = measure.Settings(targets=("executorch",), threads=1)
+    with pytest.raises(UserError, match="fake phone runs litert: the bundle has none"):
+        measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], settings, nothing)
+
+
+# Runtimes
+
+
+@pytest.mark.parametrize("target", ["executorch", "litert", "coreml"])
+def test_an_image_with_other_strides_is_the_same_image(
+    micro_bundle: Path, degraded: list[torch.Tensor], target: str
+) -> None:
+    """A picture read from (H, W, 3) bytes is a permuted view: its memory must not be taken as it lies."""
+    bundle = read_bundle(micro_bundle)
+    runner = open_runner(target, bundle.file(target, "fp32"), "fp32", bundle.table)
+    view = degraded[0].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not view.is_contiguous()
+    assert torch.equal(runner.encode(view), runner.encode(degraded[0]))
+
+
+@pytest.mark.parametrize("target", ["executorch", "litert"])
+def test_the_number_of_threads_changes_no_output(micro_bundle: Path, target: str) -> None:
+    path = read_bundle(micro_bundle).file(target, "fp32")
+    x = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
+    one, two = (open_programs(target, path, threads).run["encode"](x) for threads in (1, 2))
+    assert np.array_equal(one, two)
+
+
+def test_an_unknown_target_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown target 'onnx': choose from executorch, litert, coreml"):
+        open_programs("onnx", tmp_path / "x.onnx")
