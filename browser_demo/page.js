@@ -18,7 +18,8 @@ const TASKS = {
   mask: "Fill in a hole",
 };
 // The order in which models are offered: fastest first.
-const PREFERRED = ["w8a8", "w8", "fp32", "fp16"];
+const PREFERRED = ["w8a8", "mixed", "w8", "fp32", "fp16"];
+const rank = ({ precision }) => (PREFERRED.includes(precision) ? PREFERRED.indexOf(precision) : PREFERRED.length);
 const NOTES = { fp16: "fp16, slow in browsers" };
 const [WARMUP, RUNS] = [3, 20];
 
@@ -207,9 +208,7 @@ function listen() {
 async function openPage() {
   bundle = await Bundle.open(new URL("bundle/", document.baseURI));
   const { task, model, size } = bundle.manifest;
-  const entries = bundle.files.toSorted(
-    (a, b) => PREFERRED.indexOf(a.precision) - PREFERRED.indexOf(b.precision),
-  );
+  const entries = bundle.files.toSorted((a, b) => rank(a) - rank(b));
   if (!entries.length) {
     throw new UserError("the bundle has no .tflite file: export it with --targets litert");
   }

@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,11 +21,16 @@ from pathlib import Path
 
 from elir_mobile.data.faces import cache_dir
 from elir_mobile.devices import arm64
+from elir_mobile.errors import UserError
 
 SUITE = "trixie"  # the first with adbd for arm64
-PACKAGES = ("adbd", "dash", "coreutils", "libexpat1", "zlib1g", "libstdc++6", "libgomp1", "libatomic1")
+# Beside adbd and a shell, the libraries of the mounted Python and its runtimes.
+LIBRARIES = ("libexpat1", "libffi8", "libbz2-1.0", "liblzma5", "zlib1g", "libstdc++6", "libgomp1")
+PACKAGES = ("adbd", "dash", "coreutils", "libatomic1", *LIBRARIES)
 TOOLS = {"adb": "adb", "qemu-aarch64-static": "qemu-user-static", "unshare": "util-linux", "ip": "iproute2"}
 SERIAL = "127.0.0.1:5555"
+# Without /sys the runtimes cannot tell the processor, and LiteRT computes without XNNPACK.
+MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "opt/arm64")
 PYTHON = """#!/bin/sh
 export PYTHONHOME=/opt/arm64/root/usr PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}/opt/arm64/site"
 exec /opt/arm64/root/usr/bin/python3.11 "$@"
@@ -41,6 +47,7 @@ printf '%s' "$BINFMT" > /proc/sys/fs/binfmt_misc/register
 ip link set lo up
 mount --bind "$ROOT" "$ROOT"
 mount --rbind /dev "$ROOT/dev"
+mount --rbind /sys "$ROOT/sys"
 mount -t tmpfs tmpfs "$ROOT/tmp"
 mount -t proc proc "$ROOT/proc"
 mount --bind "$ARM64/root/proc/cpuinfo" "$ROOT/proc/cpuinfo"
@@ -56,12 +63,23 @@ def home() -> Path:
     return cache_dir() / "adbd"
 
 
+def recipe() -> str:
+    """All that decides what is unpacked."""
+    return "\n".join([SUITE, *PACKAGES, *MOUNT_POINTS, PYTHON])
+
+
+def is_ready() -> bool:
+    """Whether the cache holds it as this version unpacks it."""
+    stamp = home() / "etc" / "elir-mobile-recipe"
+    return stamp.is_file() and stamp.read_text() == recipe()
+
+
 def why_not() -> str | None:
     """What this machine lacks to run it; None: nothing."""
     missing = arm64.missing_tools(TOOLS)
     if missing:
         return f"no {missing[0]} (apt-get install {missing[0]})"
-    if not home().is_dir() or not arm64.is_ready(arm64.home()):
+    if not is_ready() or not arm64.is_ready(arm64.home()):
         return "adbd is not in the cache (make devices-test)"
     probe = ["unshare", *NAMESPACES, "mount", "-t", "binfmt_misc", "none", "/proc/sys/fs/binfmt_misc"]
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
@@ -85,8 +103,9 @@ def set_up() -> None:
         python = root / "usr/bin/python3"
         python.write_text(PYTHON)
         python.chmod(0o755)
-        for name in ("dev", "proc", "tmp", "opt/arm64"):
+        for name in MOUNT_POINTS:
             (root / name).mkdir(parents=True, exist_ok=True)
+        (root / "etc" / "elir-mobile-recipe").write_text(recipe())
         if target.exists():
             shutil.rmtree(target)
         root.rename(target)
@@ -141,4 +160,10 @@ def _wait_for(log: Path, process: subprocess.Popen) -> None:
 
 
 if __name__ == "__main__":
-    set_up()
+    try:
+        if not is_ready():
+            set_up()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"ready: {home()}")

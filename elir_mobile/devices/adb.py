@@ -15,9 +15,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from elir_mobile.devices.remote import (
@@ -44,6 +45,7 @@ APP_TARGETS = ("executorch", "litert")
 PYTHON_MODULES = {"executorch": "executorch", "ai_edge_litert": "litert"}
 # Android's place for a shell's files; other systems have none.
 MAKE_FOLDER = "d=/data/local/tmp; [ -d $d ] || d=/tmp; mktemp -d $d/elir-mobile.XXXXXX"
+MAKE_APP_FOLDER = f"rm -rf {APP_FOLDER}/harness && mkdir -p {APP_FOLDER}/harness && echo {APP_FOLDER}/harness"
 STEPS = 3  # pushing, running, pulling
 
 
@@ -127,18 +129,29 @@ class Adb:
             self._call("shell", f"rm -rf {shlex.quote(path)}")
 
 
+@dataclass(frozen=True)
 class AdbDevice:
-    """What both kinds of device have in common; a :class:`~elir_mobile.harness.devices.Device`.
+    """Something that runs jobs at the other end; a :class:`~elir_mobile.harness.devices.Device`.
 
     Attributes:
+        adb: the way to it.
+        name, kind, targets: see the protocol.
         emulated: what it runs is no measure of it.
+        make_folder: command line that makes the folder for a job and prints its path.
+        needs_worker: whether the Python worker is pushed, too.
+        execute: runs ``job.json`` of a folder, so that ``result.json`` is there afterwards; raises
+            :class:`UserError` where the job is refused, and :class:`WorkerDied` where what ran it ended
+            in another way.
     """
 
-    kind = "adb"
-    make_folder = MAKE_FOLDER
-
-    def __init__(self, adb: Adb, name: str, targets: tuple[str, ...], emulated: bool) -> None:
-        self.adb, self.name, self.targets, self.emulated = adb, name, targets, emulated
+    adb: Adb
+    name: str
+    kind: str
+    targets: tuple[str, ...]
+    emulated: bool
+    make_folder: str
+    needs_worker: bool
+    execute: Callable[[Adb, str], None]
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: Progress) -> Result:
         """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`."""
@@ -149,14 +162,12 @@ class AdbDevice:
         unknown = DeviceFacts(self.name, self.kind, "", "", "", self.emulated, {})
         with self.adb.folder(self.make_folder) as remote, tempfile.TemporaryDirectory() as temporary:
             staging = Path(temporary)
-            self.stage(bundle, manifest, job, staging)
+            stage_bundle(bundle, manifest, job.files, staging / "bundle")
+            if self.needs_worker:
+                copy_worker(staging)
             progress(0, STEPS, "pushing")
             self.adb.push(staging, remote)
-
-            def once(part: Job) -> Result:
-                return self._once(part, staging, remote, folder, progress)
-
-            result = run_surviving(job, manifest, unknown, once)
+            result = run_surviving(job, manifest, unknown, partial(self._once, remote, folder, progress))
         facts = replace(result.device, name=self.name, kind=self.kind)
         rows = result.rows
         if self.emulated or result.device.emulated:
@@ -167,27 +178,13 @@ class AdbDevice:
         progress(STEPS, STEPS, "done")
         return result
 
-    def stage(self, bundle: Path, manifest: dict, job: Job, staging: Path) -> None:
-        """Put what is to be pushed into ``staging``."""
-        stage_bundle(bundle, manifest, job.files, staging / "bundle")
-
-    def execute(self, remote: str) -> None:
-        """Run ``job.json`` of the folder ``remote``, so that ``result.json`` is there afterwards.
-
-        Raises:
-            UserError: the device refuses the job.
-            WorkerDied: what ran it ended in another way.
-        """
-        raise NotImplementedError
-
-    def _once(self, job: Job, staging: Path, remote: str, folder: Path, progress: Progress) -> Result:
+    def _once(self, remote: str, folder: Path, progress: Progress, job: Job) -> Result:
         """Push ``job``, run it, and pull its result and outputs into ``folder``."""
-        single = staging / "job"
-        single.mkdir(exist_ok=True)
-        write_json(single / "job.json", job)
-        self.adb.push(single, remote)
+        with tempfile.TemporaryDirectory() as temporary:
+            write_json(Path(temporary) / "job.json", job)
+            self.adb.push(Path(temporary), remote)
         progress(1, STEPS, "running")
-        self.execute(remote)
+        self.execute(self.adb, remote)
         progress(2, STEPS, "pulling")
         pulled = folder / "result.json"
         self.adb.pull(f"{remote}/result.json", pulled)
@@ -198,42 +195,28 @@ class AdbDevice:
         return result
 
 
-class PythonDevice(AdbDevice):
-    """A device on which the pushed worker runs."""
-
-    def stage(self, bundle: Path, manifest: dict, job: Job, staging: Path) -> None:
-        """With the worker's files."""
-        super().stage(bundle, manifest, job, staging)
-        copy_worker(staging)
-
-    def execute(self, remote: str) -> None:
-        """With the device's ``python3``."""
-        path = shlex.quote(remote)
-        run = f'PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}" python3 -m {WORKER}'
-        said = self.adb.shell(f"cd {path} && rm -f result.json && {run} job.json result.json")
-        if said.code == 2:
-            raise UserError(last_line(said.err).removeprefix("error: "))
-        if said.code != 0:
-            raise WorkerDied(how_it_ended(said.code, said.err))
+def run_worker(adb: Adb, remote: str) -> None:
+    """``AdbDevice.execute`` with the device's ``python3``."""
+    path = shlex.quote(remote)
+    run = f'PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}" python3 -m {WORKER}'
+    said = adb.shell(f"cd {path} && rm -f result.json && {run} job.json result.json")
+    if said.code == 2:
+        raise UserError(last_line(said.err).removeprefix("error: "))
+    if said.code != 0:
+        raise WorkerDied(how_it_ended(said.code, said.err))
 
 
-class AppDevice(AdbDevice):
-    """A phone on which the demo app runs the job."""
-
-    kind = "android"
-    make_folder = f"rm -rf {APP_FOLDER}/harness && mkdir -p {APP_FOLDER}/harness && echo {APP_FOLDER}/harness"
-
-    def execute(self, remote: str) -> None:
-        """With the app's instrumentation, whose exit code ``am`` prints instead of returning it."""
-        arguments = f"-e job {remote}/job.json -e result {remote}/result.json"
-        said = self.adb.shell(f"rm -f {remote}/result.json; am instrument -w {arguments} {INSTRUMENTATION}")
-        if re.search(r"^INSTRUMENTATION_CODE: -1\s*$", said.out, re.MULTILINE):
-            return
-        refused = re.search(r"^INSTRUMENTATION_RESULT: error=(.+)$", said.out, re.MULTILINE)
-        if refused:
-            raise UserError(f"the demo app on {self.adb.serial} refuses the job: {refused[1].strip()}")
-        crashed = re.search(r"^INSTRUMENTATION_(?:RESULT: \w+Msg|FAILED)[=:] *(.+)$", said.out, re.MULTILINE)
-        raise WorkerDied(f"the demo app ended early: {crashed[1].strip() if crashed else 'it says nothing'}")
+def run_app(adb: Adb, remote: str) -> None:
+    """``AdbDevice.execute`` with the app's instrumentation, whose code ``am`` prints but does not return."""
+    arguments = f"-e job {remote}/job.json -e result {remote}/result.json"
+    said = adb.shell(f"rm -f {remote}/result.json; am instrument -w {arguments} {INSTRUMENTATION}")
+    if re.search(r"^INSTRUMENTATION_CODE: -1\s*$", said.out, re.MULTILINE):
+        return
+    refused = re.search(r"^INSTRUMENTATION_RESULT: error=(.+)$", said.out, re.MULTILINE)
+    if refused:
+        raise UserError(f"the demo app on {adb.serial} refuses the job: {refused[1].strip()}")
+    crashed = re.search(r"^INSTRUMENTATION_(?:RESULT: \w+Msg|FAILED)[=:] *(.+)$", said.out, re.MULTILINE)
+    raise WorkerDied(f"the demo app ended early: {crashed[1].strip() if crashed else 'it says nothing'}")
 
 
 def connect(spec: str) -> AdbDevice:
@@ -250,12 +233,13 @@ def connect(spec: str) -> AdbDevice:
         raise UserError(f"{serial} does not answer adb ({state}): see 'adb devices'")
     model = adb.property("ro.product.model") or serial
     emulator = "1" in (adb.property("ro.boot.qemu"), adb.property("ro.kernel.qemu"))
+    name = f"{model} (adb)"
     # Without a package manager the shell answers 127, without the app the manager 1.
     if adb.shell(f"pm path {APP}").code == 0:
-        return AppDevice(adb, f"{model} (adb)", APP_TARGETS, emulator)
+        return AdbDevice(adb, name, "android", APP_TARGETS, emulator, MAKE_APP_FOLDER, False, run_app)
     targets = python_targets(adb)
-    processor = adb.shell("cat /proc/cpuinfo").out
-    return PythonDevice(adb, f"{model} (adb)", targets, emulator or EMULATED in processor)
+    emulated = emulator or EMULATED in adb.shell("cat /proc/cpuinfo").out
+    return AdbDevice(adb, name, "adb", targets, emulated, MAKE_FOLDER, True, run_worker)
 
 
 def python_targets(adb: Adb) -> tuple[str, ...]:
