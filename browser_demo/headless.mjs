@@ -22,13 +22,15 @@ try {
   await page.goto(url);
   for (;;) {
     if (crashed) throw new Error(crashed);
-    const { problem, ...now } = await page.evaluate(() => {
+    const { problem, finished, ...now } = await page.evaluate(() => {
       const [progress, status, problem] = ["progress", "status", "problem"].map((id) => document.getElementById(id));
       const what = status.textContent;
-      return { done: progress.value, of: progress.max, what, problem: problem.hidden ? null : problem.textContent };
+      const finished = document.documentElement.dataset.job === "done";
+      const said = problem.hidden ? null : problem.textContent;
+      return { done: progress.value, of: progress.max, what, problem: said, finished };
     });
     if (problem) throw new Error(problem);
-    if (now.what === "done") break;
+    if (finished) break;
     const line = JSON.stringify(now);
     if (line !== last) console.log(line);
     last = line;

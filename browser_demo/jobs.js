@@ -33,7 +33,7 @@ export async function deviceFacts() {
     kind: "browser",
     system: `${data?.platform ?? navigator.platform} ${hints.platformVersion ?? ""}`.trim(),
     arch: hints.architecture ?? "",
-    cpu: `${navigator.hardwareConcurrency} logical processors`,
+    cpu: `logical processors: ${navigator.hardwareConcurrency}`,
     emulated: false,
     runtimes: { "@litertjs/core": version },
   };

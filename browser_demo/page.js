@@ -1,8 +1,8 @@
 /**
  * The page: a photo in, the restored photo beside it, and how fast and how faithful this device is.
  *
- * `?job=URL` does a job file instead, without a person (`runJobFile` in jobs.js); the last line of
- * `#status` then says `done`.
+ * `?job=URL` does a job file instead, without a person (`runJobFile` in jobs.js); once its result is put,
+ * `data-job` of the document is `done`.
  */
 
 import { deviceFacts, runJob, runJobFile } from "./jobs.js";
@@ -230,7 +230,7 @@ async function openPage() {
 const job = new URLSearchParams(location.search).get("job");
 if (job) {
   await busy("", () => runJobFile(new URL(job, document.baseURI), showProgress));
-  if ($("problem").hidden) $("status").textContent = "done";
+  if ($("problem").hidden) document.documentElement.dataset.job = "done";
 } else {
   listen();
   await busy("Loading the model…", openPage);

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, read_bundle, write_manifest, write_table
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.errors import UserError
 from elir_mobile.harness.compare import golden_parity
@@ -31,7 +31,6 @@ from elir_mobile.harness.devices import Device, device
 from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
 from elir_mobile.manifest import read_manifest
 from elir_mobile.precision import RECIPES
-from elir_mobile.runtime.eager import eager_runner
 from elir_mobile.runtime.registry import open_runner
 from export import executorch, litert
 from export.programs import build_programs
@@ -64,35 +63,31 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
-    """The tiny network in fp32 and int8 for both runtimes, as the exporters write it."""
-    folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
+def int8_bundle(tiny_bundle: Path, restorer, programs, degraded, tmp_path_factory) -> Path:
+    """The tests' tiny bundle with its files in fp32, and in int8 as the exporters write them."""
     form = TARGETS["litert"]
     channels_last = build_programs(
         restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=form.group_norm, clip=form.clip
     )
-    converted = litert.convert(channels_last)
-    with building(folder) as staging:
-        for (target, precision), name in FILES.items():
-            path = staging / name
-            path.parent.mkdir(exist_ok=True)
-            form_of_target = channels_last if target == "litert" else programs
-            samples = collect_samples(form_of_target, degraded, seed=0) if precision == "w8a8" else {}
-            if target == "litert":
-                path.write_bytes(litert.quantize(converted, RECIPES[precision], samples))
-            else:
-                executorch.lower(programs, RECIPES[precision], samples, path)
-        image = (degraded[0] * 255).round() / 255
-        golden = write_golden(staging, eager_runner(restorer, STEPS), image, STEPS, SIGMA_S)
-        files = []
-        for (target, precision), name in FILES.items():
-            runner = open_runner(target, staging / name, precision, programs.table)
-            parity = golden_parity(golden, staging, runner, {"steps": STEPS, "sigma_s": SIGMA_S})
-            entry = {"target": target, "precision": precision, "parity": parity}
-            files.append(file_entry(staging, staging / name, **entry))
-        facts = {"task": "bfr", "model": {"name": "tiny"}, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
-        table = write_table(staging, programs.table)
-        write_manifest(staging, {**facts, "table": table, "golden": golden, "files": files})
+    tiny = read_bundle(tiny_bundle)
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-int8"
+    fp32 = [entry for entry in tiny.manifest["files"] if entry["path"] in FP32]
+    remote.stage_bundle(tiny_bundle, tiny.manifest, FP32, folder)
+    samples = collect_samples(programs, degraded, seed=0)
+    executorch.lower(programs, RECIPES["w8a8"], samples, folder / FILES["executorch", "w8a8"])
+    samples = collect_samples(channels_last, degraded, seed=0)
+    converted = (folder / FILES["litert", "fp32"]).read_bytes()
+    content = litert.quantize(converted, RECIPES["w8a8"], samples)
+    (folder / FILES["litert", "w8a8"]).write_bytes(content)
+    facts = {"steps": STEPS, "sigma_s": SIGMA_S}
+    for target in ("executorch", "litert"):
+        path = folder / FILES[target, "w8a8"]
+        runner = open_runner(target, path, "w8a8", programs.table)
+        parity = golden_parity(tiny.manifest["golden"], folder, runner, facts)
+        fp32.append(file_entry(folder, path, target=target, precision="w8a8", parity=parity))
+    order = {path: place for place, path in enumerate(FILES.values())}
+    files = sorted(fp32, key=lambda entry: order[entry["path"]])
+    write_manifest(folder, {**tiny.manifest, "files": files})
     return folder
 
 
@@ -140,9 +135,13 @@ def assert_no_latency(result: Result) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_arm64(int8_bundle, tmp_path_factory) -> tuple[Result, Path]:
+def emulated() -> Device:
+    return found_or_skipped("arm64")
+
+
+@pytest.fixture(scope="module")
+def on_arm64(emulated: Device, int8_bundle: Path, tmp_path_factory) -> tuple[Result, Path]:
     folder, watch = tmp_path_factory.mktemp("arm64"), Watch()
-    emulated = found_or_skipped("arm64")
     result = emulated.run(int8_bundle, job_of(tuple(FILES.values())), folder, watch)
     assert watch.told[-1][:2] == (len(FILES), len(FILES))
     assert read_result(folder / "result.json") == result
@@ -446,6 +445,13 @@ def test_a_device_that_goes_away_is_one_sentence(real_adbd: adb.Adb) -> None:
 # browser ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def chromium() -> browser.Browser:
+    found = found_or_skipped("browser")
+    assert isinstance(found, browser.Browser)
+    return found
+
+
 @pytest.fixture
 def pages(tmp_path: Path, monkeypatch):
     """The page's server with stand-ins for the npm packages, a bundle and a job: connection and folder."""
@@ -478,7 +484,7 @@ def test_the_page_is_isolated_so_that_threads_work(pages) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/bundle/../secret", "/bundle/%2e%2e/secret", "/..%2fsecret", "/bundle/", "/bundle", "//etc/passwd"],
+    ["/bundle/../secret", "/bundle/%2e%2e/secret", "/..%2fsecret", "/bundle/", "//etc/passwd"],
 )
 def test_nothing_outside_is_served(pages, path: str) -> None:
     status, body, _ = asked(pages[0], "GET", path)
@@ -517,9 +523,8 @@ def test_the_npm_lock_pins_digests_and_names_no_host() -> None:
 
 
 def test_the_browser_runs_litert_files_as_this_machine_does(
-    int8_bundle: Path, on_host, tmp_path: Path
+    chromium: browser.Browser, int8_bundle: Path, on_host, tmp_path: Path
 ) -> None:
-    chromium = found_or_skipped("browser")
     result = chromium.run(int8_bundle, job_of(LITERT), tmp_path, Watch())
     assert [row.path for row in result.rows] == list(LITERT)
     assert (result.device.kind, result.device.runtimes) == ("browser", {"@litertjs/core": "2.5.3"})
@@ -543,8 +548,9 @@ def test_the_browser_runs_litert_files_as_this_machine_does(
         assert np.abs(difference).max() <= FLOAT_TOLERANCE
 
 
-def test_a_damaged_file_is_a_row_with_its_error(int8_bundle: Path, tmp_path: Path) -> None:
-    chromium = found_or_skipped("browser")
+def test_a_damaged_file_is_a_row_with_its_error(
+    chromium: browser.Browser, int8_bundle: Path, tmp_path: Path
+) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(int8_bundle, bundle)
     spoiled = bundle / LITERT[1]
@@ -560,10 +566,10 @@ def test_a_damaged_file_is_a_row_with_its_error(int8_bundle: Path, tmp_path: Pat
     assert result.rows[1].error
 
 
-def test_the_page_restores_a_photo_at_every_width(int8_bundle: Path, tmp_path: Path) -> None:
+def test_the_page_restores_a_photo_at_every_width(
+    chromium: browser.Browser, int8_bundle: Path, tmp_path: Path
+) -> None:
     """A photo on its side is upright, the budgets hold, and no request leaves the machine."""
-    chromium = found_or_skipped("browser")
-    assert isinstance(chromium, browser.Browser)
     # Red and green above blue and white; stored lying on its side, which the EXIF orientation 6 says.
     quarters = Image.new("RGB", (2, 2))
     quarters.putdata([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)])

@@ -85,7 +85,7 @@ class Handler(SimpleHTTPRequestHandler):
         inside = parts[0] if parts and parts[0] in self.roots else ""
         root = self.roots[inside].resolve()
         found = root.joinpath(*parts[1 if inside else 0 :]).resolve()
-        return str(found) if found.is_relative_to(root) else str(root / "outside")
+        return str(found) if found.is_relative_to(root) else str(root / "no" / "such" / "file")
 
     def list_directory(self, path: Any) -> None:
         """No folder is listed."""
