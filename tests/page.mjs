@@ -37,7 +37,7 @@ try {
     await page.locator("#check").click();
     await page.locator("#check:enabled").waitFor();
     await page.screenshot({ path: join(out, `${name}.png`), fullPage: true });
-    seen[name] = await page.evaluate(() => {
+    seen[name] = await page.evaluate((width) => {
       const canvas = document.getElementById("before");
       const side = canvas.width;
       const context = canvas.getContext("2d");
@@ -51,10 +51,10 @@ try {
         status: document.getElementById("status").textContent,
         models: Array.from(document.getElementById("model").options, (option) => option.value),
         ground: getComputedStyle(document.body).backgroundColor,
-        overflow: document.documentElement.scrollWidth - innerWidth,
+        overflow: document.documentElement.scrollWidth - width,
         save: document.getElementById("save").href.startsWith("blob:"),
       };
-    });
+    }, options.viewport.width);
     // A file that is no picture is one sentence, and the page stays usable.
     await page.locator("#file").setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("text") });
     await page.locator("#problem").waitFor();
