@@ -29,7 +29,7 @@ LIBRARIES = ("libexpat1", "libffi8", "libbz2-1.0", "liblzma5", "zlib1g", "libstd
 PACKAGES = ("adbd", "dash", "coreutils", "libatomic1", *LIBRARIES)
 TOOLS = {"adb": "adb", "qemu-aarch64-static": "qemu-user-static", "unshare": "util-linux", "ip": "iproute2"}
 SERIAL = "127.0.0.1:5555"
-# Without /sys the runtimes cannot tell the processor, and LiteRT computes without XNNPACK.
+# Without /sys the runtimes cannot tell the processor, and LiteRT chooses other kernels.
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp", "opt/arm64")
 PYTHON = """#!/bin/sh
 export PYTHONHOME=/opt/arm64/root/usr PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}/opt/arm64/site"
