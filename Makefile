@@ -24,7 +24,7 @@ demo: $(VENV)/ready  ## quantize, export, run and compare the bundled face-resto
 	$(BIN)/python -m quant.ptq --task bfr
 
 test: $(VENV)/ready  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not devices"
 
 lint: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .

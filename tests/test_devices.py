@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from elir_mobile.bundle import building, file_entry, read_bundle, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.errors import UserError
 from elir_mobile.harness.compare import golden_parity
@@ -31,6 +31,7 @@ from elir_mobile.harness.devices import Device, device
 from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
 from elir_mobile.manifest import read_manifest
 from elir_mobile.precision import RECIPES
+from elir_mobile.runtime.eager import eager_runner
 from elir_mobile.runtime.registry import open_runner
 from export import executorch, litert
 from export.programs import build_programs
@@ -62,31 +63,35 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def int8_bundle(tiny_bundle: Path, restorer, programs, degraded, tmp_path_factory) -> Path:
-    """The tests' tiny bundle with its files in fp32, and in int8 as the exporters write them."""
+def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
+    """The tiny network in fp32 and int8 for both runtimes, as the exporters write it."""
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
     form = TARGETS["litert"]
     channels_last = build_programs(
         restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=form.group_norm, clip=form.clip
     )
-    tiny = read_bundle(tiny_bundle)
-    folder = tmp_path_factory.mktemp("bundles") / "bfr-int8"
-    fp32 = [entry for entry in tiny.manifest["files"] if entry["path"] in FP32]
-    remote.stage_bundle(tiny_bundle, tiny.manifest, FP32, folder)
-    samples = collect_samples(programs, degraded, seed=0)
-    executorch.lower(programs, RECIPES["w8a8"], samples, folder / FILES["executorch", "w8a8"])
-    samples = collect_samples(channels_last, degraded, seed=0)
-    converted = (folder / FILES["litert", "fp32"]).read_bytes()
-    content = litert.quantize(converted, RECIPES["w8a8"], samples)
-    (folder / FILES["litert", "w8a8"]).write_bytes(content)
-    facts = {"steps": STEPS, "sigma_s": SIGMA_S}
-    for target in ("executorch", "litert"):
-        path = folder / FILES[target, "w8a8"]
-        runner = open_runner(target, path, "w8a8", programs.table)
-        parity = golden_parity(tiny.manifest["golden"], folder, runner, facts)
-        fp32.append(file_entry(folder, path, target=target, precision="w8a8", parity=parity))
-    order = {path: place for place, path in enumerate(FILES.values())}
-    files = sorted(fp32, key=lambda entry: order[entry["path"]])
-    write_manifest(folder, {**tiny.manifest, "files": files})
+    converted = litert.convert(channels_last)
+    with building(folder) as staging:
+        for (target, precision), name in FILES.items():
+            path = staging / name
+            path.parent.mkdir(exist_ok=True)
+            form_of_target = channels_last if target == "litert" else programs
+            samples = collect_samples(form_of_target, degraded, seed=0) if precision == "w8a8" else {}
+            if target == "litert":
+                path.write_bytes(litert.quantize(converted, RECIPES[precision], samples))
+            else:
+                executorch.lower(programs, RECIPES[precision], samples, path)
+        image = (degraded[0] * 255).round() / 255
+        golden = write_golden(staging, eager_runner(restorer, STEPS), image, STEPS, SIGMA_S)
+        files = []
+        for (target, precision), name in FILES.items():
+            runner = open_runner(target, staging / name, precision, programs.table)
+            parity = golden_parity(golden, staging, runner, {"steps": STEPS, "sigma_s": SIGMA_S})
+            entry = {"target": target, "precision": precision, "parity": parity}
+            files.append(file_entry(staging, staging / name, **entry))
+        facts = {"task": "bfr", "model": {"name": "tiny"}, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        table = write_table(staging, programs.table)
+        write_manifest(staging, {**facts, "table": table, "golden": golden, "files": files})
     return folder
 
 
@@ -147,6 +152,7 @@ def on_arm64(emulated: Device, int8_bundle: Path, tmp_path_factory) -> tuple[Res
     return result, folder
 
 
+@pytest.mark.devices
 def test_arm64_runs_every_file_with_both_runtimes_and_claims_no_latency(on_arm64) -> None:
     result = on_arm64[0]
     assert [row.path for row in result.rows] == list(FILES.values())
@@ -155,6 +161,7 @@ def test_arm64_runs_every_file_with_both_runtimes_and_claims_no_latency(on_arm64
     assert_no_latency(result)
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize(
     ("path", "name"),
     [
@@ -171,8 +178,9 @@ def test_arm64_int8_is_bit_identical_to_x86(on_arm64, on_host, path: str, name: 
     assert np.ptp(bits[0]) > 0.1
 
 
+@pytest.mark.devices
 def test_arm64_int8_step_with_float_norms_keeps_the_budget(on_arm64, on_host, int8_bundle: Path) -> None:
-    """The means of ExecuTorch's group norms are float sums, which NEON and AVX add in another order."""
+    """Its bits are not always x86's, and so neither are the picture's (docs/devices.md)."""
     path = FILES["executorch", "w8a8"]
     (entry,) = [e for e in read_manifest(int8_bundle)["files"] if e["path"] == path]
     for name, value in row_of(on_arm64[0], path).parity.items():
@@ -180,6 +188,7 @@ def test_arm64_int8_step_with_float_norms_keeps_the_budget(on_arm64, on_host, in
         assert value >= entry["parity"][name]["budget_db"], name
 
 
+@pytest.mark.devices
 @pytest.mark.parametrize("path", FP32)
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_arm64_fp32_is_within_tolerance_of_x86(on_arm64, on_host, path: str, name: str) -> None:
@@ -415,6 +424,7 @@ def real_adbd(tmp_path_factory):
         yield adb.Adb(adbd.SERIAL)
 
 
+@pytest.mark.devices
 def test_exit_codes_and_files_come_through_a_real_adbd(real_adbd: adb.Adb, tmp_path: Path) -> None:
     assert real_adbd.shell("exit 3").code == 3
     assert real_adbd.shell("uname -m").out == "aarch64\n"
@@ -430,6 +440,7 @@ def test_exit_codes_and_files_come_through_a_real_adbd(real_adbd: adb.Adb, tmp_p
     assert real_adbd.shell(f"ls {folder}").code != 0
 
 
+@pytest.mark.devices
 def test_a_job_on_a_real_adbd_gives_the_bits_of_this_machine(
     real_adbd: adb.Adb, int8_bundle: Path, on_host, tmp_path: Path
 ) -> None:
@@ -446,6 +457,7 @@ def test_a_job_on_a_real_adbd_gives_the_bits_of_this_machine(
     assert real_adbd.shell("ls /tmp").out == ""
 
 
+@pytest.mark.devices
 def test_a_device_that_goes_away_is_one_sentence(real_adbd: adb.Adb) -> None:
     gone = adb.Adb("127.0.0.1:1")
     with pytest.raises(UserError, match="no longer answers"):
@@ -532,6 +544,7 @@ def test_the_npm_lock_pins_digests_and_names_no_host() -> None:
     assert not any("resolved" in entry for entry in packages.values())
 
 
+@pytest.mark.devices
 def test_the_browser_runs_litert_files_as_this_machine_does(
     chromium: browser.Browser, int8_bundle: Path, on_host, tmp_path: Path
 ) -> None:
@@ -558,6 +571,7 @@ def test_the_browser_runs_litert_files_as_this_machine_does(
         assert np.abs(difference).max() <= FLOAT_TOLERANCE
 
 
+@pytest.mark.devices
 def test_a_damaged_file_is_a_row_with_its_error(
     chromium: browser.Browser, int8_bundle: Path, tmp_path: Path
 ) -> None:
@@ -576,6 +590,7 @@ def test_a_damaged_file_is_a_row_with_its_error(
     assert result.rows[1].error
 
 
+@pytest.mark.devices
 def test_the_page_restores_a_photo_at_every_width(
     chromium: browser.Browser, int8_bundle: Path, tmp_path: Path
 ) -> None:
