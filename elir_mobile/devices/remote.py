@@ -1,0 +1,89 @@
+"""What the devices that run the Python worker share: the worker's files, and a job that survives a crash.
+
+The worker (``elir_mobile/harness/worker.py``) needs NumPy and one runtime. It is given to a device as
+source files and runs all files of a job in one process, since importing a runtime can take longer than
+running it. A file that takes the process down with it costs the others nothing: they are run again, each
+by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import elir_mobile
+from elir_mobile.harness.jobs import DeviceFacts, Job, Result, Row
+from elir_mobile.harness.worker import failed_row
+from elir_mobile.manifest import MANIFEST
+
+WORKER = "elir_mobile.harness.worker"
+EMULATED = "emulated"  # in a processor's name: what it runs is no measure of it
+
+
+def copy_worker(folder: Path) -> None:
+    """Copy the package's Python files to ``folder/elir_mobile``, without weights and data."""
+    package = Path(elir_mobile.__file__).parent
+    for source in package.rglob("*.py"):
+        target = folder / "elir_mobile" / source.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+class WorkerDied(Exception):
+    """The worker's process ended before it wrote a result; the message says how."""
+
+
+def run_surviving(job: Job, manifest: dict, facts: DeviceFacts, run: Callable[[Job], Result]) -> Result:
+    """``run(job)``; where its process dies, every file in a process of its own.
+
+    Args:
+        manifest: of the bundle, for the rows of files that do not run.
+        facts: of the device, in case no process lives to tell them.
+        run: runs a job on the device, or raises :class:`WorkerDied`.
+    """
+    try:
+        return run(job)
+    except WorkerDied as died:
+        if len(job.files) == 1:
+            return Result(facts, (failed_row(manifest, job.files[0], job.threads, str(died)),))
+    results = [run_surviving(replace(job, files=(path,)), manifest, facts, run) for path in job.files]
+    runtimes = {name: version for result in results for name, version in result.device.runtimes.items()}
+    rows = tuple(row for result in results for row in result.rows)
+    return Result(replace(results[0].device, runtimes=runtimes), rows)
+
+
+def without_latency(row: Row) -> Row:
+    """``row`` with every latency left out: of an emulated device it says nothing."""
+    return replace(row, load_ms=None, first_ms=None, programs={}, total=None, peak_bytes=None)
+
+
+def last_line(text: str) -> str:
+    """The last line of what a process said, or nothing."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def how_it_ended(code: int, said: str) -> str:
+    """One clause for a worker that ended with ``code`` (negative: by a signal) and said ``said``."""
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    line = last_line(said)
+    return f"the worker ended with {how}" + (f": {line}" if line else "")
+
+
+def stage_bundle(bundle: Path, manifest: dict, files: Sequence[str], target: Path) -> None:
+    """Copy what ``files`` need of ``bundle`` to the new folder ``target``: the manifest that lists them
+    alone, the table, the golden vectors and the files themselves."""
+    target.mkdir()
+    kept = [entry for entry in manifest["files"] if entry["path"] in files]
+    (target / MANIFEST).write_text(json.dumps({**manifest, "files": kept}, indent=2) + "\n")
+    arrays = manifest.get("golden", {"arrays": {}})["arrays"].values()
+    for relative in (manifest["table"]["path"], *(entry["path"] for entry in [*arrays, *kept])):
+        source, copy = bundle / relative, target / relative
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy)
+        else:
+            shutil.copyfile(source, copy)

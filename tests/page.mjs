@@ -1,0 +1,67 @@
+/**
+ * Does with the page what a person does: `node page.mjs MODULES CHROMIUM URL PHOTO OUT`. Leaves screenshots in OUT and
+ * prints one line of JSON: what was seen at each width.
+ */
+
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const [modules, executablePath, url, photo, out] = process.argv.slice(2);
+const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
+const VIEWS = {
+  phone: { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true },
+  desktop: { viewport: { width: 1280, height: 900 } },
+  dark: { viewport: { width: 1280, height: 900 }, colorScheme: "dark" },
+  "dark-phone": { viewport: { width: 390, height: 844 }, colorScheme: "dark", isMobile: true, hasTouch: true },
+};
+
+const browser = await chromium.launch({ executablePath, chromiumSandbox: process.getuid?.() !== 0 });
+const seen = {};
+try {
+  for (const [name, options] of Object.entries(VIEWS)) {
+    const page = await browser.newPage(options);
+    const requests = [];
+    const errors = [];
+    page.on("request", (request) => requests.push(request.url()));
+    page.on("pageerror", (error) => errors.push(error.message));
+    // LiteRT says what it does on the error console, too.
+    page.on("console", (message) => {
+      if (message.type() === "error" && !/^(INFO|WARNING): /.test(message.text())) errors.push(message.text());
+    });
+    await page.goto(url);
+    await page.locator("#choose:enabled").waitFor();
+    await page.locator("#file").setInputFiles(photo);
+    await page.locator("#compare").waitFor();
+    await page.locator("#choose:enabled").waitFor();
+    await page.locator("#slider").fill("30");
+    await page.locator("#check").click();
+    await page.locator("#check:enabled").waitFor();
+    await page.screenshot({ path: join(out, `${name}.png`), fullPage: true });
+    seen[name] = await page.evaluate((width) => {
+      const canvas = document.getElementById("before");
+      const side = canvas.width;
+      const context = canvas.getContext("2d");
+      const at = (x, y) => Array.from(context.getImageData(x * side, y * side, 1, 1).data.slice(0, 3));
+      const text = (rows) => Array.from(rows, (row) => Array.from(row.cells, (cell) => cell.textContent));
+      return {
+        corners: [at(0.125, 0.125), at(0.875, 0.125), at(0.125, 0.875), at(0.875, 0.875)],
+        cut: document.getElementById("compare").style.getPropertyValue("--cut"),
+        latency: text(document.getElementById("latency").tBodies[0].rows),
+        parity: text(document.getElementById("parity").tBodies[0].rows),
+        status: document.getElementById("status").textContent,
+        models: Array.from(document.getElementById("model").options, (option) => option.value),
+        ground: getComputedStyle(document.body).backgroundColor,
+        overflow: document.documentElement.scrollWidth - width,
+        save: document.getElementById("save").href.startsWith("blob:"),
+      };
+    }, options.viewport.width);
+    // A file that is no picture is one sentence, and the page stays usable.
+    await page.locator("#file").setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("text") });
+    await page.locator("#problem").waitFor();
+    Object.assign(seen[name], { problem: await page.locator("#problem").textContent(), requests, errors });
+    await page.close();
+  }
+} finally {
+  await browser.close();
+}
+console.log(JSON.stringify(seen));
