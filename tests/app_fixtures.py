@@ -1,0 +1,379 @@
+"""What the Kotlin and the Swift core are held against: ``python -m tests.app_fixtures OUT``.
+
+Owns the golden files that both apps' tests read, all computed by the Python package itself. ``index.json``
+lists every case; arrays are raw and little-endian, of the type that their suffix names. The stub runtime
+stands for a phone's: :func:`stub_runner` is arithmetic that each language writes in a dozen lines, read
+from the ``.stub`` files of a small but complete bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from elir_mobile import metrics, restore
+from elir_mobile.bundle import (
+    MANIFEST,
+    building,
+    file_entry,
+    read_bundle,
+    read_golden,
+    write_golden,
+    write_manifest,
+    write_table,
+)
+from elir_mobile.harness.compare import golden_parity
+from elir_mobile.harness.protocol import latency_stats
+from elir_mobile.images import square, to_tensor
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.runtime.runner import Runner
+from elir_mobile.tasks import TASKS
+from elir_mobile.tiling import axis_windows
+
+SIZE, STEPS, SIGMA_S, CHANNELS = 64, 3, 0.1, 16
+# The second file differs a little from the float one, so that its parity is a finite number.
+STUBS = {"fp32": {"a": -0.25, "b": 0.5}, "w8a8": {"a": -0.2475, "b": 0.503}}
+SEEDS = (0, 1, 7, 2**31, 2**32 + 5, 2**63 - 1)
+COUNTS = (16, 17, 31, 1000, CHANNELS * 24 * 19)
+WINDOWS = (
+    (40, 64, 16),
+    (64, 64, 16),
+    (65, 64, 16),
+    (200, 64, 16),
+    (1000, 256, 64),
+    (96, 32, 0),
+    (57, 16, 11),
+)
+PICTURES = ((64, 64), (40, 50), (64, 150), (100, 117), (205, 130))  # height, width
+RESIZES = {"nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC}
+JOB = {
+    "schema_version": 1,
+    "bundle": "bundle",
+    "files": [f"stub/{name}.stub" for name in STUBS] + ["stub/absent.stub"],
+    "threads": 2,
+    "warmup": 1,
+    "runs": 5,
+    "parity": True,
+}
+
+
+def stub_runner(stub: dict[str, float], table: Tensor, precision: str) -> Runner:
+    """The arithmetic behind a ``.stub`` file ``{"a": …, "b": …}``.
+
+    ``encode`` averages 8×8 pixels; latent channel c is colour c mod 3, times 1 - c/32. ``step`` k is
+    ``z + (a·z + b·row[c])/K`` with the table's row k, one value a channel. ``decode`` repeats channels
+    0, 1, 2 eightfold and clips to [0, 1].
+    """
+    scale = 1 - torch.arange(CHANNELS).view(1, -1, 1, 1) / 32
+
+    def encode(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 8)[:, [c % 3 for c in range(CHANNELS)]] * scale
+
+    def step(z: Tensor, k: int) -> Tensor:
+        return z + (stub["a"] * z + stub["b"] * table[k].view(1, -1, 1, 1)) / len(table)
+
+    def decode(z: Tensor) -> Tensor:
+        return F.interpolate(z[:, :3], scale_factor=8, mode="nearest").clamp(0, 1)
+
+    return Runner("stub", precision, encode, step, decode)
+
+
+class Fixtures:
+    """Writes arrays below ``folder`` and returns the entries that describe them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def array(self, name: str, values: np.ndarray) -> dict:
+        """``{path, shape}`` of ``values``, written as uint8 or float32."""
+        kind = "uint8" if values.dtype == np.uint8 else "float32"
+        path = self.folder / f"{name}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(values.astype(np.dtype(kind).newbyteorder("<")).tobytes())
+        return {"path": path.relative_to(self.folder).as_posix(), "shape": list(values.shape)}
+
+
+def picture(height: int, width: int, seed: int) -> Image.Image:
+    """Smooth random colours with a little noise."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+    values = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), np.float64)
+    return Image.fromarray((values + rng.normal(0, 4, values.shape)).clip(0, 255).astype(np.uint8))
+
+
+def write_bundle(folder: Path) -> Path:
+    """A whole bundle whose programs are stubs, with a package folder among its files."""
+    table = torch.sin(torch.arange(STEPS * CHANNELS, dtype=torch.float32)).view(STEPS, CHANNELS)
+    loop = {"steps": STEPS, "sigma_s": SIGMA_S}
+    with building(folder) as staging:
+        (staging / "stub").mkdir()
+        package = staging / "coreml" / "tiny.mlpackage"
+        (package / "Data").mkdir(parents=True)
+        (package / "Manifest.json").write_text("{}")
+        (package / "Data" / "weight.bin").write_bytes(bytes(range(256)))
+        runners = {name: stub_runner(stub, table, name) for name, stub in STUBS.items()}
+        golden = write_golden(staging, runners["fp32"], to_tensor(picture(SIZE, SIZE, 0))[None], **loop)
+        files = [file_entry(staging, package, target="coreml", precision="fp16", programs=[])]
+        for name, stub in STUBS.items():
+            path = staging / "stub" / f"{name}.stub"
+            path.write_text(json.dumps(stub))
+            facts = {"target": "stub", "precision": name, "programs": ["encode", "step", "decode"]}
+            parity = golden_parity(golden, staging, runners[name], loop)
+            files.append(file_entry(staging, path, **facts, parity=parity))
+        write_manifest(
+            staging,
+            {
+                "task": "bfr",
+                "model": {"name": "stub", "sha256": None, "trained": False},
+                "size": SIZE,
+                **loop,
+                "versions": {},
+                "table": write_table(staging, table),
+                "calibration": None,
+                "golden": golden,
+                "files": files,
+            },
+        )
+    return folder
+
+
+def damaged_bundles(whole: Path, folder: Path) -> list[dict]:
+    """Copies of ``whole``, each with one fault: ``{path, fault}``."""
+
+    def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:
+        def apply(copy: Path) -> None:
+            manifest = json.loads((copy / MANIFEST).read_text())
+            change(manifest)
+            (copy / MANIFEST).write_text(json.dumps(manifest))
+
+        return apply
+
+    faults: dict[str, tuple[str, Callable[[Path], object]]] = {
+        "no-manifest": ("missing", lambda copy: (copy / MANIFEST).unlink()),
+        "not-json": ("damaged", lambda copy: (copy / MANIFEST).write_text("{")),
+        "no-table": ("damaged", edit(lambda m: m.pop("table"))),
+        "files-are-numbers": ("damaged", edit(lambda m: m.update(files=[7]))),
+        "newer": ("too new", edit(lambda m: m.update(schema_version=99))),
+        "outside": ("outside", edit(lambda m: m["files"][1].update(path="../no-table/stub/fp32.stub"))),
+        "absolute": ("outside", edit(lambda m: m["files"][1].update(path="/etc/hostname"))),
+        "absent-file": ("damaged", lambda copy: (copy / "stub" / "w8a8.stub").unlink()),
+        "changed-file": ("damaged", lambda copy: (copy / "stub" / "fp32.stub").write_text("{}")),
+        "changed-package": (
+            "damaged",
+            lambda copy: (copy / "coreml" / "tiny.mlpackage" / "Data" / "weight.bin").write_bytes(b"x"),
+        ),
+        "added-to-package": (
+            "damaged",
+            lambda copy: (copy / "coreml" / "tiny.mlpackage" / "more").write_bytes(b""),
+        ),
+        "changed-golden": (
+            "damaged",
+            lambda copy: (copy / "golden" / "noise.float32").write_bytes(bytes(4)),
+        ),
+        "short-table": ("damaged", edit(lambda m: m["table"].update(shape=[STEPS + 1, CHANNELS]))),
+    }
+    entries = []
+    for name, (fault, apply) in faults.items():
+        shutil.copytree(whole, folder / name)
+        apply(folder / name)
+        entries.append({"path": f"{folder.name}/{name}", "fault": fault})
+    return entries
+
+
+def orientations(out: Fixtures) -> dict:
+    """One small picture and what each of EXIF's eight orientations makes of it."""
+    original = picture(9, 14, 1)
+    entries = []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = BytesIO()
+        original.save(data, "PNG", exif=exif)
+        upright = ImageOps.exif_transpose(Image.open(data))
+        entries.append(
+            {"orientation": orientation, **out.array(f"orientation/{orientation}", np.asarray(upright))}
+        )
+    return {"input": out.array("orientation/input", np.asarray(original)), "upright": entries}
+
+
+def resizes(out: Fixtures) -> dict:
+    """Enlargements as the tasks do them, and centred squares."""
+    original = picture(37, 52, 2)
+    enlarged = []
+    for name, filter_ in RESIZES.items():
+        for factor in (4, 8):
+            size = (original.width * factor, original.height * factor)
+            large = np.asarray(original.resize(size, filter_))
+            enlarged.append({"filter": name, "factor": factor, **out.array(f"resize/{name}-{factor}", large)})
+    squares = [
+        {"side": side, **out.array(f"resize/square-{side}", np.asarray(square(original, side)))}
+        for side in (16, 37, 64)
+    ]
+    return {
+        "input": out.array("resize/input", np.asarray(original)),
+        "enlarged": enlarged,
+        "squares": squares,
+    }
+
+
+def windows(out: Fixtures) -> list[dict]:
+    """Tilings of an axis; the weights of all windows lie one after another."""
+    entries = []
+    for length, tile, overlap in WINDOWS:
+        found = axis_windows(length, tile, overlap)
+        weights = np.concatenate([window.weights for window in found])
+        entries.append(
+            {
+                "length": length,
+                "tile": tile,
+                "overlap": overlap,
+                "starts": [window.start for window in found],
+                "weights": out.array(f"windows/{length}-{tile}-{overlap}", weights),
+            }
+        )
+    return entries
+
+
+class Recorder:
+    """Rounds as :mod:`elir_mobile.restore` does and keeps the float values: they are overwritten there."""
+
+    def __init__(self) -> None:
+        self.bands: list[np.ndarray] = []
+        self.to_bytes = restore._to_bytes
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        self.bands.append(values.copy())
+        return self.to_bytes(values)
+
+
+def restorations(out: Fixtures, bundle: Path) -> list[dict]:
+    """Whole pictures through :func:`elir_mobile.restore.restore` with the fp32 stub.
+
+    ``blended`` are the float32 values before they are rounded, of the padded picture.
+    """
+    read = read_bundle(bundle)
+    runner = stub_runner(STUBS["fp32"], read.table, "fp32")
+    model = restore.Model(runner, STEPS, SIGMA_S, SIZE, SIZE, multiple=0)
+    entries = []
+    for seed, (height, width) in enumerate(PICTURES):
+        given = picture(height, width, seed)
+        recorder = Recorder()
+        advance = mock.Mock()
+        with mock.patch.object(restore, "_to_bytes", recorder):
+            restored = restore.restore(given, model, seed, advance)
+        name = f"restore/{height}x{width}"
+        entries.append(
+            {
+                "seed": seed,
+                "tiles": advance.call_args.args[1],
+                "input": out.array(f"{name}-input", np.asarray(given)),
+                "blended": out.array(f"{name}-blended", np.concatenate(recorder.bands)),
+                "output": out.array(f"{name}-output", np.asarray(restored)),
+            }
+        )
+    return entries
+
+
+def loop(out: Fixtures, bundle: Path) -> list[dict]:
+    """The golden input through each stub: coarse latent, K+1 latents, image."""
+    read = read_bundle(bundle)
+    vectors = read_golden(bundle, read.manifest["golden"])
+    entries = []
+    for precision, stub in STUBS.items():
+        runner = stub_runner(stub, read.table, precision)
+        image, trajectory = runner.restore(vectors["input"], vectors["noise"], steps=STEPS, sigma_s=SIGMA_S)
+        entries.append(
+            {
+                "path": f"stub/{precision}.stub",
+                "coarse": out.array(f"loop/{precision}-coarse", runner.encode(vectors["input"]).numpy()),
+                "trajectory": out.array(f"loop/{precision}-trajectory", torch.cat(trajectory).numpy()),
+                "image": out.array(f"loop/{precision}-image", image.numpy()),
+            }
+        )
+    return entries
+
+
+def fidelity(out: Fixtures) -> list[dict]:
+    """Pairs of arrays with their PSNR and SQNR in dB; null where the two are equal."""
+    entries = []
+    for index, spread in enumerate((0.0, 1e-4, 0.02, 0.5)):
+        rng = np.random.default_rng(index)
+        reference = rng.uniform(0, 1, (1, 3, 8, 10)).astype(np.float32)
+        other = reference + spread * rng.normal(0, 1, reference.shape).astype(np.float32)
+        pair = torch.from_numpy(other), torch.from_numpy(reference)
+        entries.append(
+            {
+                "reference": out.array(f"fidelity/{index}-reference", reference),
+                "out": out.array(f"fidelity/{index}-out", other),
+                "psnr_db": metrics.psnr(*pair).item() if spread else None,
+                "sqnr_db": metrics.sqnr_db(pair[1], pair[0]) if spread else None,
+            }
+        )
+    return entries
+
+
+def percentiles() -> list[dict]:
+    """Runs in milliseconds with their median and 90th percentile."""
+    rng = np.random.default_rng(0)
+    cases = [[5.0], [3.0, 1.0], [4.0, 1.0, 3.0, 2.0], list(range(11, 0, -1))]
+    cases += [rng.gamma(3, 10, count).tolist() for count in (19, 20)]
+    found = []
+    for case in cases:
+        stats = latency_stats([value / 1e3 for value in case])
+        found.append({"runs_ms": [float(value) for value in case], **stats})
+    return found
+
+
+def noises(out: Fixtures) -> list[dict]:
+    """Seeded noise. Seeds are texts: JSON readers may hold numbers as doubles."""
+    return [
+        {"seed": str(seed), **out.array(f"noise/{seed}-{count}", seeded_noise((count,), seed).numpy())}
+        for seed in SEEDS
+        for count in COUNTS
+    ]
+
+
+def write_fixtures(folder: Path) -> dict:
+    """Write everything below ``folder`` (made anew) and return the index."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    out = Fixtures(folder)
+    bundle = write_bundle(folder / "bundle")
+    (folder / "damaged").mkdir()
+    (folder / "job.json").write_text(json.dumps(JOB))
+    index = {
+        "bundle": "bundle",
+        "job": "job.json",
+        "damaged": damaged_bundles(bundle, folder / "damaged"),
+        "tasks": {
+            task.name: {"title": task.title, "upscale": task.upscale, "enlarge": task.enlarge.name.lower()}
+            for task in TASKS.values()
+        },
+        "noise": noises(out),
+        "windows": windows(out),
+        "orientation": orientations(out),
+        "resize": resizes(out),
+        "loop": loop(out, bundle),
+        "restore": restorations(out, bundle),
+        "fidelity": fidelity(out),
+        "percentiles": percentiles(),
+    }
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    return index
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, replaced if it exists")
+    write_fixtures(parser.parse_args().out)
