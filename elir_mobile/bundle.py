@@ -215,3 +215,22 @@ def read_bundle(folder: Path) -> Bundle:
     if values.size != steps * width:
         raise UserError(f"{folder / TABLE} has {values.size} values, not {steps}×{width}")
     return Bundle(folder, manifest, torch.from_numpy(values.reshape(steps, width).astype(np.float32)))
+
+
+def copy_bundle(bundle: Bundle, target: Path, targets: tuple[str, ...]) -> Path:
+    """Copy a bundle with only what a device of these ``targets`` reads; ``target`` appears when it is whole.
+
+    Raises:
+        UserError: the bundle has no file for them, or the place cannot be written.
+    """
+    files = [entry for entry in bundle.manifest["files"] if entry["target"] in targets]
+    if not files:
+        raise UserError(f"{bundle.folder} has no {' or '.join(targets)} file: export one with --targets")
+    golden = bundle.manifest.get("golden", {"arrays": {}})["arrays"].values()
+    with building(target) as staging:
+        for entry in (bundle.manifest["table"], *golden, *files):
+            source, copy = bundle.folder / entry["path"], staging / entry["path"]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+        write_manifest(staging, {**bundle.manifest, "files": files})
+    return target
