@@ -226,7 +226,7 @@ def run(command: list[object], what: str) -> str:
 
 
 def kotlinc(sources: list[Path], classpath: list[Path], out: Path, what: str) -> Path:
-    """Compile Kotlin for the JVM (class files of Java 11) into the jar or folder ``out``; a warning is an error.
+    """Compile Kotlin for the JVM (Java 11) into the jar or folder ``out``; a warning is an error.
 
     Raises:
         UserError: it does not compile.
