@@ -34,6 +34,7 @@ SYSTEM = {
     "com.android.json.jar": "libandroid-json-java",  # Android's own org.json, for the JVM
     "junit4.jar": "junit4",
     "hamcrest.jar": "libhamcrest-java",
+    "nm": "binutils",
 }
 
 
