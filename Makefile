@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-apps android lint bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 # torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build. The weights of the
 # metrics come in packages of which only data files are read: their own dependencies are not needed.
@@ -25,6 +25,13 @@ demo: $(VENV)/ready  ## quantize, export, run and compare the bundled face-resto
 
 test: $(VENV)/ready  ## run the tests
 	$(BIN)/python -m pytest
+
+test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this machine can
+	@for check in android_demo/test.sh ios_demo/test.sh; do \
+	  if [ -x $$check ]; then PYTHON=$(BIN)/python $$check || exit 1; fi; done
+
+android: $(VENV)/ready  ## build the Android app with the demo bundle inside, without Gradle
+	$(BIN)/python -m android_demo.build
 
 lint: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 Programs and small jars are Debian's; what Debian does not have comes from npm and PyPI packages, by exact
 version and SHA-256, unpacked once below ``~/.cache/elir-mobile/android``. Nothing of it is committed.
+``python -m android_demo.toolchain`` prints the Debian packages that this machine still lacks.
 """
 
 from __future__ import annotations
@@ -241,3 +242,7 @@ def kotlinc(sources: list[Path], classpath: list[Path], out: Path, what: str) ->
         what,
     )
     return out
+
+
+if __name__ == "__main__":
+    print(" ".join(missing(SYSTEM)))

@@ -9,6 +9,7 @@ kotlin {
 }
 
 java {
+    sourceCompatibility = JavaVersion.VERSION_11
     targetCompatibility = JavaVersion.VERSION_11
 }
 

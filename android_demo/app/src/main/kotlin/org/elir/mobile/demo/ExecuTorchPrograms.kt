@@ -15,12 +15,16 @@ class ExecuTorchPrograms(file: File, bundle: Bundle, threads: Int) : Programs {
     private val module = Module.load(file.path, Module.LOAD_MODE_MMAP, threads)
 
     init {
-        val missing = listOf("encode", "step", "decode") - module.getMethods().toSet()
-        if (missing.isNotEmpty()) {
+        try {
+            val found = module.methods
+            for (name in listOf("encode", "step", "decode")) {
+                check(name in found) { "it has no method '$name'" }
+                module.loadMethod(name)
+            }
+        } catch (error: RuntimeException) {
             module.destroy()
-            throw IllegalStateException("${file.name} has no method '${missing[0]}': export it again")
+            throw error
         }
-        for (name in listOf("encode", "step", "decode")) module.loadMethod(name)
     }
 
     override fun encode(image: FloatArray) = run("encode", Tensor.fromBlob(image, longArrayOf(1, COLOURS.toLong(), size, size)))

@@ -12,7 +12,12 @@ class LiteRtPrograms(file: File, threads: Int) : Programs {
         file.path,
         CompiledModel.Options(Accelerator.CPU).apply { cpuOptions = CompiledModel.CpuOptions(numThreads = threads) },
     )
-    private val signatures = mapOf("encode" to 1, "step" to 2, "decode" to 1).mapValues { (name, inputs) -> Signature(name, inputs) }
+    private val signatures = try {
+        mapOf("encode" to 1, "step" to 2, "decode" to 1).mapValues { (name, inputs) -> Signature(name, inputs) }
+    } catch (error: Exception) {
+        model.close()
+        throw error
+    }
 
     override fun encode(image: FloatArray) = signatures.getValue("encode").run(image)
 

@@ -24,6 +24,7 @@ private const val PICK = 1
 private const val TAKE = 2
 private const val CAMERA_PLACE = "camera place"
 private const val SCREEN = "screen"
+private val TABS = listOf(R.id.tab_restore, R.id.tab_parity, R.id.tab_benchmark)
 
 class MainActivity : Activity() {
     private lateinit var session: Session
@@ -36,9 +37,7 @@ class MainActivity : Activity() {
         setContentView(R.layout.main)
         session = Session.of(this)
         cameraPlace = state?.getParcelable(CAMERA_PLACE)
-        for (tab in listOf(R.id.tab_restore, R.id.tab_parity, R.id.tab_benchmark)) {
-            button(tab) { show(tab) }
-        }
+        for (tab in TABS) button(tab) { show(tab) }
         button(R.id.cancel, session::cancel)
         onSelect(R.id.model) { session.choose(session.bundles.getOrNull(it)) }
         onSelect(R.id.target) { session.choose(targets().getOrNull(it), session.artifact?.precision) }
@@ -114,6 +113,7 @@ class MainActivity : Activity() {
             max = 1000
             progress = running ?: 0
         }
+        for (tab in TABS) enable(tab, tab != screen)
         val idle = running == null && bundle != null
         when (screen) {
             R.id.tab_restore -> {

@@ -21,7 +21,9 @@ object PhoneRuntimes : Runtimes {
             }
         } catch (error: LinkageError) { // its classes or its library are not in this build
             throw RuntimeMissingException("This build has no ${artifact.target}: build it with Gradle, or choose another runtime")
-        } catch (error: RuntimeException) {
+        } catch (error: RuntimeMissingException) {
+            throw error
+        } catch (error: Exception) {
             throw IllegalStateException("${artifact.path} cannot be loaded (${error.message}): export it again", error)
         }
     }

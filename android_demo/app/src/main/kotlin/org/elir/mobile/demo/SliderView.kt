@@ -24,7 +24,7 @@ class SliderView(context: Context, attributes: AttributeSet?) : View(context, at
     private val handle = 10 * resources.displayMetrics.density
 
     init {
-        setLayerType(LAYER_TYPE_SOFTWARE, line) // shadows of lines are drawn in software only
+        setLayerType(LAYER_TYPE_SOFTWARE, null) // shadows of lines are drawn in software only
     }
 
     /** Show [before] alone, or both of them; they have one aspect ratio. */

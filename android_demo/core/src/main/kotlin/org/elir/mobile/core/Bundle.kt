@@ -147,6 +147,16 @@ class Bundle private constructor(
             )
             if (bundle.steps != steps) throw damaged(folder, "its table has $steps rows for ${bundle.steps} steps")
             if (bundle.size <= 0 || bundle.size % DOWNSCALE != 0) throw damaged(folder, "its size is ${bundle.size}")
+            // Native code is given these: a wrong length would end the app, not a test.
+            val latent = bundle.latentShape.asList()
+            val picture = listOf(bundle.size, bundle.size, COLOURS)
+            for (name in GOLDEN_NAMES) {
+                val entry = golden[name] ?: continue
+                val isPicture = name == "input" || name == "output"
+                val fits = if (isPicture) entry.shape == picture else entry.shape == listOf(1) + latent
+                val dtype = if (isPicture) "uint8" else "float32"
+                if (!fits || entry.dtype != dtype) throw damaged(folder, "golden array '$name' has another shape")
+            }
             return bundle
         }
 

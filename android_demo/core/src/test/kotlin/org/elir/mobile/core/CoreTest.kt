@@ -248,6 +248,20 @@ class CoreTest {
     }
 
     @Test
+    fun goldenVectorsOfAnotherSizeAreRefusedBeforeNativeCodeGetsThem() {
+        val copy = File.createTempFile("bundle", "").apply { delete() }
+        try {
+            bundle.folder.copyRecursively(copy)
+            val manifest = JSONObject(File(copy, MANIFEST).readText())
+            File(copy, MANIFEST).writeText(manifest.put("size", 128).toString())
+            val error = assertThrows(BundleException::class.java) { Bundle.read(copy) }
+            assertEquals(Fault.DAMAGED, error.fault)
+        } finally {
+            copy.deleteRecursively()
+        }
+    }
+
+    @Test
     fun aJobGivesARowForEveryFile() {
         val file = File(fixtures, index.getString("job"))
         val job = Job.read(file)
