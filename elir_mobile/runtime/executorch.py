@@ -35,8 +35,9 @@ def executorch_runner(path: Path, precision: str, table: Tensor) -> Runner:
         raise UserError(f"{path} has no method '{missing[0]}': export it again")
 
     def run(name: str, *inputs: Tensor) -> Tensor:
-        # The runtime hands out views of memory that the next call overwrites.
-        return methods[name].execute(inputs)[0].clone()
+        # The runtime reads memory as if every tensor were contiguous (a picture that was permuted from HWC
+        # is not), and hands out views of memory that the next call overwrites.
+        return methods[name].execute([tensor.contiguous() for tensor in inputs])[0].clone()
 
     return Runner(
         "executorch",
