@@ -51,7 +51,8 @@ def demo_bundle(programs, restorer, degraded, tmp_path_factory) -> Path:  # noqa
         path = staging / "executorch" / "fp32.pte"
         path.parent.mkdir()
         lower(programs, RECIPES["fp32"], {}, path)
-        golden = write_golden(staging, eager_runner(restorer, STEPS), degraded[0], **loop)
+        picture = degraded[0].mul(255).round() / 255  # as it is stored
+        golden = write_golden(staging, eager_runner(restorer, STEPS), picture, **loop)
         runner = executorch_runner(path, "fp32", programs.table)
         facts = {"target": "executorch", "precision": "fp32"}
         entry = file_entry(staging, path, **facts, parity=golden_parity(golden, staging, runner, loop))

@@ -39,12 +39,19 @@ class CompiledModel private constructor() : JniHandle() {
 
     fun createOutputBuffer(outputName: String, signature: String? = null): TensorBuffer = absent()
 
-    fun run(inputs: Map<String, TensorBuffer>, outputs: Map<String, TensorBuffer>, signature: String? = null): Unit = absent()
+    fun run(
+        inputs: Map<String, TensorBuffer>,
+        outputs: Map<String, TensorBuffer>,
+        signature: String? = null,
+    ): Unit = absent()
 
     companion object {
         @JvmStatic
         @JvmOverloads
-        fun create(filePath: String, options: Options = Options(Accelerator.CPU), optionalEnv: Environment? = null): CompiledModel =
-            absent()
+        fun create(
+            filePath: String,
+            options: Options = Options(Accelerator.CPU),
+            optionalEnv: Environment? = null,
+        ): CompiledModel = absent()
     }
 }

@@ -1,5 +1,6 @@
 /**
- * The bundles that the app can use: those built into it, and those that `elir_mobile.bundle push` put into its folder.
+ * The bundles that the app can use: those built into it, and those that `elir_mobile.bundle push` put into its
+ * folder.
  *
  * Runtimes map files into memory, so a built-in bundle is copied out of the package once, under a temporary name.
  */
@@ -23,7 +24,8 @@ fun pushedBundles(context: Context): File? = context.getExternalFilesDir(FOLDER)
 
 /** Read and verify every bundle there is. */
 fun findBundles(context: Context): Found {
-    val folders = unpackBuiltIn(context) + pushedBundles(context)?.listFiles { file -> file.isDirectory && file.name[0] != '.' }.orEmpty().sorted()
+    val pushed = pushedBundles(context)?.listFiles { file -> file.isDirectory && !file.name.startsWith(".") }
+    val folders = unpackBuiltIn(context) + pushed.orEmpty().sorted()
     val bundles = mutableListOf<Bundle>()
     val problems = mutableListOf<String>()
     for (folder in folders) {

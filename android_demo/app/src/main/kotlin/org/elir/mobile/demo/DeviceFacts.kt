@@ -52,7 +52,7 @@ fun describeDevice(context: Context): String {
 private fun cpu(): String {
     val soc = runCatching { Build::class.java.getField("SOC_MODEL").get(null) as String }.getOrNull() // Android 12 on
     val info = runCatching { File("/proc/cpuinfo").readLines() }.getOrDefault(emptyList())
-    val features = info.firstOrNull { it.startsWith("Features") }?.substringAfter(':')?.trim()?.split(' ').orEmpty()
+    val features = info.firstOrNull { it.startsWith("Features") }?.substringAfter(':')?.split(' ').orEmpty()
     val vector = features.filter { it in listOf("asimd", "asimddp", "asimdhp", "i8mm", "sve", "sve2", "sme") }
     return listOf(soc ?: Build.HARDWARE, vector.joinToString(" ")).filter(String::isNotEmpty).joinToString(", ")
 }

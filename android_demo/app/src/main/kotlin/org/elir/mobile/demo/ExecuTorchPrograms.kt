@@ -27,7 +27,8 @@ class ExecuTorchPrograms(file: File, bundle: Bundle, threads: Int) : Programs {
         }
     }
 
-    override fun encode(image: FloatArray) = run("encode", Tensor.fromBlob(image, longArrayOf(1, COLOURS.toLong(), size, size)))
+    override fun encode(image: FloatArray) =
+        run("encode", Tensor.fromBlob(image, longArrayOf(1, COLOURS.toLong(), size, size)))
 
     override fun step(latent: FloatArray, row: FloatArray) = run(
         "step",

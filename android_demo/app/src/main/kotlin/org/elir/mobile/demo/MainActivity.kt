@@ -88,7 +88,8 @@ class MainActivity : Activity() {
         button(R.id.another) { session.restore(another = true) }
         button(R.id.save) { withStorage { session.save() } }
         button(R.id.share) { withStorage { session.save(::share) } }
-        fill(R.id.extent, listOf(getString(R.string.extent_square), getString(R.string.extent_whole)), if (session.whole) 1 else 0)
+        val parts = listOf(R.string.extent_square, R.string.extent_whole).map(::getString)
+        fill(R.id.extent, parts, if (session.whole) 1 else 0)
         onSelect(R.id.extent) { session.choosePart(it == 1) }
     }
 
@@ -101,11 +102,13 @@ class MainActivity : Activity() {
     private fun refresh() {
         val bundle = session.bundle
         val artifact = session.artifact
-        fill(R.id.model, session.bundles.map { "${it.task} · ${it.modelName} · K=${it.steps}" }, session.bundles.indexOf(bundle))
+        val models = session.bundles.map { "${it.task} · ${it.modelName} · K=${it.steps}" }
+        fill(R.id.model, models, session.bundles.indexOf(bundle))
         fill(R.id.target, targets(), targets().indexOf(artifact?.target))
         fill(R.id.precision, precisions(), precisions().indexOf(artifact?.precision))
         val steps = bundle?.steps ?: 0
-        fill(R.id.steps, (steps downTo 0).map { if (it == steps) "$it" else "$it of $steps, stops underway" }, steps - session.steps)
+        val counts = (steps downTo 0).map { if (it == steps) "$it" else "$it of $steps, stops underway" }
+        fill(R.id.steps, counts, steps - session.steps)
         text(R.id.message).text = session.message
         val running = session.progress
         view(R.id.working).visibility = if (running == null) View.GONE else View.VISIBLE
@@ -188,7 +191,9 @@ class MainActivity : Activity() {
     /** Before Android 10 adding a picture to the gallery needs the user's permission. */
     private fun withStorage(action: () -> Unit) {
         val permission = Manifest.permission.WRITE_EXTERNAL_STORAGE
-        if (Build.VERSION.SDK_INT >= 29 || checkSelfPermission(permission) == PackageManager.PERMISSION_GRANTED) return action()
+        if (Build.VERSION.SDK_INT >= 29 || checkSelfPermission(permission) == PackageManager.PERMISSION_GRANTED) {
+            return action()
+        }
         afterPermission = action
         requestPermissions(arrayOf(permission), 0)
     }
@@ -209,7 +214,7 @@ class MainActivity : Activity() {
         view(id).isEnabled = enabled
     }
 
-    /** Show [texts] in a spinner, but leave one alone that shows them already: a new adapter would close it. */
+    /** Show [texts] in a spinner; one that shows them already is left alone: a new adapter would close it. */
     private fun fill(id: Int, texts: List<String>, selected: Int) {
         val spinner = view(id) as Spinner
         if (spinner.tag != texts) {

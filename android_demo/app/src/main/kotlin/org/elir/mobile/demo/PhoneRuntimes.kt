@@ -17,10 +17,10 @@ object PhoneRuntimes : Runtimes {
             when (artifact.target) {
                 "executorch" -> ExecuTorchPrograms(file, bundle, threads)
                 "litert" -> LiteRtPrograms(file, threads)
-                else -> throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another runtime")
+                else -> throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
             }
         } catch (error: LinkageError) { // its classes or its library are not in this build
-            throw RuntimeMissingException("This build has no ${artifact.target}: build it with Gradle, or choose another runtime")
+            throw RuntimeMissingException("This build has no ${artifact.target}: build it with Gradle, or choose another")
         } catch (error: RuntimeMissingException) {
             throw error
         } catch (error: Exception) {

@@ -6,6 +6,7 @@ import android.content.ContentValues
 import android.content.Context
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
+import android.graphics.Color
 import android.media.ExifInterface
 import android.net.Uri
 import android.os.Build
@@ -43,9 +44,8 @@ fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
         }
         options.inJustDecodeBounds = false
         options.inSampleSize = 1
-        while (options.outWidth.toLong() * options.outHeight / options.inSampleSize / options.inSampleSize > maxPixels) {
-            options.inSampleSize *= 2
-        }
+        val pixels = options.outWidth.toLong() * options.outHeight
+        while (pixels / options.inSampleSize / options.inSampleSize > maxPixels) options.inSampleSize *= 2
         val bitmap = BitmapFactory.decodeFile(copy.path, options) ?: throw IOException("no image")
         val orientation = ExifInterface(copy.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
         return toPicture(bitmap).also { bitmap.recycle() }.upright(orientation)
@@ -80,7 +80,7 @@ fun toBitmap(picture: Picture): Bitmap {
     for (y in 0 until picture.height) {
         for (x in line.indices) {
             val at = (y * picture.width + x) * COLOURS
-            line[x] = (255 shl 24) or (byte(picture, at) shl 16) or (byte(picture, at + 1) shl 8) or byte(picture, at + 2)
+            line[x] = Color.rgb(byte(picture, at), byte(picture, at + 1), byte(picture, at + 2))
         }
         bitmap.setPixels(line, 0, line.size, 0, y, line.size, 1)
     }

@@ -26,7 +26,12 @@ import org.elir.mobile.core.goldenParity
 import org.elir.mobile.core.measure
 
 /** A file and what the golden vectors say of it, or why they could not. */
-class Checked(val artifact: Artifact, val parity: Parity?, val problem: String?)
+class Checked(val artifact: Artifact, val parity: Parity?, val problem: String?) {
+    /** Whether every budget holds; a file without budgets has proved nothing. */
+    val holds: Boolean
+        get() = parity != null && artifact.parity.isNotEmpty() &&
+            artifact.parity.all { (name, budget) -> parity.holds(name, budget) }
+}
 
 /** A timing and the circumstances it was taken under. */
 class Benchmark(val artifact: Artifact, val timing: Timing, val loadMs: Double, val thermal: String)
@@ -159,7 +164,8 @@ class Session private constructor(private val context: Context) {
             val part = if (whole) given else given.square(bundle.size / upscale)
             val pixels = part.width.toLong() * part.height * upscale * upscale
             if (pixels > largestPicture()) {
-                throw PhotoException("The restored picture would have ${pixels / 1_000_000} million pixels, too many for this phone: choose the centre square")
+                val millions = pixels / 1_000_000
+                throw PhotoException("$millions million pixels are too many for this phone: choose the centre square")
             }
             val large = if (task == null) part else part.enlarged(upscale, task.enlarge)
             val start = System.nanoTime()
@@ -208,7 +214,7 @@ class Session private constructor(private val context: Context) {
             }
             done {
                 checked = found
-                val held = found.count { it.parity != null && it.artifact.parity.all { (name, budget) -> it.parity.holds(name, budget) } }
+                val held = found.count { it.holds }
                 message = "$held of ${found.size} files compute what they should"
             }
         }

@@ -101,7 +101,9 @@ class Bundle private constructor(
          */
         fun read(folder: File): Bundle {
             val manifest = File(folder, MANIFEST)
-            if (!manifest.isFile) throw BundleException(Fault.MISSING, "${folder.name} is not a bundle: it has no $MANIFEST")
+            if (!manifest.isFile) {
+                throw BundleException(Fault.MISSING, "${folder.name} is not a bundle: it has no $MANIFEST")
+            }
             return try {
                 parse(folder, JSONObject(manifest.readText()))
             } catch (error: JSONException) {
@@ -180,7 +182,8 @@ class Bundle private constructor(
                 entry.getString("precision"),
                 parity?.keys()?.asSequence()?.associateWith {
                     val budget = parity.getJSONObject(it)
-                    Budget(if (budget.isNull("host_db")) null else budget.getDouble("host_db"), budget.getDouble("budget_db"))
+                    val host = if (budget.isNull("host_db")) null else budget.getDouble("host_db")
+                    Budget(host, budget.getDouble("budget_db"))
                 } ?: emptyMap(),
             )
         }
@@ -189,7 +192,8 @@ class Bundle private constructor(
             val root = folder.canonicalFile
             val file = File(folder, path).canonicalFile
             if (path.startsWith("/") || !file.startsWith(root)) {
-                throw BundleException(Fault.OUTSIDE, "${folder.name} names $path, which is outside the bundle: write it again")
+                val message = "${folder.name} names $path, which is outside the bundle: write it again"
+                throw BundleException(Fault.OUTSIDE, message)
             }
             if (!file.exists() || artifactSha256(file) != sha256) throw damaged(folder, "$path is missing or damaged")
         }

@@ -33,14 +33,16 @@ class Job(
             val job = JSONObject(file.readText())
             val version = job.getInt("schema_version")
             if (version != SCHEMA_VERSION) {
-                throw JobException("${file.name} has job schema $version, this app reads $SCHEMA_VERSION: update the app")
+                throw JobException("${file.name} has schema $version, this app reads $SCHEMA_VERSION: update the app")
             }
             val files = job.getJSONArray("files")
             val bundle = File(job.getString("bundle"))
+            val threads = job.getInt("threads")
+            if (threads < 1) throw JobException("${file.name} asks for $threads threads: use at least 1")
             Job(
                 if (bundle.isAbsolute) bundle else File(file.absoluteFile.parentFile, bundle.path),
                 (0 until files.length()).map { files.getString(it) },
-                job.getInt("threads").also { if (it < 1) throw JobException("${file.name} asks for $it threads: use at least 1") },
+                threads,
                 Protocol(job.getInt("warmup"), job.getInt("runs")),
                 job.getBoolean("parity"),
             )
@@ -94,7 +96,7 @@ private fun row(job: Job, bundle: Bundle, path: String, runtimes: Runtimes): JSO
         val timing = if (job.protocol.runs > 0) measure(bundle, programs, job.protocol) else null
         val parity = if (job.parity) goldenParity(bundle, programs) else null
         parity?.outputs?.forEach { (name, out) ->
-            if (!out.all(Float::isFinite)) throw IllegalStateException("$name of $path gives values that are not finite")
+            check(out.all(Float::isFinite)) { "$name of $path gives values that are not finite" }
         }
         JSONObject()
             .put("path", artifact.path)

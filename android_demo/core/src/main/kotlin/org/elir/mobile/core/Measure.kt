@@ -64,7 +64,10 @@ fun measure(
         if (run == 0) first = whole
         if (run >= protocol.warmup) {
             totals += whole
-            for (name in names) runs.getValue(name) += timed.spent.getValue(name) / if (name == "step") bundle.steps else 1
+            for (name in names) {
+                val calls = if (name == "step") bundle.steps else 1
+                runs.getValue(name) += timed.spent.getValue(name) / calls
+            }
         }
         progress(run + 1, protocol.warmup + protocol.runs)
     }
@@ -96,7 +99,7 @@ class Parity(val outputs: Map<String, FloatArray>, val decibels: Map<String, Dou
     fun holds(name: String, budget: Budget): Boolean = decibels.getValue(name) >= budget.budgetDb
 }
 
-/** Hold [programs] against the golden vectors of [bundle]: SQNR of `encode` and `step`, PSNR of `decode` and `image`. */
+/** Hold [programs] against the golden vectors of [bundle]: SQNR of `encode` and `step`, else PSNR. */
 fun goldenParity(bundle: Bundle, programs: Programs): Parity {
     val input = bundle.golden("input")
     val noise = bundle.golden("noise")

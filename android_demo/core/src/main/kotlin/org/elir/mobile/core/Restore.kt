@@ -131,7 +131,7 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
                 val tile = sample(
                     programs,
                     picture.tile(column.start, row.start, size, size),
-                    cut(noise, height / DOWNSCALE, width / DOWNSCALE, column.start / DOWNSCALE, row.start / DOWNSCALE),
+                    cut(noise, width / DOWNSCALE, column.start / DOWNSCALE, row.start / DOWNSCALE),
                     table,
                     bundle.sigmaS,
                 ) { progress(++done, calls) }
@@ -149,8 +149,10 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
         }
     }
 
-    private fun cut(noise: FloatArray, height: Int, width: Int, left: Int, top: Int): FloatArray {
+    /** The square of one tile of [noise], whose lines have [width] values. */
+    private fun cut(noise: FloatArray, width: Int, left: Int, top: Int): FloatArray {
         val side = size / DOWNSCALE
+        val height = noise.size / LATENT_CHANNELS / width
         val out = FloatArray(LATENT_CHANNELS * side * side)
         for (c in 0 until LATENT_CHANNELS) for (y in 0 until side) {
             val from = (c * height + top + y) * width + left

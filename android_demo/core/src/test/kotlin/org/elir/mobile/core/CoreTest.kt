@@ -83,7 +83,11 @@ class CoreTest {
     fun theLoopIsThePackages() {
         for (case in index.getJSONArray("loop").objects()) {
             val made = sample(
-                stub(case.getString("path")), bundle.golden("input"), bundle.golden("noise"), bundle.table, bundle.sigmaS,
+                stub(case.getString("path")),
+                bundle.golden("input"),
+                bundle.golden("noise"),
+                bundle.table,
+                bundle.sigmaS,
             )
             assertClose("coarse", floats(case.getJSONObject("coarse")), made.coarse)
             val trajectory = made.trajectory.flatMap { it.asList() }.toFloatArray()
@@ -133,7 +137,8 @@ class CoreTest {
         val programs = stub("stub/fp32.stub")
         val calls = mutableListOf<Pair<Int, Int>>()
         val picture = bundle.goldenPicture()
-        val restored = Restorer(bundle, programs, steps = 0).restore(picture, 0) { done, total -> calls += done to total }
+        val restorer = Restorer(bundle, programs, steps = 0)
+        val restored = restorer.restore(picture, 0) { done, total -> calls += done to total }
         assertEquals(listOf(1 to 2, 2 to 2), calls)
         val noise = bundle.golden("noise")
         val image = programs.decode(noised(programs.encode(bundle.golden("input")), noise, bundle.sigmaS))
@@ -230,7 +235,8 @@ class CoreTest {
         assertEquals("bfr", bundle.task)
         assertEquals(listOf(16, 8, 8), bundle.latentShape.toList())
         assertEquals(3 to 16, bundle.table.size to bundle.table[1].size)
-        assertEquals(listOf("coreml/tiny.mlpackage", "stub/fp32.stub", "stub/w8a8.stub"), bundle.artifacts.map { it.path })
+        val paths = listOf("coreml/tiny.mlpackage", "stub/fp32.stub", "stub/w8a8.stub")
+        assertEquals(paths, bundle.artifacts.map { it.path })
         assertTrue(bundle.hasGolden)
         assertArrayEquals(bundle.golden("input"), bundle.goldenPicture().tile(0, 0, 64, 64), 0f)
     }

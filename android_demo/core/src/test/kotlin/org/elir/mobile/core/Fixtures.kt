@@ -11,7 +11,8 @@ import org.junit.Assert.assertEquals
 import org.junit.Assert.assertTrue
 
 val fixtures: File = File(
-    System.getProperty("elir.fixtures") ?: error("run with -Delir.fixtures=FOLDER, written by python -m tests.app_fixtures"),
+    System.getProperty("elir.fixtures")
+        ?: error("run with -Delir.fixtures=FOLDER, written by python -m tests.app_fixtures"),
 )
 val index: JSONObject = JSONObject(File(fixtures, "index.json").readText())
 

@@ -1,6 +1,7 @@
 /**
- * The core with real exported files: what a phone's runtime does for it is done here by a Python process that executes
- * the same files (`python -m android_demo.tests.serve BUNDLE PATH`). Needs -Delir.bundle, -Delir.python, -Delir.result.
+ * The core with real exported files: what a phone's runtime does for it is done here by a Python process that
+ * executes the same files (`python -m android_demo.tests.serve BUNDLE PATH`). Needs -Delir.bundle, -Delir.python
+ * and -Delir.result.
  */
 package org.elir.mobile.core
 
@@ -59,7 +60,8 @@ class RealFilesTest {
     fun everyFileHoldsItsBudgetAndComputesWhatTheHostComputed() {
         val files = bundle.artifacts.filter { it.target == "executorch" }
         val job = Job(bundle.folder, files.map { it.path }, 1, Protocol(1, 2), parity = true)
-        val result = runJob(job, { bundle, artifact, _ -> Served(bundle, artifact) }, JSONObject().put("kind", "host"))
+        val served = Runtimes { bundle, artifact, _ -> Served(bundle, artifact) }
+        val result = runJob(job, served, JSONObject().put("kind", "host"))
         writeWhole(File(System.getProperty("elir.result")), result.toString(1))
         for ((artifact, row) in files.zip(result.getJSONArray("rows").objects())) {
             assertEquals(null, row.opt("error").takeUnless { it == JSONObject.NULL })
