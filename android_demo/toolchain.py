@@ -141,7 +141,17 @@ def _npm(package: str) -> Callable[[Path], None]:
 
 def _pypi(package: str) -> Callable[[Path], None]:
     def fetch(folder: Path) -> None:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, package]
+        pip: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            folder,
+            package,
+        ]
         subprocess.run(pip, check=True, capture_output=True)
 
     return fetch
@@ -159,7 +169,13 @@ def _debian(path: str, sha256: str) -> Callable[[Path], None]:
         ).stdout.split()
         for mirror in dict.fromkeys(listed):
             target = folder / Path(path).name
-            command = ["/usr/lib/apt/apt-helper", "download-file", mirror + path, target, f"SHA256:{sha256}"]
+            command: list[str | Path] = [
+                "/usr/lib/apt/apt-helper",
+                "download-file",
+                mirror + path,
+                target,
+                f"SHA256:{sha256}",
+            ]
             if subprocess.run(command, capture_output=True).returncode == 0:
                 return
         raise OSError(f"no mirror of Debian has {path}")

@@ -18,8 +18,12 @@ LIBRARIES = ("libc++_shared.so", "libexecutorch.so", "libfbjni.so")
 
 
 @pytest.fixture(scope="module")
-def apk(demo_bundle: Path, tmp_path_factory) -> Path:
+def tools() -> None:
     skip_without(*PROGRAMS, "dexdump")
+
+
+@pytest.fixture(scope="module")
+def apk(tools: None, demo_bundle: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("apk")
     return build_apk(demo_bundle, folder / "elir-demo.apk", folder)
 
