@@ -19,6 +19,7 @@ import android.widget.ProgressBar
 import android.widget.Spinner
 import android.widget.TableLayout
 import android.widget.TextView
+import org.elir.mobile.core.Task
 
 private const val PICK = 1
 private const val TAKE = 2
@@ -102,7 +103,10 @@ class MainActivity : Activity() {
     private fun refresh() {
         val bundle = session.bundle
         val artifact = session.artifact
-        val models = session.bundles.map { "${it.task} · ${it.modelName} · K=${it.steps}" }
+        val models = session.bundles.map {
+            val trained = if (it.trained) "" else ", untrained"
+            "${Task.of(it.task)?.title ?: it.task} · ${it.modelName}$trained · K=${it.steps}"
+        }
         fill(R.id.model, models, session.bundles.indexOf(bundle))
         fill(R.id.target, targets(), targets().indexOf(artifact?.target))
         fill(R.id.precision, precisions(), precisions().indexOf(artifact?.precision))

@@ -84,10 +84,15 @@ class Session private constructor(private val context: Context) {
     init {
         work {
             val found = findBundles(context)
+            val first = found.bundles.firstOrNull()
+            val sample = first?.takeIf(Bundle::hasGolden)?.goldenPicture() // something to restore at once
+            val shown = sample?.let(::toShownBitmap)
             done {
                 bundles = found.bundles
-                choose(found.bundles.firstOrNull())
-                message = found.problems.joinToString("\n").ifEmpty { "Pick or take a photo" }
+                choose(first)
+                photo = sample
+                before = shown
+                message = found.problems.joinToString("\n").ifEmpty { "Pick or take a photo, or restore this sample" }
             }
         }
     }
@@ -169,7 +174,9 @@ class Session private constructor(private val context: Context) {
             }
             val large = if (task == null) part else part.enlarged(upscale, task.enlarge)
             val start = System.nanoTime()
-            val out = Restorer(bundle, programs, steps).restore(large, seed, ::report)
+            val restorer = Restorer(bundle, programs, steps)
+            val tiles = restorer.tiles(large.width, large.height)
+            val out = restorer.restore(large, seed, ::report)
             val seconds = (System.nanoTime() - start) / 1e9
             val shownBefore = toShownBitmap(large)
             val shownAfter = toShownBitmap(out)
@@ -178,7 +185,7 @@ class Session private constructor(private val context: Context) {
                 before = shownBefore
                 after = shownAfter
                 restored = out
-                message = "%d×%d pixels in %.1f s, sample %d".format(out.width, out.height, seconds, seed)
+                message = "%d×%d pixels, %d tiles in %.1f s, sample %d".format(out.width, out.height, tiles, seconds, seed)
             }
         }
     }

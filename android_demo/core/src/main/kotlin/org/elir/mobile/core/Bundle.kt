@@ -236,8 +236,7 @@ private fun sha256(file: File): String {
 /** SHA-256 of [values] as little-endian float32. */
 fun sha256(values: FloatArray): String = hex(MessageDigest.getInstance("SHA-256").digest(littleEndian(values)))
 
-/** [values] as little-endian float32. */
-fun littleEndian(values: FloatArray): ByteArray {
+private fun littleEndian(values: FloatArray): ByteArray {
     val bytes = ByteBuffer.allocate(values.size * 4).order(ByteOrder.LITTLE_ENDIAN)
     bytes.asFloatBuffer().put(values)
     return bytes.array()

@@ -8,9 +8,7 @@ import kotlin.math.min
 import kotlin.math.sin
 
 /** One window along an axis: it starts at [start], and [weights] say what each of its samples counts. */
-class Window(val start: Int, val weights: FloatArray) {
-    val stop: Int get() = start + weights.size
-}
+class Window(val start: Int, val weights: FloatArray)
 
 /**
  * Windows of [tile] samples, or one of [length] if that is less, that cover [length] and share at least
