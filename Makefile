@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo measure test lint bench arm64 browser devices-test clean
+.PHONY: help demo measure test test-apps android lint bench arm64 browser devices-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,13 @@ measure: $(VENV)/ready  ## run every file of the bundle that make demo wrote: sp
 
 test: $(VENV)/ready  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices" --numprocesses 2 --dist loadfile
+
+test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this machine can
+	@for check in android_demo/test.sh ios_demo/test.sh; do \
+	  if [ -x $$check ]; then PYTHON=$(BIN)/python $$check || exit 1; fi; done
+
+android: $(VENV)/ready  ## build the Android app with the demo bundle inside, without Gradle
+	$(BIN)/python -m android_demo.build
 
 lint: $(VENV)/ready  ## ruff and mypy
 	$(BIN)/ruff check .

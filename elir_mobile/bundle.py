@@ -17,23 +17,28 @@ output, ``step``'s first output, and the latent that ``decode`` is given. All fr
 
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
 with suspicion (``elir_mobile/manifest.py``).
+``python -m elir_mobile.bundle push`` puts a verified bundle where an app finds it.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor
 
-from elir_mobile.errors import UserError
+from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import to_image
 from elir_mobile.manifest import (
     MANIFEST,
@@ -50,6 +55,9 @@ from elir_mobile.runtime.runner import Runner
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
+ANDROID_TARGETS = ("executorch", "litert")
+IOS_TARGETS = ("coreml", "executorch")
+ANDROID_FOLDER = "/sdcard/Android/data/org.elir.mobile.demo/files/bundles"  # where android_demo looks
 
 
 @contextmanager
@@ -170,3 +178,94 @@ def read_bundle(folder: Path) -> Bundle:
     """
     manifest = read_manifest(folder)
     return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))
+
+
+def copy_bundle(bundle: Bundle, target: Path, targets: tuple[str, ...]) -> Path:
+    """Copy a bundle with only what a device of these ``targets`` reads; ``target`` appears when it is whole.
+
+    Raises:
+        UserError: the bundle has no file for them, or the place cannot be written.
+    """
+    files = [entry for entry in bundle.manifest["files"] if entry["target"] in targets]
+    if not files:
+        raise UserError(f"{bundle.folder} has no {' or '.join(targets)} file: export one with --targets")
+    golden = bundle.manifest.get("golden", {"arrays": {}})["arrays"].values()
+    with building(target) as staging:
+        for entry in (bundle.manifest["table"], *golden, *files):
+            source, copy = bundle.folder / entry["path"], staging / entry["path"]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+        write_manifest(staging, {**bundle.manifest, "files": files})
+    return target
+
+
+def push_to_phone(bundle: Bundle, serial: str | None) -> str:
+    """Copy a bundle's files for Android to the app's folder on a phone, by adb; an older one is replaced.
+
+    Args:
+        serial: which phone, where several are connected.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        UserError: no adb, no phone, or no room on it.
+    """
+    name = bundle.folder.resolve().name
+    staged, place = f"{ANDROID_FOLDER}/.{name}", f"{ANDROID_FOLDER}/{name}"
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = copy_bundle(bundle, Path(scratch) / name, ANDROID_TARGETS)
+        _adb(serial, "shell", f"mkdir -p {ANDROID_FOLDER} && rm -rf {shlex.quote(staged)}")
+        _adb(serial, "push", str(copy), staged)
+        old, new = shlex.quote(place), shlex.quote(staged)
+        _adb(serial, "shell", f"rm -rf {old} && mv {new} {old}")
+    return place
+
+
+def _adb(serial: str | None, *arguments: str) -> None:
+    command = ["adb", *(["-s", serial] if serial else []), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise UserError("adb is not installed: apt-get install adb, or Android's platform tools") from error
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
+        raise UserError(f"adb {arguments[0]} failed ({said}): connect one phone with USB debugging on")
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback()
+def commands() -> None:
+    """Bundles: what one command writes and every device reads."""
+
+
+@app.command()
+@exits_with_2
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    android: Annotated[bool, typer.Option("--android", help="To the app on a phone, by adb.")] = False,
+    serial: Annotated[str | None, typer.Option(help="Which phone, where several are connected.")] = None,
+    android_folder: Annotated[
+        Path | None, typer.Option(help="Into this folder, to be built into the Android app.")
+    ] = None,
+    ios_folder: Annotated[
+        Path | None, typer.Option(help="Into this folder, to be built into the iOS app.")
+    ] = None,
+) -> None:
+    """Verify a bundle and copy what a phone reads of it to where the demo apps find it."""
+    if not (android or android_folder or ios_folder):
+        raise UserError("say where to: --android, --android-folder PATH or --ios-folder PATH")
+    bundle = read_bundle(folder)
+    name = folder.resolve().name
+    if android_folder:
+        typer.echo(copy_bundle(bundle, android_folder / name, ANDROID_TARGETS))
+    if ios_folder:
+        typer.echo(copy_bundle(bundle, ios_folder / name, IOS_TARGETS))
+    if android:
+        typer.echo(push_to_phone(bundle, serial))
+
+
+if __name__ == "__main__":
+    app()

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
-from elir_mobile.bundle import building, file_entry, read_bundle, write_manifest, write_table
+from elir_mobile.bundle import (
+    ANDROID_FOLDER,
+    app,
+    building,
+    file_entry,
+    read_bundle,
+    write_manifest,
+    write_table,
+)
 from elir_mobile.errors import UserError
 
 TABLE = torch.arange(6, dtype=torch.float32).view(2, 3)
@@ -94,3 +103,87 @@ def test_damaged_artifact_and_absent_bundle_are_refused(tmp_path: Path) -> None:
         read_bundle(folder)
     with pytest.raises(UserError, match="not a bundle"):
         read_bundle(tmp_path / "none")
+
+
+def push(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["push", *(str(a) for a in arguments)])
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A bundle with a file for each kind of phone."""
+    with building(tmp_path / "it's a bundle") as staging:
+        for place in ("executorch", "coreml/a.mlpackage"):
+            (staging / place).mkdir(parents=True)
+            (staging / place / "a.pte").write_text(place)
+        files = [
+            file_entry(staging, staging / "executorch" / "a.pte", target="executorch", precision="fp32"),
+            file_entry(staging, staging / "coreml" / "a.mlpackage", target="coreml", precision="fp16"),
+        ]
+        (staging / "report").mkdir()
+        write_manifest(staging, {"table": write_table(staging, TABLE), "files": files})
+    return tmp_path / "it's a bundle"
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The storage of a phone behind an ``adb`` that knows ``push`` and ``shell``, and which serial it has."""
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    adb = tmp_path / "bin" / "adb"
+    adb.parent.mkdir()
+    adb.write_text(
+        '#!/bin/sh\nif [ "$1" = -s ]; then\n'
+        '  [ "$2" = phone ] || { echo "error: device \'$2\' not found" >&2; exit 1; }; shift 2\nfi\n'
+        f'cd "{storage}"\n'
+        'case "$1" in\n'
+        '  push) cp -r "$2" ".$3" ;;\n'
+        f'  shell) sh -c "$(printf %s "$2" | sed "s,/sdcard,{storage}/sdcard,g")" ;;\n'
+        "esac\n"
+    )
+    adb.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{adb.parent}:/usr/bin:/bin")
+    return storage / ANDROID_FOLDER[1:]
+
+
+def test_a_phone_gets_what_it_can_run_and_an_older_copy_is_replaced(whole: Path, phone: Path) -> None:
+    for _ in range(2):
+        result = push(whole, "--android", "--serial", "phone")
+        assert result.exit_code == 0, result.output
+        assert [entry.name for entry in phone.iterdir()] == [whole.name]
+        pushed = read_bundle(phone / whole.name)
+        assert [entry["target"] for entry in pushed.manifest["files"]] == ["executorch"]
+        assert not (phone / whole.name / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "targets"), [("--android-folder", ["executorch"]), ("--ios-folder", ["executorch", "coreml"])]
+)
+def test_a_folder_of_an_app_gets_what_the_app_can_run(whole: Path, tmp_path: Path, option, targets) -> None:
+    result = push(whole, option, tmp_path / "app" / "bundles")
+    assert result.exit_code == 0, result.output
+    copied = read_bundle(tmp_path / "app" / "bundles" / whole.name)
+    assert [entry["target"] for entry in copied.manifest["files"]] == targets
+
+
+def test_what_cannot_be_pushed_is_said_in_a_sentence(
+    whole: Path, phone: Path, tmp_path: Path, monkeypatch
+) -> None:
+    assert "say where to" in push(whole).output
+    unknown = push(whole, "--android", "--serial", "other")
+    assert unknown.exit_code == 2
+    assert "device 'other' not found" in unknown.output
+    only_core_ml = json.loads((whole / "manifest.json").read_text())
+    only_core_ml["files"] = only_core_ml["files"][1:]
+    (whole / "manifest.json").write_text(json.dumps(only_core_ml))
+    assert "no executorch or litert file" in push(whole, "--android").output
+    (whole / "coreml" / "a.mlpackage" / "a.pte").write_text("damaged")
+    assert "missing or damaged" in push(whole, "--ios-folder", tmp_path / "app").output
+    assert not (tmp_path / "app").exists()
+
+
+def test_without_adb_the_command_names_the_package(whole: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = push(whole, "--android")
+    assert result.exit_code == 2
+    assert "apt-get install adb" in result.output

@@ -56,6 +56,12 @@ def test_each_program_is_one_delegate_with_nothing_outside(exported, precision: 
         assert set(delegation.ops_outside) == outside, name
 
 
+def test_a_picture_in_another_memory_layout_is_the_same_picture(runners, degraded) -> None:
+    permuted = degraded[0].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert not permuted.is_contiguous()
+    assert torch.equal(runners["fp32"].encode(permuted), runners["fp32"].encode(degraded[0]))
+
+
 def test_fp32_file_restores_as_eager_does(runners, restorer, degraded, noise) -> None:
     for image in degraded:
         out, _ = runners["fp32"].restore(image, noise, steps=STEPS, sigma_s=SIGMA_S)

@@ -42,7 +42,7 @@ from elir_mobile.runtime.programs import PROGRAMS
 
 SCHEMA_VERSION = 1
 OUTPUTS = (*PROGRAMS, "image")  # "image": the whole loop from the golden input and noise
-KINDS = ("host", "arm64", "adb", "browser", "android")
+KINDS = ("host", "arm64", "adb", "browser", "android", "ios")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

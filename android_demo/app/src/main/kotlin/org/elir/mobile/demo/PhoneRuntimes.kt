@@ -1,0 +1,30 @@
+/** Which runtime opens which file on a phone, and what is said where there is none. */
+package org.elir.mobile.demo
+
+import org.elir.mobile.core.Artifact
+import org.elir.mobile.core.Bundle
+import org.elir.mobile.core.Programs
+import org.elir.mobile.core.RuntimeMissingException
+import org.elir.mobile.core.Runtimes
+
+/** The targets that a phone can run, in the order in which they are offered. */
+val PHONE_TARGETS = listOf("executorch", "litert")
+
+object PhoneRuntimes : Runtimes {
+    override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
+        val file = bundle.file(artifact)
+        return try {
+            when (artifact.target) {
+                "executorch" -> ExecuTorchPrograms(file, bundle, threads)
+                "litert" -> LiteRtPrograms(file, threads)
+                else -> throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
+            }
+        } catch (error: LinkageError) { // its classes or its library are not in this build
+            throw RuntimeMissingException("This build has no ${artifact.target}: build it with Gradle, or choose another")
+        } catch (error: RuntimeMissingException) {
+            throw error
+        } catch (error: Exception) {
+            throw IllegalStateException("${artifact.path} cannot be loaded (${error.message}): export it again", error)
+        }
+    }
+}

@@ -1,0 +1,140 @@
+/** Photographs in and out of the phone: decoded upright, saved to the gallery, taken with the camera app. */
+package org.elir.mobile.demo
+
+import android.content.ContentResolver
+import android.content.ContentValues
+import android.content.Context
+import android.graphics.Bitmap
+import android.graphics.BitmapFactory
+import android.graphics.Color
+import android.media.ExifInterface
+import android.net.Uri
+import android.os.Build
+import android.provider.MediaStore
+import java.io.File
+import java.io.IOException
+import org.elir.mobile.core.COLOURS
+import org.elir.mobile.core.Picture
+
+private const val MIN_SIDE = 32 // below this nothing is left to restore
+private const val SHOWN_SIDE = 2048 // of bitmaps on the screen: larger ones exceed what a canvas takes
+private const val JPEG_QUALITY = 95
+
+// Of android.provider.MediaStore from Android 10 on, which this is not compiled against everywhere.
+private const val RELATIVE_PATH = "relative_path"
+private const val IS_PENDING = "is_pending"
+
+/** A photograph or its place cannot be used; the message is one sentence that says what to do. */
+class PhotoException(message: String, cause: Throwable? = null) : Exception(message, cause)
+
+/**
+ * The photograph at [uri], upright, with at most [maxPixels] pixels: larger ones are halved while decoding.
+ *
+ * @throws PhotoException it is no image, or too small.
+ */
+fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
+    val copy = File(context.cacheDir, "photo") // EXIF and the two passes of the decoder need a file
+    try {
+        val stream = context.contentResolver.openInputStream(uri) ?: throw IOException("no content")
+        stream.use { from -> copy.outputStream().use { from.copyTo(it) } }
+        val options = BitmapFactory.Options().apply { inJustDecodeBounds = true }
+        BitmapFactory.decodeFile(copy.path, options)
+        if (options.outWidth < MIN_SIDE || options.outHeight < MIN_SIDE) {
+            throw PhotoException("This is not an image of at least $MIN_SIDE pixels a side: pick another")
+        }
+        options.inJustDecodeBounds = false
+        options.inSampleSize = 1
+        val pixels = options.outWidth.toLong() * options.outHeight
+        while (pixels / options.inSampleSize / options.inSampleSize > maxPixels) options.inSampleSize *= 2
+        val bitmap = BitmapFactory.decodeFile(copy.path, options) ?: throw IOException("no image")
+        val orientation = ExifInterface(copy.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
+        return toPicture(bitmap).also { bitmap.recycle() }.upright(orientation)
+    } catch (error: IOException) {
+        throw PhotoException("This photo cannot be read: pick another", error)
+    } catch (error: SecurityException) {
+        throw PhotoException("This photo may not be read: pick it again", error)
+    } finally {
+        copy.delete()
+    }
+}
+
+private fun toPicture(bitmap: Bitmap): Picture {
+    val picture = Picture(bitmap.width, bitmap.height)
+    val line = IntArray(bitmap.width)
+    var at = 0
+    for (y in 0 until bitmap.height) {
+        bitmap.getPixels(line, 0, line.size, 0, y, line.size, 1)
+        for (pixel in line) {
+            picture.pixels[at++] = (pixel shr 16).toByte()
+            picture.pixels[at++] = (pixel shr 8).toByte()
+            picture.pixels[at++] = pixel.toByte()
+        }
+    }
+    return picture
+}
+
+/** [picture] as a bitmap. */
+fun toBitmap(picture: Picture): Bitmap {
+    val bitmap = Bitmap.createBitmap(picture.width, picture.height, Bitmap.Config.ARGB_8888)
+    val line = IntArray(picture.width)
+    for (y in 0 until picture.height) {
+        for (x in line.indices) {
+            val at = (y * picture.width + x) * COLOURS
+            line[x] = Color.rgb(byte(picture, at), byte(picture, at + 1), byte(picture, at + 2))
+        }
+        bitmap.setPixels(line, 0, line.size, 0, y, line.size, 1)
+    }
+    return bitmap
+}
+
+private fun byte(picture: Picture, at: Int) = picture.pixels[at].toInt() and 255
+
+/** [picture] as a bitmap no larger than the screen can show. */
+fun toShownBitmap(picture: Picture): Bitmap {
+    val whole = toBitmap(picture)
+    val scale = SHOWN_SIDE.toFloat() / maxOf(picture.width, picture.height)
+    if (scale >= 1) return whole
+    val width = maxOf(1, (picture.width * scale).toInt())
+    val height = maxOf(1, (picture.height * scale).toInt())
+    return Bitmap.createScaledBitmap(whole, width, height, true).also { if (it !== whole) whole.recycle() }
+}
+
+/** An empty picture of the gallery, to be filled; named [name]. */
+fun newGalleryEntry(context: Context, name: String): Uri {
+    val values = ContentValues().apply {
+        put(MediaStore.MediaColumns.DISPLAY_NAME, name)
+        put(MediaStore.MediaColumns.MIME_TYPE, "image/jpeg")
+        if (Build.VERSION.SDK_INT >= 29) put(RELATIVE_PATH, "Pictures/ELIR")
+    }
+    return context.contentResolver.insert(MediaStore.Images.Media.EXTERNAL_CONTENT_URI, values)
+        ?: throw PhotoException("The gallery takes no new picture: free some space")
+}
+
+/**
+ * Save [picture] to the gallery as a JPEG called [name].
+ *
+ * @throws PhotoException the gallery does not take it.
+ */
+fun savePhoto(context: Context, picture: Picture, name: String): Uri {
+    val resolver = context.contentResolver
+    val uri = newGalleryEntry(context, name)
+    try {
+        setPending(resolver, uri, true)
+        val stream = resolver.openOutputStream(uri) ?: throw IOException("no content")
+        val bitmap = toBitmap(picture)
+        val written = stream.use { bitmap.compress(Bitmap.CompressFormat.JPEG, JPEG_QUALITY, it) }
+        bitmap.recycle()
+        if (!written) throw IOException("not written")
+        setPending(resolver, uri, false)
+        return uri
+    } catch (error: Throwable) { // an OutOfMemoryError, too, must leave no empty picture behind
+        resolver.delete(uri, null, null)
+        if (error is IOException) throw PhotoException("The picture cannot be saved: free some space", error)
+        throw error
+    }
+}
+
+private fun setPending(resolver: ContentResolver, uri: Uri, pending: Boolean) {
+    if (Build.VERSION.SDK_INT < 29) return
+    resolver.update(uri, ContentValues().apply { put(IS_PENDING, if (pending) 1 else 0) }, null, null)
+}

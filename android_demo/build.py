@@ -1,0 +1,180 @@
+"""A signed debug APK without Gradle: ``python -m android_demo.build --bundle out/bfr-demo``.
+
+aapt (R.java) → javac → kotlinc → D8 → aapt (resources and assets) → dex and libraries → zipalign → apksigner.
+Names and version numbers are read from the Gradle files, so that both builds make the same app; this one has
+ExecuTorch only. :mod:`android_demo.toolchain` says where everything comes from.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from android_demo.toolchain import (
+    CACHE,
+    DEXER,
+    EXECUTORCH,
+    FBJNI,
+    KOTLIN,
+    PLATFORM,
+    kotlinc,
+    require,
+    run,
+)
+from elir_mobile.bundle import copy_bundle, read_bundle
+from elir_mobile.errors import exits_with_2
+
+HERE = Path(__file__).parent
+APP = HERE / "app"
+PROGRAMS = ("java", "javac", "npm", "aapt", "zipalign", "apksigner")
+PASSWORD = "android"  # of the debug key, as everywhere
+ABI = "arm64-v8a"
+
+
+def gradle_facts() -> dict[str, str]:
+    """Namespace, SDK levels and version of the app, as its Gradle file says."""
+    text = (APP / "build.gradle.kts").read_text()
+    names = ("namespace", "minSdk", "targetSdk", "versionCode", "versionName")
+    return {name: re.search(rf'\b{name} = "?([\w.]+)', text)[1] for name in names}  # type: ignore[index]
+
+
+def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
+    """Build ``apk`` with the ExecuTorch files of ``bundle`` in its assets, using the scratch folder ``work``.
+
+    Raises:
+        UserError: a tool is missing, the bundle cannot be used, or a step fails.
+    """
+    require(PROGRAMS)
+    facts = gradle_facts()
+    platform, executorch = PLATFORM.folder() / "android.jar", EXECUTORCH.folder()
+    assets = work / "assets"
+    copy_bundle(read_bundle(bundle), assets / "bundles" / bundle.resolve().name, ("executorch",))
+    manifest, resources = _manifest(facts, work), _runtime_names(work)
+    aapt = [
+        "aapt",
+        "package",
+        "-f",
+        "--auto-add-overlay",
+        "-M",
+        manifest,
+        "-S",
+        resources,
+        "-S",
+        APP / "src/main/res",
+        "-I",
+        platform,
+    ]
+    aapt += ["--min-sdk-version", facts["minSdk"], "--target-sdk-version", facts["targetSdk"]]
+    aapt += ["--version-code", facts["versionCode"], "--version-name", facts["versionName"]]
+    (work / "java").mkdir()
+    run([*aapt, "-m", "-J", work / "java"], "aapt")
+
+    java = sorted([*(work / "java").rglob("*.java"), *(HERE / "shim").rglob("*.java")])
+    run(
+        ["javac", "--release", "11", "-nowarn", "-cp", platform, "-d", work / "java-classes", *java],
+        "javac",
+    )
+    stubs = kotlinc(
+        sorted((HERE / "stubs").rglob("*.kt")), [], work / "stubs.jar", "compiling LiteRT's stubs"
+    )
+    core = sorted((HERE / "core/src/main").rglob("*.kt"))
+    core_jar = kotlinc(core, [platform], work / "core.jar", "compiling the core")
+    app = sorted((APP / "src/main").rglob("*.kt"))
+    classpath = [core_jar, stubs, executorch / "classes.jar", work / "java-classes", platform]
+    app_jar = kotlinc(app, classpath, work / "app.jar", "compiling the app")
+
+    dex = work / "dex"
+    dex.mkdir()
+    stdlib = KOTLIN.folder() / "kotlin-stdlib.jar"
+    inputs = [
+        app_jar,
+        core_jar,
+        executorch / "classes.jar",
+        stdlib,
+        *(work / "java-classes").rglob("*.class"),
+    ]
+    run(
+        ["java", "-Xmx1500m", "-cp", DEXER.folder() / "bundletool.jar", "com.android.tools.r8.D8"]
+        + ["--debug", "--min-api", facts["minSdk"], "--lib", platform, "--classpath", stubs]
+        + ["--output", dex, *inputs],
+        "D8",
+    )
+    unaligned, aligned = work / "unaligned.apk", work / "aligned.apk"
+    run([*aapt, "-A", assets, "-0", "pte", "-F", unaligned], "aapt")
+    with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(dex.glob("*.dex")):
+            packed.write(path, path.name)
+        for path in [executorch / "libexecutorch.so", *sorted(FBJNI.folder().glob("*.so"))]:
+            packed.write(path, f"lib/{ABI}/{path.name}")
+    run(["zipalign", "-f", "-p", "4", unaligned, aligned], "zipalign")
+    apk.parent.mkdir(parents=True, exist_ok=True)
+    staged = apk.with_name(f".{apk.name}")
+    run(
+        ["apksigner", "sign", "--ks", _debug_key(), "--ks-pass", f"pass:{PASSWORD}"]
+        + ["--min-sdk-version", facts["minSdk"], "--out", staged, aligned],
+        "apksigner",
+    )
+    staged.with_name(f"{staged.name}.idsig").unlink(missing_ok=True)
+    return staged.rename(apk)
+
+
+def _manifest(facts: dict[str, str], work: Path) -> Path:
+    """The manifest with its package, which Gradle takes from the namespace."""
+    text = (APP / "src/main/AndroidManifest.xml").read_text()
+    path = work / "AndroidManifest.xml"
+    path.write_text(text.replace("<manifest ", f'<manifest package="{facts["namespace"]}" ', 1))
+    return path
+
+
+def _runtime_names(work: Path) -> Path:
+    """The resources that say which runtimes are inside; Gradle makes them of its dependencies."""
+    values = work / "res" / "values"
+    values.mkdir(parents=True)
+    texts = {"executorch_version": f"of {EXECUTORCH.name}", "litert_version": "not in this build"}
+    rows = "".join(f'<string name="{name}">{text}</string>' for name, text in texts.items())
+    (values / "runtimes.xml").write_text(f"<resources>{rows}</resources>")
+    return values.parent
+
+
+def _debug_key() -> Path:
+    """A key of this machine to sign with, made once."""
+    key = CACHE / "debug.keystore"
+    if not key.is_file():
+        run(
+            ["keytool", "-genkeypair", "-keystore", key, "-storepass", PASSWORD, "-keypass", PASSWORD]
+            + ["-alias", "androiddebugkey", "-keyalg", "RSA", "-keysize", "2048", "-validity", "10000"]
+            + ["-dname", "CN=Android Debug,O=Android,C=US"],
+            "keytool",
+        )
+    return key
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@exits_with_2
+def main(
+    bundle: Annotated[Path, typer.Option(help="Bundle to ship, with an executorch file.")] = Path(
+        "out/bfr-demo"
+    ),
+    apk: Annotated[Path, typer.Option(help="APK to write.")] = Path("out/android/elir-demo.apk"),
+) -> None:
+    """Build the demo app as a signed debug APK, with the bundle inside."""
+    console = Console()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress, tempfile.TemporaryDirectory() as work:
+        progress.add_task("building the APK")
+        build_apk(bundle, apk, Path(work))
+    console.print(f"{apk} ({apk.stat().st_size / 1e6:.1f} MB): adb install -r {apk}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,181 @@
+/**
+ * Pictures in memory: upright, cropped, enlarged, cut into tiles of float32.
+ *
+ * Everything gives the bytes that Pillow gives, so that a phone restores what the Python package restores:
+ * resampling follows `Resample.c` (8-bit intermediate, 22-bit fixed-point coefficients).
+ */
+package org.elir.mobile.core
+
+import kotlin.math.PI
+import kotlin.math.abs
+import kotlin.math.sin
+
+/** Channels of a picture. */
+const val COLOURS = 3
+
+/** An 8-bit RGB picture; [pixels] are (height, width, 3). */
+class Picture(val width: Int, val height: Int, val pixels: ByteArray = ByteArray(width * height * COLOURS)) {
+    init {
+        require(width > 0 && height > 0 && pixels.size == width * height * COLOURS) {
+            "${pixels.size} bytes are no picture of $width×$height"
+        }
+    }
+
+    /**
+     * The picture as it is to be looked at.
+     *
+     * @param orientation EXIF's tag, 1 to 8; any other value leaves the picture as it is.
+     */
+    fun upright(orientation: Int): Picture {
+        if (orientation !in 2..8) return this
+        val swapped = orientation >= 5
+        val out = Picture(if (swapped) height else width, if (swapped) width else height)
+        for (y in 0 until out.height) for (x in 0 until out.width) {
+            val right = width - 1
+            val bottom = height - 1
+            val (column, row) = when (orientation) {
+                2 -> right - x to y
+                3 -> right - x to bottom - y
+                4 -> x to bottom - y
+                5 -> y to x
+                6 -> y to bottom - x
+                7 -> right - y to bottom - x
+                else -> right - y to x
+            }
+            pixels.copyInto(out.pixels, (y * out.width + x) * COLOURS, (row * width + column) * COLOURS,
+                (row * width + column + 1) * COLOURS)
+        }
+        return out
+    }
+
+    /** The centred square, resized to [side] pixels (Lanczos). */
+    fun square(side: Int): Picture {
+        val shorter = minOf(width, height)
+        val left = (width - shorter) * 0.5
+        val top = (height - shorter) * 0.5
+        return resampled(side, side, Filter.LANCZOS, Box(left, top, left + shorter, top + shorter))
+    }
+
+    /** [factor] times as large. */
+    fun enlarged(factor: Int, filter: Filter): Picture =
+        if (factor == 1) this else resampled(width * factor, height * factor, filter)
+
+    /** The part of the picture inside [box] at [toWidth]×[toHeight] pixels. */
+    fun resampled(
+        toWidth: Int,
+        toHeight: Int,
+        filter: Filter,
+        box: Box = Box(0.0, 0.0, width.toDouble(), height.toDouble()),
+    ): Picture {
+        val across = Resampling.of(box.left, box.right, width, toWidth, filter)
+        val down = Resampling.of(box.top, box.bottom, height, toHeight, filter)
+        val wide = across?.let { Picture(toWidth, height, it.apply(pixels, height, width * COLOURS, COLOURS)) } ?: this
+        return down?.let { Picture(wide.width, toHeight, it.applyDown(wide.pixels, wide.width * COLOURS)) } ?: wide
+    }
+
+    /**
+     * The tile at ([left], [top]) as (3, [rows], [columns]) float32 in [0, 1]. Beyond the right and lower
+     * edge the picture goes on mirrored, its edge pixels repeated.
+     */
+    fun tile(left: Int, top: Int, columns: Int, rows: Int): FloatArray {
+        val out = FloatArray(COLOURS * rows * columns)
+        for (y in 0 until rows) for (x in 0 until columns) {
+            val at = (mirrored(top + y, height) * width + mirrored(left + x, width)) * COLOURS
+            for (c in 0 until COLOURS) out[(c * rows + y) * columns + x] = (pixels[at + c].toInt() and 255) / 255f
+        }
+        return out
+    }
+
+    /** A part of a picture, in pixels and parts of them. */
+    class Box(val left: Double, val top: Double, val right: Double, val bottom: Double)
+}
+
+private fun mirrored(index: Int, size: Int): Int {
+    val turn = index % (2 * size)
+    return if (turn < size) turn else 2 * size - 1 - turn
+}
+
+/** How a picture is resized, by Pillow's names; [support] is the reach of the kernel in pixels. */
+enum class Filter(val support: Double) {
+    NEAREST(0.0) {
+        override fun weight(x: Double) = throw UnsupportedOperationException("nearest has no kernel")
+    },
+    BICUBIC(2.0) {
+        override fun weight(x: Double): Double {
+            val a = -0.5
+            val d = abs(x)
+            return when {
+                d < 1 -> ((a + 2) * d - (a + 3)) * d * d + 1
+                d < 2 -> (((d - 5) * d + 8) * d - 4) * a
+                else -> 0.0
+            }
+        }
+    },
+    LANCZOS(3.0) {
+        override fun weight(x: Double) = if (x >= -3 && x < 3) sinc(x) * sinc(x / 3) else 0.0
+    };
+
+    abstract fun weight(x: Double): Double
+}
+
+private fun sinc(x: Double): Double = if (x == 0.0) 1.0 else sin(x * PI) / (x * PI)
+
+private const val BITS = 22
+
+/** Along one axis: output sample i is made of the inputs from [firsts]`[i]` on, weighted by [weights]`[i]`. */
+private class Resampling(private val firsts: IntArray, private val weights: Array<IntArray>) {
+    /** Resample each of [lines] lines of [stride] bytes, whose samples have [channels] bytes. */
+    fun apply(pixels: ByteArray, lines: Int, stride: Int, channels: Int): ByteArray {
+        val out = ByteArray(lines * firsts.size * channels)
+        var at = 0
+        for (line in 0 until lines) for (i in firsts.indices) for (c in 0 until channels) {
+            out[at++] = sample(pixels, line * stride + c, channels, i)
+        }
+        return out
+    }
+
+    /** Resample each column; a line has [stride] bytes. */
+    fun applyDown(pixels: ByteArray, stride: Int): ByteArray {
+        val out = ByteArray(firsts.size * stride)
+        for (i in firsts.indices) for (x in 0 until stride) out[i * stride + x] = sample(pixels, x, stride, i)
+        return out
+    }
+
+    private fun sample(pixels: ByteArray, offset: Int, pitch: Int, i: Int): Byte {
+        var sum = 1 shl (BITS - 1)
+        var at = offset + firsts[i] * pitch
+        for (weight in weights[i]) {
+            sum += (pixels[at].toInt() and 255) * weight
+            at += pitch
+        }
+        return (sum shr BITS).coerceIn(0, 255).toByte()
+    }
+
+    companion object {
+        /** How to get [count] samples from those between [from] and [to], of [size]; null: leave them. */
+        fun of(from: Double, to: Double, size: Int, count: Int, filter: Filter): Resampling? {
+            if (count == size && from == 0.0 && to == size.toDouble()) return null
+            val scale = (to - from) / count
+            if (filter == Filter.NEAREST) {
+                val firsts = IntArray(count) { (from + (it + 0.5) * scale).toInt() }
+                return Resampling(firsts, Array(count) { intArrayOf(1 shl BITS) })
+            }
+            val stretch = maxOf(scale, 1.0)
+            val support = filter.support * stretch
+            val firsts = IntArray(count)
+            val weights = Array(count) { i ->
+                val centre = from + (i + 0.5) * scale
+                val first = maxOf((centre - support + 0.5).toInt(), 0)
+                val last = minOf((centre + support + 0.5).toInt(), size)
+                firsts[i] = first
+                val kernel = DoubleArray(last - first) { filter.weight((it + first - centre + 0.5) / stretch) }
+                val sum = kernel.sum()
+                IntArray(kernel.size) {
+                    val exact = kernel[it] / sum * (1 shl BITS)
+                    (if (exact < 0) exact - 0.5 else exact + 0.5).toInt()
+                }
+            }
+            return Resampling(firsts, weights)
+        }
+    }
+}

@@ -1,0 +1,169 @@
+/**
+ * From a picture to the restored picture: the three programs, the sampling loop, and tiles.
+ *
+ * The loop is `elir_mobile/models/restorer.py:sample`, the tiles are `elir_mobile/restore.py:restore`: noise is
+ * drawn once for the whole picture, so that neighbours start from the same latent.
+ */
+package org.elir.mobile.core
+
+import java.io.Closeable
+import java.util.concurrent.CancellationException
+
+/** A latent pixel stands for a square of this many pixels a side. */
+const val DOWNSCALE = 8
+const val LATENT_CHANNELS = 16
+private const val OVERLAP = 0.25 // of a tile's side
+
+/** The three programs of one exported file, loaded; arrays are float32 in NCHW order without the N. */
+interface Programs : Closeable {
+    /** Image (3, size, size) in [0, 1] to the coarse latent (16, size/8, size/8). */
+    fun encode(image: FloatArray): FloatArray
+
+    /** The latent after one Euler step; [row] is that step's row of the table. */
+    fun step(latent: FloatArray, row: FloatArray): FloatArray
+
+    /** Latent to image in [0, 1]. */
+    fun decode(latent: FloatArray): FloatArray
+}
+
+/** Opens exported files. */
+fun interface Runtimes {
+    /**
+     * Load [artifact] of [bundle] for [threads] threads.
+     *
+     * @throws RuntimeMissingException the app was built without the target's runtime.
+     */
+    fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs
+}
+
+/** The app has no runtime for a file; the message is one sentence that says so. */
+class RuntimeMissingException(message: String) : Exception(message)
+
+/** What one tile went through: [trajectory] are the latents from the noised coarse one to the last. */
+class Sample(val coarse: FloatArray, val trajectory: List<FloatArray>, val image: FloatArray)
+
+/**
+ * The sampling loop over one square.
+ *
+ * @param table rows of the steps to take. All of a bundle's restore; a first part of them stops underway.
+ * @param called told after each program has run; what it throws ends the loop.
+ */
+fun sample(
+    programs: Programs,
+    image: FloatArray,
+    noise: FloatArray,
+    table: List<FloatArray>,
+    sigmaS: Float,
+    called: () -> Unit = {},
+): Sample {
+    val coarse = programs.encode(image)
+    called()
+    val trajectory = mutableListOf(noised(coarse, noise, sigmaS))
+    for (row in table) {
+        trajectory += programs.step(trajectory.last(), row)
+        called()
+    }
+    val restored = programs.decode(trajectory.last())
+    called()
+    return Sample(coarse, trajectory, restored)
+}
+
+/** Where the steps start: [coarse] with [sigmaS] times [noise]. */
+fun noised(coarse: FloatArray, noise: FloatArray, sigmaS: Float): FloatArray {
+    require(coarse.size == noise.size) { "a latent of ${coarse.size} values and ${noise.size} of noise" }
+    return FloatArray(coarse.size) { coarse[it] + sigmaS * noise[it] }
+}
+
+/** Told how many of all program calls are done. To cancel, throw [CancellationException] from it. */
+typealias Progress = (done: Int, total: Int) -> Unit
+
+/**
+ * Restores pictures of any size with one loaded file.
+ *
+ * @property steps how many of the bundle's steps to take: fewer than all stop underway.
+ */
+class Restorer(private val bundle: Bundle, private val programs: Programs, val steps: Int = bundle.steps) {
+    private val size = bundle.size
+    private val table = bundle.table.take(steps)
+
+    init {
+        require(steps in 0..bundle.steps) { "$steps steps: the bundle has ${bundle.steps}" }
+    }
+
+    /** Tiles that a picture of [width]×[height] takes. */
+    fun tiles(width: Int, height: Int): Int = windows(padded(width)).size * windows(padded(height)).size
+
+    /** Restore [picture], which is as large as the result will be; [seed] is that of the noise. */
+    fun restore(picture: Picture, seed: Long, progress: Progress = { _, _ -> }): Picture {
+        val out = Picture(picture.width, picture.height)
+        blend(picture, seed, progress) { top, band ->
+            val stride = padded(picture.width) * COLOURS
+            val lines = minOf(band.size / stride, picture.height - top)
+            for (y in 0 until lines) for (x in 0 until picture.width * COLOURS) {
+                out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x])
+            }
+        }
+        return out
+    }
+
+    /**
+     * [restore] before rounding: [lines] is given the float32 lines (n, padded width, 3) from line `top` on,
+     * band after band, so that memory grows with the width of the picture only.
+     */
+    fun blend(picture: Picture, seed: Long, progress: Progress, lines: (top: Int, band: FloatArray) -> Unit) {
+        val width = padded(picture.width)
+        val height = padded(picture.height)
+        val noise = seededNoise(LATENT_CHANNELS * (height / DOWNSCALE) * (width / DOWNSCALE), seed)
+        val rows = windows(height)
+        val columns = windows(width)
+        val calls = rows.size * columns.size * (steps + 2)
+        var done = 0
+        var top = 0
+        val stride = width * COLOURS
+        val band = FloatArray(size * stride)
+        for (row in rows) {
+            val finished = (row.start - top) * stride // no further tile reaches these
+            if (finished > 0) lines(top, band.copyOf(finished))
+            band.copyInto(band, 0, finished)
+            band.fill(0f, band.size - finished)
+            top = row.start
+            for (column in columns) {
+                val tile = sample(
+                    programs,
+                    picture.tile(column.start, row.start, size, size),
+                    cut(noise, width / DOWNSCALE, column.start / DOWNSCALE, row.start / DOWNSCALE),
+                    table,
+                    bundle.sigmaS,
+                ) { progress(++done, calls) }
+                add(band, stride, tile.image, row, column)
+            }
+        }
+        lines(top, band)
+    }
+
+    private fun add(band: FloatArray, stride: Int, tile: FloatArray, row: Window, column: Window) {
+        for (y in 0 until size) for (x in 0 until size) {
+            val weight = row.weights[y] * column.weights[x]
+            val at = y * stride + (column.start + x) * COLOURS
+            for (c in 0 until COLOURS) band[at + c] += weight * tile[(c * size + y) * size + x]
+        }
+    }
+
+    /** The square of one tile of [noise], whose lines have [width] values. */
+    private fun cut(noise: FloatArray, width: Int, left: Int, top: Int): FloatArray {
+        val side = size / DOWNSCALE
+        val height = noise.size / LATENT_CHANNELS / width
+        val out = FloatArray(LATENT_CHANNELS * side * side)
+        for (c in 0 until LATENT_CHANNELS) for (y in 0 until side) {
+            val from = (c * height + top + y) * width + left
+            noise.copyInto(out, (c * side + y) * side, from, from + side)
+        }
+        return out
+    }
+
+    private fun windows(side: Int) = axisWindows(side, size, (size * OVERLAP).toInt() / DOWNSCALE * DOWNSCALE)
+
+    private fun padded(side: Int) = if (side <= size) size else (side + DOWNSCALE - 1) / DOWNSCALE * DOWNSCALE
+}
+
+private fun toByte(value: Float): Byte = Math.rint((value * 255f).toDouble()).coerceIn(0.0, 255.0).toInt().toByte()

@@ -1,0 +1,76 @@
+"""What the tests of the Android app share: the golden files, a small real bundle, the compiled core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
+from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.harness.compare import golden_parity
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtime.eager import eager_runner
+from elir_mobile.runtime.executorch import executorch_runner
+from export.executorch import lower
+from tests.app_fixtures import write_fixtures
+from tests.conftest import (  # noqa: F401
+    SIGMA_S,
+    SIZE,
+    STEPS,
+    degraded,
+    overparametrized,
+    programs,
+    restorer,
+)
+
+CORE = Path(__file__).parents[1] / "core" / "src"
+JARS = ("com.android.json.jar", "junit4.jar", "hamcrest.jar")
+
+
+def skip_without(*names: str) -> None:
+    """Skip where ``names`` of the toolchain are not installed, and say which packages have them."""
+    packages = missing(names)
+    if packages:
+        pytest.skip(f"not installed: apt-get install {' '.join(packages)}")
+
+
+@pytest.fixture(scope="session")
+def fixtures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("app") / "fixtures"
+    write_fixtures(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(programs, restorer, degraded, tmp_path_factory) -> Path:  # noqa: F811
+    """The tiny network, exported for ExecuTorch and executed for its parity."""
+    loop = {"steps": STEPS, "sigma_s": SIGMA_S}
+    target = tmp_path_factory.mktemp("bundle") / "bfr-tiny"
+    with building(target) as staging:
+        path = staging / "executorch" / "fp32.pte"
+        path.parent.mkdir()
+        lower(programs, RECIPES["fp32"], {}, path)
+        picture = degraded[0].mul(255).round() / 255  # as it is stored
+        golden = write_golden(staging, eager_runner(restorer, STEPS), picture, **loop)
+        runner = executorch_runner(path, "fp32", programs.table)
+        facts = {"target": "executorch", "precision": "fp32"}
+        entry = file_entry(staging, path, **facts, parity=golden_parity(golden, staging, runner, loop))
+        model = {"name": "tiny", "trained": False}
+        table = write_table(staging, programs.table)
+        manifest = {"task": "bfr", "model": model, "size": SIZE, **loop, "table": table, "golden": golden}
+        write_manifest(staging, {**manifest, "files": [entry]})
+    return target
+
+
+@pytest.fixture(scope="session")
+def core(tmp_path_factory) -> list[Path]:
+    """Classpath of the core and its tests, compiled for the JVM without Android's classes."""
+    skip_without("java", "npm", *JARS)
+    folder = tmp_path_factory.mktemp("core")
+    jars = [JAVA / name for name in JARS]
+    main = kotlinc(sorted((CORE / "main").rglob("*.kt")), jars[:1], folder / "core.jar", "compiling the core")
+    test = kotlinc(
+        sorted((CORE / "test").rglob("*.kt")), [main, *jars], folder / "test.jar", "compiling its tests"
+    )
+    return [main, test, KOTLIN.folder() / "kotlin-stdlib.jar", *jars]

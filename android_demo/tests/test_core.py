@@ -1,0 +1,71 @@
+"""The Kotlin core on the JVM: against the golden files, and with a real exported file executed by Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elir_mobile.bundle import read_bundle, read_golden
+from elir_mobile.runtime.registry import open_runner
+
+ROOT = Path(__file__).parents[2]
+
+
+def junit(classpath: list[Path], test: str, **properties: object) -> str:
+    """Run a JUnit class of the core and return what it printed; fail with that where a test fails."""
+    defined = [f"-Delir.{name}={value}" for name, value in properties.items()]
+    paths = ":".join(map(str, classpath))
+    command = ["java", *defined, "-cp", paths, "org.junit.runner.JUnitCore", f"org.elir.mobile.core.{test}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_core_computes_what_the_package_computes(core, fixtures: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    printed = junit(core, "CoreTest", fixtures=fixtures, result=result)
+    assert "OK (2" in printed  # twenty-odd tests
+    rows = json.loads(result.read_text())["rows"]
+    for row in rows[:-1]:  # the format that every device writes; the last row is a file that is not there
+        assert (row["threads"], row["error"]) == (2, None)
+        for name, program in row["programs"].items():
+            runs = program["runs_ms"]
+            assert len(runs) == 5, name
+            assert program["median_ms"] == np.median(runs)
+            assert np.isclose(program["p90_ms"], np.percentile(runs, 90))
+        assert set(row["parity"]) == set(row["output_sha256"]) == {"encode", "step", "decode", "image"}
+        assert row["peak_bytes"] > 1e7
+    assert rows[-1]["error"]
+
+
+def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
+    core, fixtures: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    result = tmp_path / "result.json"
+    junit(core, "RealFilesTest", fixtures=fixtures, bundle=demo_bundle, python=sys.executable, result=result)
+    (row,) = json.loads(result.read_text())["rows"]
+    bundle = read_bundle(demo_bundle)
+    vectors = read_golden(demo_bundle, bundle.manifest["golden"])
+    runner = open_runner("executorch", demo_bundle / row["path"], "fp32", bundle.table)
+    steps, sigma_s = bundle.manifest["steps"], bundle.manifest["sigma_s"]
+    image, _ = runner.restore(vectors["input"], vectors["noise"], steps=steps, sigma_s=sigma_s)
+    start = vectors["coarse"] + sigma_s * vectors["noise"]
+    expected = {
+        "encode": runner.encode(vectors["input"]),
+        "step": runner.step(start, 0),
+        "decode": runner.decode(vectors["latent"]),
+        "image": image,
+    }
+    assert row["output_sha256"] == {name: digest(out) for name, out in expected.items()}
+    assert torch.isfinite(image).all()
+
+
+def digest(values: Tensor) -> str:
+    return hashlib.sha256(values.numpy().astype("<f4").tobytes()).hexdigest()
