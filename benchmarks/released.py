@@ -46,6 +46,7 @@ def main(
         job = Job(chosen, restorer, info, info.size, artifacts, None, Path(out), seed)
         _, report = run(job, console)
     report["seconds"] = time.monotonic() - start
+    report["peak_export_process_bytes"] = peak_memory_bytes(of_children=True)
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"released-{task}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
@@ -58,7 +59,9 @@ def main(
             )
             console.print(f"{row['precision']}: {', '.join(parts)}")
     console.print(
-        f"{report['seconds']:.0f} s, peak memory {peak_memory_bytes() / 2**30:.1f} GiB, written to {path}"
+        f"{report['seconds']:.0f} s, of them {report['export_seconds']:.0f} s for the exports; peak memory "
+        f"{peak_memory_bytes() / 2**30:.1f} GiB, of the largest export process "
+        f"{report['peak_export_process_bytes'] / 2**30:.1f} GiB; written to {path}"
     )
 
 

@@ -60,6 +60,12 @@ def rows_table(report: dict) -> str:
         f"{protocol['runs']} runs, {protocol['order']}; "
         f"{len(report['data']['evaluation'])} pairs from {report['data']['source']}.",
     ]
+    if "peak_export_process_bytes" in report:
+        memory = report["peak_export_process_bytes"] / 2**30
+        lines[-1] += (
+            f" All files were exported in {report['export_seconds']:.0f} s, by {protocol['threads']} "
+            f"processes of at most {memory:.1f} GiB."
+        )
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,17 +62,32 @@ def tagged(module: nn.Module) -> nn.Module:
 
 def convert(programs: Programs) -> bytes:
     """The float ``.tflite``, its tensors named after their layers."""
-    import litert_torch
-    from ai_edge_litert.tools import flatbuffer_utils
+    with _deep_recursion(), _mended_converter():
+        import litert_torch
+        from ai_edge_litert.tools import flatbuffer_utils
 
-    litert_torch.config.show_progress = False
-    converter: Any = litert_torch
-    for name, module in programs.modules.items():
-        converter = converter.signature(name, tagged(module), programs.example_inputs[name])
-    with _mended_converter():
+        litert_torch.config.show_progress = False
+        converter: Any = litert_torch
+        for name, module in programs.modules.items():
+            converter = converter.signature(name, tagged(module), programs.example_inputs[name])
         model = flatbuffer_utils.read_model_from_bytearray(converter.convert().model_content())
     _name_tensors(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """The recursion limit that litert-torch copies graphs with, for as long as the block runs.
+
+    It sets the limit on import and leaves it there. Deeply nested JSON, which Python refuses at its
+    own limit, would then overrun the stack and take the process down.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)  # litert_converter.tools.model_utils.RECURSION_LIMIT
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 _last_converted = lru_cache(maxsize=1)(convert)  # one conversion serves every recipe

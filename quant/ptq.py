@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -149,9 +150,12 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                 samples = collect_samples(
                     programs, (_ticking(pair.degraded, stages) for pair in data.calibration), job.seed
                 )
+        started = time.monotonic()
         artifacts = _export(job, samples, exports, staging, stages)
+        export_seconds = time.monotonic() - started
         runners = [open_runner(a.target.name, a.path, a.recipe.name, programs.table) for a in artifacts]
         report = _run_and_compare(job, programs, data, artifacts, runners, staging, stages)
+        report["export_seconds"] = export_seconds
         eager = eager_runner(job.restorer, programs.steps)
         golden = write_golden(staging, eager, data.evaluation[0].degraded, programs.steps, programs.sigma_s)
         loop = {"steps": programs.steps, "sigma_s": programs.sigma_s}

@@ -140,10 +140,12 @@ class MicroDecode(nn.Module):
         return self.clip(self.dec(latent))
 
 
-def micro_programs(clip: Callable[[Tensor], Tensor]) -> Programs:
+def micro_programs(
+    clip: Callable[[Tensor], Tensor], steps: int = STEPS, sigma_s: float = SIGMA_S
+) -> Programs:
     """Three programs with the shapes of real ones, so small that exporting them takes no time."""
     torch.manual_seed(0)
-    latent, table = torch.zeros(TINY.latent_shape(SIZE, SIZE)), torch.randn(STEPS, 16)
+    latent, table = torch.zeros(TINY.latent_shape(SIZE, SIZE)), torch.randn(steps, 16)
     modules: dict[str, nn.Module] = {
         "encode": MicroEncode(), "step": MicroStep(), "decode": MicroDecode(clip)
     }  # fmt: skip
@@ -153,7 +155,19 @@ def micro_programs(clip: Callable[[Tensor], Tensor]) -> Programs:
         "decode": (latent,),
     }
     frozen = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
-    return Programs(frozen, examples, table, STEPS, SIGMA_S)
+    return Programs(frozen, examples, table, steps, sigma_s)
+
+
+def eager_of(programs: Programs) -> Runner:
+    """The float programs themselves as a runner."""
+    modules = programs.modules
+    return Runner(
+        "eager",
+        "fp32",
+        modules["encode"],
+        lambda z, k: modules["step"](z, programs.row(k)),
+        modules["decode"],
+    )
 
 
 @pytest.fixture(scope="session")
@@ -169,16 +183,8 @@ def micro_bundle(
     artifacts = (("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"))
     with building(folder) as staging:
         programs = micro_programs(TARGETS["executorch"].clip)
-        modules = programs.modules
-        runner = Runner(
-            "eager",
-            "fp32",
-            modules["encode"],
-            lambda z, k: modules["step"](z, programs.row(k)),
-            modules["decode"],
-        )
         image = (degraded[0] * 255).round() / 255
-        golden = write_golden(staging, runner, image, STEPS, SIGMA_S)
+        golden = write_golden(staging, eager_of(programs), image, STEPS, SIGMA_S)
         files = []
         for name, precision in artifacts:
             target = TARGETS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,10 @@ def test_converting_twice_gives_the_same_bytes(litert_programs, converted, sampl
     assert litert.convert(litert_programs) == converted
     recipe = RECIPES["w8a8"]
     assert litert.quantize(converted, recipe, samples) == litert.quantize(converted, recipe, samples)
+
+
+def test_the_converter_leaves_pythons_recursion_limit_alone(converted) -> None:
+    assert sys.getrecursionlimit() < 100_000
 
 
 def test_w8a8_without_samples_is_refused(litert_programs, tmp_path: Path) -> None:

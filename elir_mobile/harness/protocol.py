@@ -125,9 +125,10 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_memory_bytes(*, of_children: bool = False) -> int:
+    """Largest resident size so far of this process, or of the largest of its children that have ended."""
+    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    peak = resource.getrusage(who).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
