@@ -35,9 +35,10 @@ from elir_mobile.images import hstack_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.tasks import get_task
-from elir_mobile.training.demo import ARCH, degraded, teacher_latents
+from elir_mobile.training.demo import ARCH, teacher_latents
+from elir_mobile.training.drawing import draw_batch
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
-from elir_mobile.training.loop import draw_seed, fit, one_cycle
+from elir_mobile.training.loop import fit, one_cycle
 from elir_mobile.training.pixels import log_mse
 
 PICTURES = RESULTS.parents[1] / "docs" / "images"
@@ -104,24 +105,13 @@ class TeacherTraining(L.LightningModule):
         return vstack_images([hstack_images([to_image(image) for image in row]) for row in rows])
 
 
-def draw_picks(generator: torch.Generator, faces: int) -> list[tuple[int, int]]:
-    """Index and mirroring of a batch's faces."""
-    indices = torch.randint(faces, (BATCH,), generator=generator).tolist()
-    return list(zip(indices, torch.randint(2, (BATCH,), generator=generator).tolist(), strict=True))
-
-
-def picked(images: Tensor, picks: list[tuple[int, int]]) -> list[Tensor]:
-    """The faces (3, H, W) uint8 of these picks."""
-    return [images[i].flip(-1) if mirror else images[i] for i, mirror in picks]
-
-
 def train_teacher(images: Tensor, samples: Tensor, run_dir: Path) -> tuple[Encoder, Decoder]:
     """Encoder and decoder, both frozen, on uint8 ``images`` (N, 3, SIZE, SIZE)."""
     demo, _ = load_weights("demo", get_task(TASK))
     module = TeacherTraining(demo.enc, demo.dec)
     fit(
         module,
-        lambda generator: torch.stack(picked(images, draw_picks(generator, len(images)))).float() / 255,
+        lambda generator: draw_batch(images, get_task(TASK), BATCH, generator).clean,
         lambda: module.draw(samples.float() / 255),
         run_dir,
         steps=TEACHER_STEPS,
@@ -155,12 +145,9 @@ def train_variant(
     """Train ``student`` in place; ``latents`` are the teacher's (2, N, C, h, w), plain and mirrored."""
 
     def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-        picks, noise_seed = draw_picks(generator, len(images)), draw_seed(generator)
-        rng = np.random.default_rng(noise_seed)
-        clean = picked(images, picks)
-        x_lq = torch.stack([degraded(image, rng) for image in clean])
-        z_hq = torch.stack([latents[mirror, i] for i, mirror in picks])
-        return x_lq, torch.stack(clean).float() / 255, z_hq, noise_seed
+        drawn = draw_batch(images, get_task(TASK), BATCH, generator)
+        goals = torch.stack([latents[mirror, i] for i, mirror in drawn.picks])
+        return drawn.degraded, drawn.clean, goals, drawn.seed
 
     module = LcfmTraining(student, variant.config, steps=STEPS, lr=LR, trained=variant.trained)
     fit(

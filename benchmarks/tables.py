@@ -389,7 +389,10 @@ def render(name: str) -> str:
 
 
 # Blocks whose result may not be there yet, and the command that makes it.
-COMMANDS = {"roofline": "python -m benchmarks.roofline"}
+COMMANDS = {
+    "qat": "python -m benchmarks.qat RUN_DIR",
+    "roofline": "python -m benchmarks.roofline",
+}
 
 
 def figures(name: str, result: dict) -> dict[str, str]:

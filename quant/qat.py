@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L
-import numpy as np
 import torch
 import typer
 from PIL import Image
@@ -48,8 +47,9 @@ from elir_mobile.images import (
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
 from elir_mobile.tasks import Task, get_task
+from elir_mobile.training.drawing import draw_batch
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss
-from elir_mobile.training.loop import draw_seed, fit, one_cycle
+from elir_mobile.training.loop import fit, one_cycle
 from elir_mobile.training.pixels import log_mse
 from export.programs import Programs, build_programs
 from export.rewrite import time_biases, transposed_kernel
@@ -274,12 +274,8 @@ def train(
     programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
 
     def batch(generator: torch.Generator, count: int = config.batch) -> tuple[Tensor, int]:
-        picks = torch.randint(len(images), (count,), generator=generator).tolist()
-        mirrors = torch.randint(2, (count,), generator=generator).tolist()
-        seed = draw_seed(generator)
-        rng = np.random.default_rng(seed)
-        clean = [images[i].flip(-1) if flip else images[i] for i, flip in zip(picks, mirrors, strict=True)]
-        return torch.stack([to_tensor(task.degrade(to_image(x.float() / 255), rng)) for x in clean]), seed
+        drawn = draw_batch(images, task, count, generator)
+        return drawn.degraded, drawn.seed
 
     seen, _ = batch(torch.Generator().manual_seed(config.seed), CALIBRATION_IMAGES)
     ranges: Ranges = {}

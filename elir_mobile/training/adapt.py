@@ -20,10 +20,10 @@ from torch import Tensor
 from elir_mobile.checkpoints import load_weights, save_weights
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.errors import exits_with_2
-from elir_mobile.images import to_image, to_tensor
 from elir_mobile.tasks import get_task
 from elir_mobile.training.demo import EMA_DECAY, SIZE, STRIP_FACES
-from elir_mobile.training.loop import draw_seed, fit
+from elir_mobile.training.drawing import degrade, draw_batch
+from elir_mobile.training.loop import fit
 from elir_mobile.training.pixels import SampledTraining
 
 BATCH, LR = 4, 5e-4
@@ -50,20 +50,12 @@ def main(
     train_names, heldout_names = face_split()
     images, samples = load_faces(train_names, SIZE), load_faces(heldout_names[:STRIP_FACES], SIZE)
 
-    def degraded(image: Tensor, rng: np.random.Generator) -> Tensor:
-        return to_tensor(chosen.degrade(to_image(image.float() / 255), rng))
-
     def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-        picks = torch.randint(len(images), (BATCH,), generator=generator).tolist()
-        mirrored = torch.randint(2, (BATCH,), generator=generator).tolist()
-        seed = draw_seed(generator)
-        rng = np.random.default_rng(seed)
-        clean = [images[i].flip(-1) if flip else images[i] for i, flip in zip(picks, mirrored, strict=True)]
-        x_lq = torch.stack([degraded(image, rng) for image in clean])
-        return x_lq, torch.stack(clean).float() / 255, seed
+        drawn = draw_batch(images, chosen, BATCH, generator)
+        return drawn.degraded, drawn.clean, drawn.seed
 
     rng = np.random.default_rng(0)
-    strip = torch.stack([degraded(image, rng) for image in samples]), samples.float() / 255
+    strip = torch.stack([degrade(image, chosen, rng) for image in samples]), samples.float() / 255
     torch.manual_seed(0)
     module = SampledTraining(
         student,

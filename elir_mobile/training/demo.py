@@ -22,11 +22,11 @@ from torch import Tensor
 from elir_mobile.checkpoints import build_restorer, save_weights
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.errors import exits_with_2
-from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import get_task
 from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops
+from elir_mobile.training.drawing import Draw, degrade, draw_batch
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
 from elir_mobile.training.loop import draw_seed, fit
 from elir_mobile.training.pixels import PixelTraining, SampledTraining
@@ -84,11 +84,6 @@ def teacher_latents(encoder: Encoder, images: Tensor) -> Tensor:
     )
 
 
-def degraded(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """The task's degradation of a uint8 image (3, H, W): float (3, H, W) in [0, 1]."""
-    return to_tensor(get_task(TASK).degrade(to_image(image.float() / 255), rng))
-
-
 def train_restorer(
     autoencoder: AutoencoderTraining, images: Tensor, samples: Tensor, run_dir: Path
 ) -> Restorer:
@@ -98,26 +93,19 @@ def train_restorer(
     teacher, decoder = autoencoder.encoder, autoencoder.decoder
     student.enc.load_state_dict(teacher.state_dict())
     student.dec.load_state_dict(decoder.state_dict())
-    rng = np.random.default_rng(0)
-    strip = torch.stack([degraded(image, rng) for image in samples]), samples.float() / 255
+    task, rng = get_task(TASK), np.random.default_rng(0)
+    strip = torch.stack([degrade(image, task, rng) for image in samples]), samples.float() / 255
 
-    def pairs(generator: torch.Generator) -> tuple[list[tuple[int, int]], Tensor, Tensor, int]:
-        def draw(high: int) -> list[int]:
-            return torch.randint(high, (RESTORER_BATCH,), generator=generator).tolist()
-
-        picks = list(zip(draw(len(images)), draw(2), strict=True))
-        seed = draw_seed(generator)
-        rng = np.random.default_rng(seed)
-        clean = [images[i].flip(-1) if mirror else images[i] for i, mirror in picks]
-        x_lq = torch.stack([degraded(image, rng) for image in clean])
-        return picks, x_lq, torch.stack(clean).float() / 255, seed
+    def draw_pairs(generator: torch.Generator) -> Draw:
+        return draw_batch(images, task, RESTORER_BATCH, generator)
 
     def train_flow(name: str, config: LcfmConfig, steps: int, lr: float, trained: tuple[str, ...], seed: int):
         latents = teacher_latents(teacher, images)
 
         def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-            picks, x_lq, x_hq, noise_seed = pairs(generator)
-            return x_lq, x_hq, torch.stack([latents[mirror, i] for i, mirror in picks]), noise_seed
+            drawn = draw_pairs(generator)
+            goals = torch.stack([latents[mirror, i] for i, mirror in drawn.picks])
+            return drawn.degraded, drawn.clean, goals, drawn.seed
 
         module = LcfmTraining(student, config, steps=steps, lr=lr, trained=trained)
         draw = partial(module.draw, *strip)
@@ -138,7 +126,8 @@ def train_restorer(
         draw = partial(module.draw, *strip)
 
         def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-            return pairs(generator)[1:]
+            drawn = draw_pairs(generator)
+            return drawn.degraded, drawn.clean, drawn.seed
 
         fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
 
@@ -147,9 +136,14 @@ def train_restorer(
     student = build_restorer(student.state_dict())
     module = PixelTraining(teacher, student, steps=PIXEL_STEPS, lr=PIXEL_LR)
     draw = partial(module.draw, *strip)
+
+    def pixel_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        drawn = draw_pairs(generator)
+        return drawn.degraded, drawn.clean
+
     fit(
         module,
-        lambda generator: pairs(generator)[1:3],
+        pixel_batch,
         draw,
         run_dir / "pixels",
         steps=PIXEL_STEPS,
