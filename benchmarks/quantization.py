@@ -7,7 +7,8 @@ Held-out faces (see ``benchmarks/demo_model.py``; numbers only, no picture leave
 - ``trajectory``: error along the ODE for each recipe and for few against many steps, in simulation;
 - ``files``: every precision of every target, exported and run;
 - ``budgets``: the accuracy-controlled search for three budgets, its files run;
-- ``baselines``: what one would do without this project, run as it is, failures included.
+- ``baselines``: what one would do without this project, run as it is, failures included;
+- ``released``: bytes of the released network's step program by itself, random weights.
 
 Each section is merged into ``benchmarks/results/quantization.json``, row by row, so that sections can be
 measured apart; ``python -m benchmarks.tables`` puts them into docs/quantization.md.
@@ -32,7 +33,8 @@ from torchao.quantization.pt2e.observer import HistogramObserver
 
 from benchmarks.demo_model import PICTURES, SEED, heldout_folder
 from benchmarks.released import RESULTS
-from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.bundle import bytes_of
+from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.harness.compare import quality
@@ -41,6 +43,7 @@ from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.tasks import get_task
+from export import coreml
 from export.executorch import quantize
 from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
@@ -487,6 +490,23 @@ def measure_baselines(task: str, console: Console) -> None:
         console.print(row)
 
 
+def measure_released_step(task: str, console: Console) -> None:
+    """Size of the velocity field as a Core ML package of its own in each precision."""
+    restorer, info = random_weights(get_task(task), SEED)
+    programs = programs_for(restorer, info, info.steps)
+    weights = sum(p.numel() for p in programs.modules["step"].parameters())
+    halves = coreml.float_models(programs, half=True, functions=("step",))
+    note = f"the step program of the released network, {info.size} pixels, random weights, Core ML."
+    for name in ("fp16", "w8", "w4"):
+        with tempfile.TemporaryDirectory() as out:
+            path = Path(out) / "step.mlpackage"
+            coreml.write(halves, programs, RECIPES[name], {}, path)
+            size = bytes_of(path)
+        row = {"recipe": name, "weights": weights, "bytes": size, "bytes_per_weight": size / weights}
+        store("released", task, [row], "recipe", note)
+        console.print(row)
+
+
 SECTIONS: dict[str, Callable[[str, Console], None]] = {
     "methods": measure_methods,
     "converted": measure_converted,
@@ -494,6 +514,7 @@ SECTIONS: dict[str, Callable[[str, Console], None]] = {
     "files": measure_files,
     "budgets": measure_budgets,
     "baselines": measure_baselines,
+    "released": measure_released_step,
 }
 
 app = typer.Typer(add_completion=False)

@@ -328,6 +328,12 @@ SECTIONS: dict[str, list[tuple[str, str, int | None]]] = {
         ("bytes", "bytes", 0),
         ("holds", "holds", None),
     ],
+    "released": [
+        ("recipe", "recipe", None),
+        ("weights", "weights", 0),
+        ("bytes", "bytes", 0),
+        ("bytes_per_weight", "bytes a weight", 2),
+    ],
     "baselines": [
         ("artifact", "artifact", None),
         ("bytes", "bytes", 0),
