@@ -11,7 +11,7 @@ from elir_mobile.bundle import building, file_entry, write_golden, write_manifes
 from elir_mobile.harness.compare import golden_parity
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.executorch import executorch_runner
+from elir_mobile.runtime.registry import open_runner
 from export.executorch import lower
 from tests.app_fixtures import write_fixtures
 from tests.conftest import (  # noqa: F401
@@ -53,7 +53,7 @@ def demo_bundle(programs, restorer, degraded, tmp_path_factory) -> Path:  # noqa
         lower(programs, RECIPES["fp32"], {}, path)
         picture = degraded[0].mul(255).round() / 255  # as it is stored
         golden = write_golden(staging, eager_runner(restorer, STEPS), picture, **loop)
-        runner = executorch_runner(path, "fp32", programs.table)
+        runner = open_runner("executorch", path, "fp32", programs.table)
         facts = {"target": "executorch", "precision": "fp32"}
         entry = file_entry(staging, path, **facts, parity=golden_parity(golden, staging, runner, loop))
         model = {"name": "tiny", "trained": False}
