@@ -28,14 +28,14 @@ from elir_mobile.bundle import (
     building,
     file_entry,
     read_bundle,
-    read_golden,
     write_golden,
     write_manifest,
     write_table,
 )
 from elir_mobile.harness.compare import golden_parity
-from elir_mobile.harness.protocol import latency_stats
+from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
+from elir_mobile.manifest import read_golden
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtime.runner import Runner
 from elir_mobile.tasks import TASKS
@@ -288,7 +288,8 @@ def restorations(out: Fixtures, bundle: Path) -> list[dict]:
 def loop(out: Fixtures, bundle: Path) -> list[dict]:
     """The golden input through each stub: coarse latent, K+1 latents, image."""
     read = read_bundle(bundle)
-    vectors = read_golden(bundle, read.manifest["golden"])
+    arrays = read_golden(bundle, read.manifest["golden"])
+    vectors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     entries = []
     for precision, stub in STUBS.items():
         runner = stub_runner(stub, read.table, precision)
@@ -330,8 +331,8 @@ def percentiles() -> list[dict]:
     cases += [rng.gamma(3, 10, count).tolist() for count in (19, 20)]
     found = []
     for case in cases:
-        stats = latency_stats([value / 1e3 for value in case])
-        found.append({"runs_ms": [float(value) for value in case], **stats})
+        facts = latency_facts(case)
+        found.append({"runs_ms": facts["runs"], "median": facts["median"], "p90": facts["p90"]})
     return found
 
 
