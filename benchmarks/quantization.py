@@ -214,7 +214,7 @@ def measure_trajectory(task: str, console: Console) -> None:
         programs = programs_for(restorer, info, steps)
         samples = collect_samples(programs, [pair.degraded for pair in data.calibration[:6]], SEED)
         judge = Judge(programs, calibrate(programs, samples), data.evaluation[:SWEEP_FACES], SEED)
-        float_psnr, float_lpips = judge.quality
+        float_psnr, float_lpips = (None if q is None else q.mean().item() for q in judge.quality)
         for name in SWEPT:
             verdict = judge.judge(RECIPES[name])
             rows.append(
@@ -328,7 +328,9 @@ def measure_budgets(task: str, console: Console) -> None:
             "budget": str(budget),
             "raised": found.raised,
             "simulated_drop_db": found.verdict.psnr_drop_db,
+            "simulated_drop_high_db": found.verdict.psnr_drop_high_db,
             "simulated_rise": found.verdict.lpips_rise,
+            "simulated_rise_high": found.verdict.lpips_rise_high,
             "estimated_ms": found.milliseconds,
             **executed,
             "holds": budget.held_by(executed["psnr_drop_db"], executed["lpips_rise"]),

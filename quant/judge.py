@@ -17,7 +17,10 @@ from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Recipe
 from export.programs import PROGRAM_NAMES, Programs
-from quant.fakequant import Ranges, layer_names, restore_batch, simulate_program
+from quant.fakequant import Ranges, layer_names, simulate_program
+
+CONFIDENT = 1.645  # standard errors: the 95th percentile of the normal distribution
+AT_ONCE = 12
 
 Key = tuple[str, ...]  # the precision of every layer of a program
 
@@ -30,8 +33,10 @@ class Verdict:
         program_db: SQNR of each program on the float programs' inputs; infinite where nothing is rounded.
         trajectory_db: SQNR of the latent after each step.
         image_db: SQNR of the restored image.
-        psnr_drop_db, lpips_rise: how much further from ground truth than float; the second None
-            where LPIPS is not installed.
+        psnr_drop_db, lpips_rise: how much further from ground truth than float, the mean over the
+            pairs; the second None where LPIPS is not installed.
+        psnr_drop_high_db, lpips_rise_high: what the mean over all such pairs is below with 95 %
+            confidence (one-sided, normal approximation, over the differences pair by pair).
     """
 
     program_db: dict[str, float]
@@ -39,6 +44,19 @@ class Verdict:
     image_db: float
     psnr_drop_db: float
     lpips_rise: float | None
+    psnr_drop_high_db: float
+    lpips_rise_high: float | None
+
+
+def upper_bound(differences: Tensor) -> float:
+    """The mean of all such differences is below this with 95 % confidence."""
+    spread = differences.std().item() if len(differences) > 1 else 0.0
+    return differences.mean().item() + CONFIDENT * spread / len(differences) ** 0.5
+
+
+def in_parts(module: nn.Module, batch: Tensor, *shared: Tensor) -> Tensor:
+    """The module's output for a batch of any length: large activations are there for a few pairs only."""
+    return torch.cat([module(part, *shared) for part in batch.split(AT_ONCE)])
 
 
 @dataclass
@@ -64,17 +82,24 @@ class Judge:
         shape = self.programs.latent_shape
         self.noise = torch.cat([seeded_noise(shape, self.seed + i) for i in range(len(self.pairs))])
         with torch.no_grad():
-            self.coarse = self.programs.modules["encode"](self.degraded)
-        self.restored, self.trajectory = restore_batch(self.programs, self.degraded, self.noise)
-        self.quality = self._against_truth(self.restored)
+            self.coarse = in_parts(self.programs.modules["encode"], self.degraded)
+            self.restored, self.trajectory = self._restore(self.programs.modules)
+            self.quality = self._against_truth(self.restored)
         self._modules: dict[str, tuple[Key, nn.Module]] = {}
         self._starts: dict[Key, Tensor] = {}
         self._paths: dict[Key, list[Tensor]] = {}
         self._program_db: dict[tuple[str, Key], float] = {}
 
-    def _against_truth(self, images: Tensor) -> tuple[float, float | None]:
-        lpips = metrics.lpips(images, self.clean).mean().item() if metrics.lpips_available() else None
-        return metrics.psnr(images, self.clean).mean().item(), lpips
+    def _restore(self, modules: dict[str, nn.Module]) -> tuple[Tensor, list[Tensor]]:
+        path = [in_parts(modules["encode"], self.degraded) + self.programs.sigma_s * self.noise]
+        for k in range(self.programs.steps):
+            path.append(in_parts(modules["step"], path[-1], self.programs.row(k)))
+        return in_parts(modules["decode"], path[-1]), path
+
+    def _against_truth(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """PSNR and LPIPS of every pair."""
+        lpips = metrics.lpips(images, self.clean) if metrics.lpips_available() else None
+        return metrics.psnr(images, self.clean), lpips
 
     def _module(self, name: str, recipe: Recipe, key: Key) -> nn.Module:
         """The simulated program; of each the last one asked for is kept."""
@@ -96,15 +121,15 @@ class Judge:
 
         started = keys["encode"]
         if started not in self._starts:
-            self._starts[started] = encode(self.degraded) + programs.sigma_s * self.noise
+            self._starts[started] = in_parts(encode, self.degraded) + programs.sigma_s * self.noise
         stepped = keys["encode"] + keys["step"]
         if stepped not in self._paths:
             path = [self._starts[started]]
             for k in range(programs.steps):
-                path.append(step(path[-1], programs.row(k)))
+                path.append(in_parts(step, path[-1], programs.row(k)))
             self._paths[stepped] = path
         path = self._paths[stepped]
-        image = decode(path[-1])
+        image = in_parts(decode, path[-1])
 
         modules = {"encode": encode, "step": step, "decode": decode}
         for name in PROGRAM_NAMES:
@@ -117,26 +142,30 @@ class Judge:
     @torch.no_grad()
     def judge_programs(self, simulated: Programs) -> Verdict:
         """Restore the pairs with programs whatever, which are held against the float ones."""
-        image, path = restore_batch(simulated, self.degraded, self.noise)
+        image, path = self._restore(simulated.modules)
         program_db = {name: self._program_sqnr(name, simulated.modules[name]) for name in PROGRAM_NAMES}
         return self._verdict(program_db, path, image)
 
     def _verdict(self, program_db: dict[str, float], path: list[Tensor], image: Tensor) -> Verdict:
         psnr, lpips = self._against_truth(image)
+        drops = self.quality[0] - psnr
+        rises = None if lpips is None or self.quality[1] is None else lpips - self.quality[1]
         return Verdict(
             program_db=program_db,
             trajectory_db=[
                 sqnr_db(want, got) for want, got in zip(self.trajectory[1:], path[1:], strict=True)
             ],
             image_db=sqnr_db(self.restored, image),
-            psnr_drop_db=self.quality[0] - psnr,
-            lpips_rise=None if lpips is None or self.quality[1] is None else lpips - self.quality[1],
+            psnr_drop_db=drops.mean().item(),
+            lpips_rise=None if rises is None else rises.mean().item(),
+            psnr_drop_high_db=upper_bound(drops),
+            lpips_rise_high=None if rises is None else upper_bound(rises),
         )
 
     def _program_sqnr(self, name: str, module: nn.Module) -> float:
         if name == "encode":
-            return sqnr_db(self.coarse, module(self.degraded))
+            return sqnr_db(self.coarse, in_parts(module, self.degraded))
         if name == "decode":
-            return sqnr_db(self.restored, module(self.trajectory[-1]))
-        outs = [module(z, self.programs.row(k)) for k, z in enumerate(self.trajectory[:-1])]
+            return sqnr_db(self.restored, in_parts(module, self.trajectory[-1]))
+        outs = [in_parts(module, z, self.programs.row(k)) for k, z in enumerate(self.trajectory[:-1])]
         return sqnr_db(torch.cat(self.trajectory[1:]), torch.cat(outs))

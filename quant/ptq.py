@@ -84,6 +84,7 @@ from quant.search import FASTEST, Attempt, Budget, Cost, damages, layer_costs, r
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
 UNTRAINED_COUNTS = PairCounts(calibration=2, min_evaluation=1, max_evaluation=1)
 DAMAGE_PAIRS = 4  # pairs on which a search rounds layer by layer
+JUDGED_PAIRS = 48  # pairs on which it judges a recipe: more of them, closer to the budget
 COLUMNS = (
     SpinnerColumn(),
     TextColumn("{task.description}"),
@@ -515,16 +516,16 @@ class Ranking:
 def rank_layers(job: Job, console: Console) -> Ranking:
     """Round every layer alone and rank it by the damage for the time that int8 saves on it.
 
-    Ranges come from the calibration pairs, recipes are judged on as many more of the same images
-    degraded anew; the evaluation images are left for the executed file.
+    Ranges come from the calibration pairs, recipes are judged on ``JUDGED_PAIRS`` more of the same
+    images degraded anew; the evaluation images are left for the executed file.
 
     Raises:
         UserError: the images cannot be used.
     """
     set_threads(job.protocol)
     counts = PairCounts()
-    twice = replace(counts, calibration=2 * counts.calibration)
-    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, twice).calibration
+    more = replace(counts, calibration=counts.calibration + JUDGED_PAIRS)
+    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, more).calibration
     seen, heldout = pairs[: counts.calibration], pairs[counts.calibration :]
     programs = _programs(job, TARGETS["executorch"])
     with Progress(*COLUMNS, console=console) as progress:
@@ -548,11 +549,13 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
 
         def say(tried: Attempt) -> None:
             verdict = tried.verdict
-            lpips = "" if verdict.lpips_rise is None else f", LPIPS {verdict.lpips_rise:+.4f}"
+            lpips = ""
+            if verdict.lpips_rise is not None and verdict.lpips_rise_high is not None:
+                lpips = f", LPIPS {verdict.lpips_rise:+.4f} (below {verdict.lpips_rise_high:+.4f})"
             progress.console.print(
-                f"{tried.raised:4} layers in float: PSNR drop {verdict.psnr_drop_db:.3f} dB{lpips}, "
-                f"about {tried.milliseconds:.0f} ms, {tried.bytes / 1e6:.2f} MB: "
-                f"{'holds' if tried.holds else 'over budget'}"
+                f"{tried.raised:4} layers in float: PSNR drop {verdict.psnr_drop_db:.3f} dB "
+                f"(below {verdict.psnr_drop_high_db:.3f}){lpips}, about {tried.milliseconds:.0f} ms, "
+                f"{tried.bytes / 1e6:.2f} MB: {'holds' if tried.holds else 'over budget'}"
             )
 
         with stages.stage("raising layers"):

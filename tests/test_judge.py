@@ -14,7 +14,7 @@ from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
 from quant.fakequant import calibrate, restore_batch, simulate
-from quant.judge import Judge
+from quant.judge import Judge, upper_bound
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +36,17 @@ def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
     image, path = restore_batch(simulated, judge.degraded, judge.noise)
     assert verdict.image_db == pytest.approx(sqnr_db(judge.restored, image), abs=1e-3)
     assert verdict.trajectory_db[-1] == pytest.approx(sqnr_db(judge.trajectory[-1], path[-1]), abs=1e-3)
-    drop = (metrics.psnr(judge.restored, judge.clean) - metrics.psnr(image, judge.clean)).mean()
-    assert verdict.psnr_drop_db == pytest.approx(drop.item(), abs=1e-4)
+    drops = metrics.psnr(judge.restored, judge.clean) - metrics.psnr(image, judge.clean)
+    assert verdict.psnr_drop_db == pytest.approx(drops.mean().item(), abs=1e-4)
+    assert verdict.psnr_drop_high_db == pytest.approx(upper_bound(drops), abs=1e-4)
     assert min(verdict.program_db.values()) > 10
+
+
+def test_the_true_mean_is_below_the_bound_19_times_in_20() -> None:
+    samples = torch.randn((4000, 40), generator=torch.Generator().manual_seed(0)) * 0.1 + 0.03
+    below = sum(upper_bound(sample) > 0.03 for sample in samples) / len(samples)
+    assert below == pytest.approx(0.95, abs=0.015)
+    assert upper_bound(torch.tensor([0.2])) == pytest.approx(0.2)
 
 
 def test_a_layer_of_the_decoder_leaves_what_comes_before_exact(judge: Judge) -> None:
