@@ -20,6 +20,7 @@ from elir_mobile.errors import exits_with_2
 from elir_mobile.harness.protocol import peak_memory_bytes
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.tasks import get_task
+from export.targets import TARGETS
 from quant.ptq import Job, run, select_artifacts
 
 RESULTS = Path(__file__).with_name("results")
@@ -31,7 +32,7 @@ app = typer.Typer(add_completion=False)
 @exits_with_2
 def main(
     task: Annotated[str, typer.Option(help="Restoration task.")] = "bfr",
-    targets: Annotated[str, typer.Option(help="Comma-separated targets.")] = "executorch",
+    targets: Annotated[str, typer.Option(help="Comma-separated targets.")] = ",".join(TARGETS),
     precision: Annotated[str, typer.Option(help="Comma-separated precisions.")] = "fp32,w8a8",
     seed: Annotated[int, typer.Option(help="Seed of weights, noise and degradations.")] = 0,
     results: Annotated[Path, typer.Option(help="Folder of the JSON results.")] = RESULTS,
