@@ -155,8 +155,7 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
         artifacts = _export(job, samples, exports, staging, stages)
         export_seconds = time.monotonic() - started
         runners = [open_runner(a.target.name, a.path, a.recipe.name, programs.table) for a in artifacts]
-        report = _run_and_compare(job, programs, data, artifacts, runners, staging, stages)
-        report["export_seconds"] = export_seconds
+        report = _run_and_compare(job, programs, data, artifacts, runners, staging, stages, export_seconds)
         eager = eager_runner(job.restorer, programs.steps)
         golden = write_golden(staging, eager, data.evaluation[0].degraded, programs.steps, programs.sigma_s)
         loop = {"steps": programs.steps, "sigma_s": programs.sigma_s}
@@ -330,6 +329,7 @@ def _run_and_compare(
     runners: list[Runner],
     staging: Path,
     stages: Stages,
+    export_seconds: float,
 ) -> dict:
     steps, sigma_s, pairs = programs.steps, programs.sigma_s, data.evaluation
     eager = eager_runner(job.restorer, steps)
@@ -398,6 +398,7 @@ def _run_and_compare(
             "degraded": quality([pair.degraded for pair in pairs], pairs) if trained else blank,
         },
         "pairwise": pairwise_psnr(runners, parities),
+        "export_seconds": export_seconds,
         "protocol": protocol.to_json(),
         "machine": machine_facts() | {"peak_memory_bytes": peak_memory_bytes()},
     }
