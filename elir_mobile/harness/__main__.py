@@ -64,7 +64,7 @@ def main(
         Path | None, typer.Option(help=f"JSON lines of all runs. Default: {HISTORY} in --out.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each runtime.")] = os.cpu_count() or 1,
-    runs: Annotated[int, typer.Option(min=2, help="Timed restorations of each file.")] = 20,
+    runs: Annotated[int, typer.Option(min=2, help="Timed restorations of each file.")] = 60,
     warmups: Annotated[int, typer.Option(min=0, help="Restorations before those that count.")] = 3,
 ) -> None:
     """Measure, compare with float, report, and gate."""
