@@ -36,7 +36,7 @@ from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.training.demo import ARCH, teacher_latents
-from elir_mobile.training.drawing import draw_batch
+from elir_mobile.training.drawing import draw_batch, draw_clean
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
 from elir_mobile.training.loop import fit, one_cycle
 from elir_mobile.training.pixels import log_mse
@@ -111,7 +111,7 @@ def train_teacher(images: Tensor, samples: Tensor, run_dir: Path) -> tuple[Encod
     module = TeacherTraining(demo.enc, demo.dec)
     fit(
         module,
-        lambda generator: draw_batch(images, get_task(TASK), BATCH, generator).clean,
+        lambda generator: draw_clean(images, BATCH, generator)[1].float() / 255,
         lambda: module.draw(samples.float() / 255),
         run_dir,
         steps=TEACHER_STEPS,

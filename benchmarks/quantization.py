@@ -39,7 +39,7 @@ from elir_mobile.bundle import bytes_of
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.harness.compare import quality
+from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -216,7 +216,7 @@ def measure_trajectory(task: str, console: Console) -> None:
         programs = programs_for(restorer, info, steps)
         samples = collect_samples(programs, [pair.degraded for pair in data.calibration[:6]], SEED)
         judge = Judge(programs, calibrate(programs, samples), data.evaluation[:SWEEP_FACES], SEED)
-        float_psnr, float_lpips = (None if q is None else q.mean().item() for q in judge.quality)
+        floats = means(judge.quality)
         for name in SWEPT:
             verdict = judge.judge(RECIPES[name])
             rows.append(
@@ -226,8 +226,8 @@ def measure_trajectory(task: str, console: Console) -> None:
                     "K": steps,
                     "trajectory_db": verdict.trajectory_db,
                     **judged(verdict),
-                    "float_psnr_db": float_psnr,
-                    "float_lpips": float_lpips,
+                    "float_psnr_db": floats["psnr_db"],
+                    "float_lpips": floats["lpips"],
                 }
             )
             console.print(rows[-1])
@@ -330,7 +330,7 @@ def measure_budgets(task: str, console: Console) -> None:
             "budget": str(budget),
             "raised": found.raised,
             "simulated_drop_db": found.verdict.psnr_drop_db,
-            "simulated_drop_high_db": found.verdict.psnr_drop_high_db,
+            "simulated_drop_high_db": found.verdict.psnr_drop_db_high,
             "simulated_rise": found.verdict.lpips_rise,
             "simulated_rise_high": found.verdict.lpips_rise_high,
             "estimated_ms": found.milliseconds,

@@ -30,6 +30,7 @@ BLOCK = 32  # input channels that share a scale in w4
 QMIN, QMAX = -128, 127
 
 Ranges = dict[str, dict[str, tuple[float, float]]]  # program → tensor → lowest and highest value
+AT_ONCE = 12  # pictures that a program restores together
 Observer = Callable[..., Any]  # a class like those of export/observers.py
 BATCH = 8  # calibration samples that run through the observers at once
 
@@ -331,6 +332,11 @@ def float_programs(simulated: Programs, programs: Programs) -> Programs:
     return replace(programs, modules=modules)
 
 
+def in_parts(module: nn.Module, batch: Tensor, *shared: Tensor) -> Tensor:
+    """The module's output for a batch of any length: large activations are there for a few pictures only."""
+    return torch.cat([module(part, *shared) for part in batch.split(AT_ONCE)])
+
+
 @torch.no_grad()
 def restore_batch(programs: Programs, images: Tensor, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Restored images and trajectory of a batch.
@@ -344,9 +350,9 @@ def restore_batch(programs: Programs, images: Tensor, noise: Tensor) -> tuple[Te
         See :func:`elir_mobile.models.restorer.sample`.
     """
     return sample(
-        programs.modules["encode"],
-        lambda z, k: programs.modules["step"](z, programs.row(k)),
-        programs.modules["decode"],
+        lambda x: in_parts(programs.modules["encode"], x),
+        lambda z, k: in_parts(programs.modules["step"], z, programs.row(k)),
+        lambda z: in_parts(programs.modules["decode"], z),
         images,
         noise,
         steps=programs.steps,

@@ -11,16 +11,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from elir_mobile import metrics
 from elir_mobile.data.pairs import Pair
+from elir_mobile.harness.compare import damage, measured
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Recipe
 from export.programs import PROGRAM_NAMES, Programs
-from quant.fakequant import Ranges, layer_names, simulate_program
-
-CONFIDENT = 1.645  # standard errors: the 95th percentile of the normal distribution
-AT_ONCE = 12
+from quant.fakequant import Ranges, in_parts, layer_names, restore_batch, simulate_program
 
 Key = tuple[str, ...]  # the precision of every layer of a program
 
@@ -35,8 +32,8 @@ class Verdict:
         image_db: SQNR of the restored image.
         psnr_drop_db, lpips_rise: how much further from ground truth than float, the mean over the
             pairs; the second None where LPIPS is not installed.
-        psnr_drop_high_db, lpips_rise_high: what the mean over all such pairs is below with 95 %
-            confidence (one-sided, normal approximation, over the differences pair by pair).
+        psnr_drop_db_high, lpips_rise_high: the upper ends of their 95 % intervals, see
+            :func:`elir_mobile.harness.compare.damage`; None for a single pair.
     """
 
     program_db: dict[str, float]
@@ -44,19 +41,8 @@ class Verdict:
     image_db: float
     psnr_drop_db: float
     lpips_rise: float | None
-    psnr_drop_high_db: float
+    psnr_drop_db_high: float | None
     lpips_rise_high: float | None
-
-
-def upper_bound(differences: Tensor) -> float:
-    """The mean of all such differences is below this with 95 % confidence."""
-    spread = differences.std().item() if len(differences) > 1 else 0.0
-    return differences.mean().item() + CONFIDENT * spread / len(differences) ** 0.5
-
-
-def in_parts(module: nn.Module, batch: Tensor, *shared: Tensor) -> Tensor:
-    """The module's output for a batch of any length: large activations are there for a few pairs only."""
-    return torch.cat([module(part, *shared) for part in batch.split(AT_ONCE)])
 
 
 @dataclass
@@ -78,28 +64,16 @@ class Judge:
     def __post_init__(self) -> None:
         self.layers = layer_names(self.programs)
         self.degraded = torch.cat([pair.degraded for pair in self.pairs])
-        self.clean = torch.cat([pair.clean for pair in self.pairs])
         shape = self.programs.latent_shape
         self.noise = torch.cat([seeded_noise(shape, self.seed + i) for i in range(len(self.pairs))])
         with torch.no_grad():
             self.coarse = in_parts(self.programs.modules["encode"], self.degraded)
-            self.restored, self.trajectory = self._restore(self.programs.modules)
-            self.quality = self._against_truth(self.restored)
+        self.restored, self.trajectory = restore_batch(self.programs, self.degraded, self.noise)
+        self.quality = measured([self.restored], self.pairs)
         self._modules: dict[str, tuple[Key, nn.Module]] = {}
         self._starts: dict[Key, Tensor] = {}
         self._paths: dict[Key, list[Tensor]] = {}
         self._program_db: dict[tuple[str, Key], float] = {}
-
-    def _restore(self, modules: dict[str, nn.Module]) -> tuple[Tensor, list[Tensor]]:
-        path = [in_parts(modules["encode"], self.degraded) + self.programs.sigma_s * self.noise]
-        for k in range(self.programs.steps):
-            path.append(in_parts(modules["step"], path[-1], self.programs.row(k)))
-        return in_parts(modules["decode"], path[-1]), path
-
-    def _against_truth(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """PSNR and LPIPS of every pair."""
-        lpips = metrics.lpips(images, self.clean) if metrics.lpips_available() else None
-        return metrics.psnr(images, self.clean), lpips
 
     def _module(self, name: str, recipe: Recipe, key: Key) -> nn.Module:
         """The simulated program; of each the last one asked for is kept."""
@@ -142,24 +116,22 @@ class Judge:
     @torch.no_grad()
     def judge_programs(self, simulated: Programs) -> Verdict:
         """Restore the pairs with programs whatever, which are held against the float ones."""
-        image, path = self._restore(simulated.modules)
+        image, path = restore_batch(simulated, self.degraded, self.noise)
         program_db = {name: self._program_sqnr(name, simulated.modules[name]) for name in PROGRAM_NAMES}
         return self._verdict(program_db, path, image)
 
     def _verdict(self, program_db: dict[str, float], path: list[Tensor], image: Tensor) -> Verdict:
-        psnr, lpips = self._against_truth(image)
-        drops = self.quality[0] - psnr
-        rises = None if lpips is None or self.quality[1] is None else lpips - self.quality[1]
+        worse = damage(measured([image], self.pairs), self.quality)
         return Verdict(
             program_db=program_db,
             trajectory_db=[
                 sqnr_db(want, got) for want, got in zip(self.trajectory[1:], path[1:], strict=True)
             ],
             image_db=sqnr_db(self.restored, image),
-            psnr_drop_db=drops.mean().item(),
-            lpips_rise=None if rises is None else rises.mean().item(),
-            psnr_drop_high_db=upper_bound(drops),
-            lpips_rise_high=None if rises is None else upper_bound(rises),
+            psnr_drop_db=worse["psnr_drop_db"],  # type: ignore[arg-type]  # PSNR can always be measured
+            lpips_rise=worse["lpips_rise"],
+            psnr_drop_db_high=worse["psnr_drop_db_high"],
+            lpips_rise_high=worse["lpips_rise_high"],
         )
 
     def _program_sqnr(self, name: str, module: nn.Module) -> float:

@@ -52,7 +52,7 @@ from elir_mobile.harness.protocol import (
     peak_memory_bytes,
     set_threads,
 )
-from elir_mobile.harness.report import image_facts, make_row, terminal_table, write_report
+from elir_mobile.harness.report import image_facts, make_row, number, terminal_table, write_report
 from elir_mobile.manifest import bytes_of
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -551,11 +551,13 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
         def say(tried: Attempt) -> None:
             verdict = tried.verdict
             lpips = ""
-            if verdict.lpips_rise is not None and verdict.lpips_rise_high is not None:
-                lpips = f", LPIPS {verdict.lpips_rise:+.4f} (below {verdict.lpips_rise_high:+.4f})"
+            if verdict.lpips_rise is not None:
+                lpips = (
+                    f", LPIPS {number(verdict.lpips_rise, 4)} (up to {number(verdict.lpips_rise_high, 4)})"
+                )
             progress.console.print(
-                f"{tried.raised:4} layers in float: PSNR drop {verdict.psnr_drop_db:.3f} dB "
-                f"(below {verdict.psnr_drop_high_db:.3f}){lpips}, about {tried.milliseconds:.0f} ms, "
+                f"{tried.raised:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
+                f"(up to {number(verdict.psnr_drop_db_high, 3)}){lpips}, about {tried.milliseconds:.0f} ms, "
                 f"{tried.bytes / 1e6:.2f} MB: {'holds' if tried.holds else 'over budget'}"
             )
 

@@ -59,7 +59,6 @@ from quant.fakequant import ActivationFakeQuant, Ranges, calibrate, restore_batc
 EMA_DECAY = 0.98
 CALIBRATION_IMAGES = 16
 STRIP_IMAGES = 4
-EVALUATED_AT_ONCE = 4
 SAVE_EVERY = 50
 # Of the loss, beside 1 for the picture.
 TRAJECTORY_WEIGHT = 0.5
@@ -336,8 +335,7 @@ def simulated_quality(
     degraded = torch.cat([pair.degraded for pair in data.evaluation])
     shape = programs.latent_shape
     noise = torch.cat([seeded_noise(shape, seed + i) for i in range(len(degraded))])
-    parts = zip(degraded.split(EVALUATED_AT_ONCE), noise.split(EVALUATED_AT_ONCE), strict=True)
-    restored = torch.cat([restore_batch(simulated, x, eps)[0] for x, eps in parts])
+    restored, _ = restore_batch(simulated, degraded, noise)
     return quality(list(restored.split(1)), data.evaluation)
 
 

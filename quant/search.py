@@ -3,8 +3,8 @@
 Starts with int8 everywhere and raises layers to float, first those that do the most damage for the
 time they save, until the budget holds (the idea of OpenVINO NNCF's ``quantize_with_accuracy_control``).
 Damage is measured layer by layer in simulation; time and bytes are estimated from the layers' shapes.
-A budget counts as held if the mean loss over all such pictures is below it with 95 % confidence: the
-mean over the judged ones alone is exceeded on the next pictures every other time.
+A budget counts as held if the upper end of the mean loss's 95 % interval is within it: the mean itself
+is exceeded on the next pictures every other time.
 What is found is only a proposal until its exported file has been run: ``quant.ptq`` does that.
 """
 
@@ -57,11 +57,10 @@ class Budget:
     lpips_rise: float | None = None
     max_bytes: int | None = None
 
-    def held_by(self, psnr_drop_db: float, lpips_rise: float | None) -> bool:
-        """Whether pictures so much worse than float are within the budget."""
-        if self.psnr_drop_db is not None and psnr_drop_db > self.psnr_drop_db:
-            return False
-        return self.lpips_rise is None or (lpips_rise is not None and lpips_rise <= self.lpips_rise)
+    def held_by(self, psnr_drop_db: float | None, lpips_rise: float | None) -> bool:
+        """Whether pictures so much worse than float are within the budget; what is not known is not."""
+        limits = ((psnr_drop_db, self.psnr_drop_db), (lpips_rise, self.lpips_rise))
+        return all(most is None or (value is not None and value <= most) for value, most in limits)
 
     def __str__(self) -> str:
         parts = []
@@ -173,7 +172,7 @@ def search(
             verdict,
             sum(cost.milliseconds[precisions[layer]] for layer, cost in costs.items()),
             size,
-            budget.held_by(verdict.psnr_drop_high_db, verdict.lpips_rise_high)
+            budget.held_by(verdict.psnr_drop_db_high, verdict.lpips_rise_high)
             and (budget.max_bytes is None or size <= budget.max_bytes),
         )
         say(tried)

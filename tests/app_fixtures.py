@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from elir_mobile import metrics, restore
 from elir_mobile.bundle import (
     MANIFEST,
+    Bundle,
     building,
     file_entry,
     read_bundle,
@@ -285,11 +286,16 @@ def restorations(out: Fixtures, bundle: Path) -> list[dict]:
     return entries
 
 
+def golden_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """The golden vectors of a bundle by name."""
+    arrays = read_golden(bundle.folder, bundle.manifest["golden"])
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
 def loop(out: Fixtures, bundle: Path) -> list[dict]:
     """The golden input through each stub: coarse latent, K+1 latents, image."""
     read = read_bundle(bundle)
-    arrays = read_golden(bundle, read.manifest["golden"])
-    vectors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    vectors = golden_tensors(read)
     entries = []
     for precision, stub in STUBS.items():
         runner = stub_runner(stub, read.table, precision)

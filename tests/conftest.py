@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -105,11 +106,11 @@ def tiny_weights(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 class MicroEncode(nn.Module):
-    """Image → latent in one convolution."""
+    """Image → latent in one convolution, called as the first one of the real encoder."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.enc = nn.Sequential(nn.Conv2d(3, 16, 8, stride=8))
+        self.enc = nn.Sequential(OrderedDict(layers=nn.Sequential(nn.Conv2d(3, 16, 8, stride=8))))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.enc(image)
@@ -120,7 +121,12 @@ class MicroStep(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fmir = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1))
+        layers = {
+            "first_proj": nn.Conv2d(16, 32, 3, padding=1),
+            "middle": nn.Conv2d(32, 32, 3, padding=1),  # wide enough for int4 in blocks of 32
+            "final_proj": nn.Conv2d(32, 16, 3, padding=1),
+        }
+        self.fmir = nn.Sequential(OrderedDict(layers))
 
     def forward(self, latent: Tensor, row: Tensor) -> Tensor:
         return latent + self.fmir(latent) + row
@@ -133,7 +139,7 @@ class MicroDecode(nn.Module):
         super().__init__()
         grow = nn.ConvTranspose2d(16, 3, 8, stride=8)
         nn.init.constant_(grow.bias, 0.5)
-        self.dec = nn.Sequential(grow)
+        self.dec = nn.Sequential(OrderedDict(layers=nn.Sequential(grow)))
         self.clip = clip
 
     def forward(self, latent: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def test_the_fewest_layers_are_raised(drop: float, raised: int) -> None:
     best, _ = found(Budget(psnr_drop_db=drop))
     assert best.holds
     assert best.raised == raised
-    assert best.verdict.psnr_drop_high_db <= drop
+    assert best.verdict.psnr_drop_db_high <= drop
     floats = {name for name in LAYERS if best.recipe.precision_of(name) == FP32}
     assert floats == set(LAYERS[20 - raised :])  # the worst ones
 

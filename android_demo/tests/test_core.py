@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.manifest import read_golden
 from elir_mobile.runtime.registry import open_runner
+from tests.app_fixtures import golden_tensors
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,8 +53,7 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
     junit(core, "RealFilesTest", fixtures=fixtures, bundle=demo_bundle, python=sys.executable, result=result)
     (row,) = json.loads(result.read_text())["rows"]
     bundle = read_bundle(demo_bundle)
-    arrays = read_golden(demo_bundle, bundle.manifest["golden"])
-    vectors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    vectors = golden_tensors(bundle)
     runner = open_runner("executorch", demo_bundle / row["path"], "fp32", bundle.table)
     steps, sigma_s = bundle.manifest["steps"], bundle.manifest["sigma_s"]
     image, _ = runner.restore(vectors["input"], vectors["noise"], steps=steps, sigma_s=sigma_s)

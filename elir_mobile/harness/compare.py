@@ -138,8 +138,12 @@ def with_interval(key: str, values: np.ndarray) -> dict[str, float | None]:
 
 def quality(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
     """Mean PSNR, SSIM and LPIPS of ``images`` against ground truth; LPIPS None if not installed."""
-    found: dict[str, float | None] = dict.fromkeys(METRICS)
-    return found | {name: float(values.mean()) for name, values in measured(images, pairs).items()}
+    return means(measured(images, pairs))
+
+
+def means(values: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """Of what :func:`measured` gave; LPIPS None if it is not there."""
+    return {name: float(values[name].mean()) if name in values else None for name in METRICS}
 
 
 def quality_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float | None]:

@@ -35,13 +35,20 @@ def degrade(image: Tensor, task: Task, rng: np.random.Generator) -> Tensor:
     return to_tensor(task.degrade(to_image(image.float() / 255), rng))
 
 
-def draw_batch(images: Tensor, task: Task, count: int, generator: torch.Generator) -> Draw:
-    """``count`` of the uint8 ``images`` (M, 3, H, W), with replacement; the generator decides everything."""
+def draw_clean(
+    images: Tensor, count: int, generator: torch.Generator
+) -> tuple[list[tuple[int, int]], Tensor]:
+    """Picks, see :class:`Draw`, and images (count, 3, H, W) uint8 of ``images``, with replacement."""
     indices = torch.randint(len(images), (count,), generator=generator).tolist()
     mirrored = torch.randint(2, (count,), generator=generator).tolist()
+    picks = list(zip(indices, mirrored, strict=True))
+    return picks, torch.stack([images[i].flip(-1) if mirror else images[i] for i, mirror in picks])
+
+
+def draw_batch(images: Tensor, task: Task, count: int, generator: torch.Generator) -> Draw:
+    """What :func:`draw_clean` draws, degraded; the generator decides everything."""
+    picks, clean = draw_clean(images, count, generator)
     seed = draw_seed(generator)
     rng = np.random.default_rng(seed)
-    picks = list(zip(indices, mirrored, strict=True))
-    clean = [images[i].flip(-1) if mirror else images[i] for i, mirror in picks]
     degraded = torch.stack([degrade(image, task, rng) for image in clean])
-    return Draw(picks, degraded, torch.stack(clean).float() / 255, seed)
+    return Draw(picks, degraded, clean.float() / 255, seed)
