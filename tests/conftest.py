@@ -146,9 +146,7 @@ class MicroDecode(nn.Module):
         return self.clip(self.dec(latent))
 
 
-def micro_programs(
-    clip: Callable[[Tensor], Tensor], steps: int = STEPS, sigma_s: float = SIGMA_S
-) -> Programs:
+def micro_programs(clip: Callable[[Tensor], Tensor], steps: int = STEPS) -> Programs:
     """Three programs with the shapes of real ones, so small that exporting them takes no time."""
     torch.manual_seed(0)
     latent, table = torch.zeros(TINY.latent_shape(SIZE, SIZE)), torch.randn(steps, 16)
@@ -161,7 +159,7 @@ def micro_programs(
         "decode": (latent,),
     }
     frozen = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
-    return Programs(frozen, examples, table, steps, sigma_s)
+    return Programs(frozen, examples, table, steps, SIGMA_S)
 
 
 def eager_of(programs: Programs) -> Runner:
