@@ -25,6 +25,7 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.released import RESULTS
+from elir_mobile.bundle import building
 from elir_mobile.checkpoints import DEMO_WEIGHTS, ModelInfo, load_weights
 from elir_mobile.data.faces import cache_dir, face_split, load_faces
 from elir_mobile.data.pairs import Pair, load_pair_sets, make_pairs
@@ -43,10 +44,11 @@ PICTURES = RESULTS.parents[1] / "docs" / "images"
 def heldout_folder(size: int) -> Path:
     """Cached folder of the held-out faces, cropped and resized to ``size``."""
     folder = cache_dir() / f"heldout-{size}"
-    names = face_split()[1]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, face in zip(names, load_faces(names, size), strict=True):
-        to_image(face.float() / 255).save(folder / f"{Path(name).stem}.png")
+    if not folder.is_dir():
+        names = face_split()[1]
+        with building(folder) as staging:
+            for name, face in zip(names, load_faces(names, size), strict=True):
+                to_image(face.float() / 255).save(staging / f"{Path(name).stem}.png")
     return folder
 
 

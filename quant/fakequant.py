@@ -36,6 +36,7 @@ BATCH = 8  # calibration samples that run through the observers at once
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _ADDITIONS = (operator.add, torch.add)
+_ROUNDING = "rounding_"  # and the tensor's name: a module that rounds it
 _RELUS = (torch.relu, nn.functional.relu)
 
 
@@ -44,24 +45,27 @@ class ActivationFakeQuant(nn.Module):
 
     Args:
         low, high: the range before it is widened to contain zero.
-        trainable: let gradients move the range (LSQ+, Bhalgat et al. 2020); frozen otherwise.
     """
 
-    def __init__(self, low: float, high: float, *, trainable: bool = False) -> None:
+    scale: Tensor
+    zero: Tensor
+
+    def __init__(self, low: float, high: float) -> None:
         super().__init__()
-        self.low = nn.Parameter(torch.tensor(float(low)), requires_grad=trainable)
-        self.high = nn.Parameter(torch.tensor(float(high)), requires_grad=trainable)
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+        self.register_buffer("zero", torch.zeros((), dtype=torch.int32), persistent=False)
+        self.set_range(low, high)
+
+    def set_range(self, low: float, high: float) -> None:
+        """Round to this range from now on."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max((high - low) / (QMAX - QMIN), MIN_SCALE)
+        zero = round(QMIN - low / scale)
+        self.scale.fill_(scale)
+        self.zero.fill_(min(max(zero, QMIN), QMAX))
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = self.low.clamp(max=0), self.high.clamp(min=0)
-        scale = ((high - low) / (QMAX - QMIN)).clamp(min=MIN_SCALE)
-        zero = QMIN - low / scale
-        if not (self.low.requires_grad or self.high.requires_grad):
-            zero = zero.round().clamp(QMIN, QMAX).int()
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero, QMIN, QMAX)
-        zero = straight_through(zero, zero.round().clamp(QMIN, QMAX))
-        levels = (x / scale + zero).clamp(QMIN, QMAX)
-        return (straight_through(levels, levels.round()) - zero) * scale
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, QMIN, QMAX)
 
 
 class HalfRound(nn.Module):
@@ -78,19 +82,34 @@ class WeightFakeQuant(nn.Module):
         precision: of the recipe; ``w8`` and ``w8a8`` round alike.
         transposed: the weight is (in, out, h, w) instead of (out, in, …).
         block: input channels that share a scale in ``w4``.
+        start: a weight whose grid is kept for whatever comes later. Its largest values stay on the
+            grid's ends, so that whoever takes a scale from the rounded weight anew finds the same grid.
     """
 
-    def __init__(self, precision: str, *, transposed: bool = False, block: int = BLOCK) -> None:
+    grid: tuple[Tensor, Tensor, Tensor] | None  # scale, level that is kept, where
+
+    def __init__(
+        self, precision: str, *, transposed: bool = False, block: int = BLOCK, start: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.precision = precision
         self.transposed = transposed
         self.block = block
+        self.grid = None
+        if start is not None and precision != FP16:
+            scale, top = weight_scale(start, precision, transposed=transposed, block=block)
+            levels = (start / scale).round()
+            self.grid = scale, levels, levels.abs() == top
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.precision == FP16:
             return straight_through(weight, weight.half().float())
         scale, top = weight_scale(weight, self.precision, transposed=self.transposed, block=self.block)
-        return straight_through(weight, (weight / scale).round().clamp(-top, top) * scale)
+        if self.grid is None:
+            return straight_through(weight, (weight / scale).round().clamp(-top, top) * scale)
+        scale, kept, where = self.grid
+        levels = (weight / scale).round().clamp(-top, top)
+        return straight_through(weight, torch.where(where, kept, levels) * scale)
 
 
 def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -171,9 +190,16 @@ def layer_names(programs: Programs) -> dict[str, list[str]]:
     }
 
 
+def set_ranges(module: nn.Module, ranges: dict[str, tuple[float, float]]) -> None:
+    """Give a simulated program other activation ranges."""
+    for name, rounding in module.named_children():
+        if isinstance(rounding, ActivationFakeQuant):
+            rounding.set_range(*ranges[name.removeprefix(_ROUNDING)])
+
+
 def _insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: list[fx.Node]) -> None:
     """Send ``after``'s value to ``readers`` by way of ``module``."""
-    name = f"rounding_{after.name}"
+    name = _ROUNDING + after.name
     graph.add_submodule(name, module)
     with graph.graph.inserting_after(after):
         inserted = graph.graph.call_module(name, (after,))
@@ -226,7 +252,6 @@ def simulate(
     *,
     block: int = BLOCK,
     trainable: bool = False,
-    trainable_ranges: bool = False,
 ) -> Programs:
     """``programs`` with the rounding of ``recipe``; the given ones stay as they are.
 
@@ -235,8 +260,8 @@ def simulate(
         recipe: which layer gets which precision.
         ranges: activation ranges (:func:`calibrate`), where the recipe has w8a8.
         block: input channels that share a scale in w4.
-        trainable: weights stay float parameters with gradients, rounded anew at every call.
-        trainable_ranges: activation ranges are parameters with gradients too.
+        trainable: weights stay float parameters with gradients, rounded anew at every call, those of
+            convolutions to the grid that they start with.
 
     Raises:
         ValueError: the recipe needs ranges and there are none.
@@ -250,7 +275,6 @@ def simulate(
             (ranges or {}).get(name, {}),
             block=block,
             trainable=trainable,
-            trainable_ranges=trainable_ranges,
         )
         for name, module in programs.modules.items()
     }
@@ -264,12 +288,11 @@ def simulate_program(
     *,
     block: int = BLOCK,
     trainable: bool = False,
-    trainable_ranges: bool = False,
 ) -> nn.Module:
     """One program of :func:`simulate`."""
     graph = trace(module)
     _round_weights(graph, recipe, block, trainable)
-    _round_activations(graph, recipe, ranges, trainable_ranges)
+    _round_activations(graph, recipe, ranges)
     graph.recompile()
     return graph
 
@@ -285,16 +308,17 @@ def _round_weights(graph: fx.GraphModule, recipe: Recipe, block: int, trainable:
         if precision == FP32:
             continue
         transposed = isinstance(module, nn.ConvTranspose2d)
-        rounding = WeightFakeQuant(precision, transposed=transposed, block=block)
         if trainable:
+            # A transposed convolution's weight is a sum of trained ones: its grid moves with them.
+            start = None if transposed else module.weight.detach().clone()
+            rounding = WeightFakeQuant(precision, transposed=transposed, block=block, start=start)
             parametrize.register_parametrization(module, "weight", rounding)
         else:
+            rounding = WeightFakeQuant(precision, transposed=transposed, block=block)
             module.weight.data = rounding(module.weight.data)
 
 
-def _round_activations(
-    graph: fx.GraphModule, recipe: Recipe, ranges: dict[str, tuple[float, float]], trainable: bool
-) -> None:
+def _round_activations(graph: fx.GraphModule, recipe: Recipe, ranges: dict[str, tuple[float, float]]) -> None:
     made: dict[fx.Node, nn.Module] = {}  # tensors that come rounded, whoever reads them
     read: dict[fx.Node, list[fx.Node]] = {}  # tensors that some layers want rounded
     for layer in find_layers(graph):
@@ -302,7 +326,7 @@ def _round_activations(
         if precision == FP16:
             made[layer.output] = HalfRound()
         elif precision == W8A8:
-            made[layer.output] = ActivationFakeQuant(*ranges[layer.output.name], trainable=trainable)
+            made[layer.output] = ActivationFakeQuant(*ranges[layer.output.name])
             for tensor in layer.inputs:
                 read.setdefault(tensor, []).append(layer.node)
     for tensor, readers in read.items():
@@ -310,26 +334,12 @@ def _round_activations(
             _insert(
                 graph,
                 tensor,
-                ActivationFakeQuant(*ranges[tensor.name], trainable=trainable),
+                ActivationFakeQuant(*ranges[tensor.name]),
                 list(dict.fromkeys(readers)),
             )
             made.pop(tensor, None)  # int8 is coarser than float16
     for tensor, module in made.items():
         _insert(graph, tensor, module, list(tensor.users))
-
-
-def float_programs(simulated: Programs, programs: Programs) -> Programs:
-    """``programs`` with the (trained) float weights of a simulation of theirs, ready for export."""
-    modules: dict[str, nn.Module] = {}
-    for name, module in programs.modules.items():
-        trained = {
-            key.replace("parametrizations.weight.original", "weight"): value
-            for key, value in simulated.modules[name].state_dict().items()
-        }
-        copied = copy.deepcopy(module)
-        copied.load_state_dict({key: trained[key] for key in copied.state_dict()})
-        modules[name] = copied.requires_grad_(False)
-    return replace(programs, modules=modules)
 
 
 def in_parts(module: nn.Module, batch: Tensor, *shared: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ at every step, with gradients, so that the result is an ordinary checkpoint that
 It learns to follow the float network, each latent of the trajectory and the picture at its end, with
 the consistency term of LCFM beside that. It never sees a clean picture: what is regained is what
 rounding took, not what more training would have given the float network too.
-Activation ranges are calibrated once and stay as they are, since an exporter calibrates its own.
+Activation ranges are calibrated, not learned, on several sets of pictures that take turns, since an
+exporter calibrates anew on pictures of its own.
 """
 
 from __future__ import annotations
@@ -54,10 +55,13 @@ from elir_mobile.training.pixels import log_mse
 from export.programs import Programs, build_programs
 from export.rewrite import time_biases, transposed_kernel
 from export.samples import collect_samples
-from quant.fakequant import ActivationFakeQuant, Ranges, calibrate, restore_batch, simulate
+from quant.fakequant import Ranges, calibrate, restore_batch, set_ranges, simulate
+from quant.methods import Moved, improved_weights
 
 EMA_DECAY = 0.98
-CALIBRATION_IMAGES = 16
+# An exporter calibrates on a dozen pictures that training does not know, so it trains for several dozens.
+CALIBRATION_IMAGES = 12
+CALIBRATION_SETS = 4
 STRIP_IMAGES = 4
 SAVE_EVERY = 50
 # Of the loss, beside 1 for the picture.
@@ -82,8 +86,6 @@ def program_weights(restorer: Restorer, program: nn.Module, steps: int) -> dict[
     for name, parameter in program.named_parameters():
         owner = name.removesuffix(_ROUNDED) if name.endswith(_ROUNDED) else name.rpartition(".")[0]
         module = program.get_submodule(owner)
-        if isinstance(module, ActivationFakeQuant):
-            continue
         value: Tensor = restorer.get_parameter(name.replace(_ROUNDED, ".weight"))
         if isinstance(module, nn.ConvTranspose2d) and owner.startswith("dec."):
             value = transposed_kernel(value)
@@ -93,23 +95,70 @@ def program_weights(restorer: Restorer, program: nn.Module, steps: int) -> dict[
     return weights
 
 
+@torch.no_grad()
+def starting_point(restorer: Restorer, moved: Moved, steps: int) -> Restorer:
+    """A copy of the reference network with what post-training quantization does to its weights.
+
+    Args:
+        restorer: the float network, collapsed.
+        moved: see :func:`quant.methods.improved_weights`. A bias for a layer that has none in the
+            reference network is left out, and so is a transposed convolution's weight, which is none of
+            its parameters.
+        steps: K.
+    """
+    start = copy.deepcopy(restorer)
+    parameters = dict(start.named_parameters())
+    for tensors in moved.values():
+        for name, value in tensors.items():
+            if name in parameters:
+                factor = steps if name.startswith("fmir.final_proj.") else 1
+                parameters[name].copy_(value * factor)
+    return start
+
+
+@torch.no_grad()
+def on_grid(student: Restorer, programs: nn.ModuleDict, steps: int) -> Restorer:
+    """A copy of the student whose convolution weights are the rounded ones that it was trained with."""
+    rounded = copy.deepcopy(student)
+    for program in programs.values():
+        for name, value in program_weights(student, program, steps).items():
+            owner = name.removesuffix(_ROUNDED)
+            if owner == name or isinstance(program.get_submodule(owner), nn.ConvTranspose2d):
+                continue
+            rounding = program.get_submodule(f"{owner}.parametrizations.weight.0")
+            factor = steps if owner == "fmir.final_proj" else 1
+            rounded.get_parameter(f"{owner}.weight").copy_(rounding(value) * factor)
+    return rounded.requires_grad_(False)
+
+
 class QatTraining(L.LightningModule):
     """Trains a quantized student after its float self on batches ``(x_lq, seed)``.
 
     Args:
-        restorer: the collapsed float network; stays as it is, the student starts as its copy.
-        programs: of ``restorer``.
-        recipe, ranges: what is rounded, and to which activation ranges.
+        restorer: the collapsed float network.
+        start: what the student starts as; both stay as they are.
+        programs: of ``start``.
+        recipe: what is rounded.
+        ranges: activation ranges from several sets of images; every batch is rounded to one of them.
         steps, lr: length and peak of the one-cycle schedule.
     """
 
     def __init__(
-        self, restorer: Restorer, programs: Programs, recipe: Recipe, ranges: Ranges, *, steps: int, lr: float
+        self,
+        restorer: Restorer,
+        start: Restorer,
+        programs: Programs,
+        recipe: Recipe,
+        ranges: list[Ranges],
+        *,
+        steps: int,
+        lr: float,
     ) -> None:
         super().__init__()
         self.teacher = copy.deepcopy(restorer).requires_grad_(False)
-        self.student = copy.deepcopy(restorer).requires_grad_(True)
-        simulated = simulate(programs, recipe, ranges, trainable=True).modules
+        self.student = copy.deepcopy(start).requires_grad_(True)
+        self.ranges = ranges
+        simulated = simulate(programs, recipe, ranges[0], trainable=True).modules
         self.programs = nn.ModuleDict(simulated).requires_grad_(
             False
         )  # its weights are replaced at every call
@@ -173,6 +222,9 @@ class QatTraining(L.LightningModule):
         of the consistency loss of the quantized velocity between the student's own start and the
         latent that float ends at. Logarithms make the three comparable whatever the model.
         """
+        ranges = self.ranges[seed % len(self.ranges)]
+        for name, program in self.programs.items():
+            set_ranges(program, ranges.get(name, {}))
         noise = self._noise(x_lq, seed)
         goal_image, goals = self.goals(x_lq, noise)
         image, path = self.restored(x_lq, noise)
@@ -225,7 +277,7 @@ class QatConfig:
     recipe: Recipe
     steps: int = 200
     batch: int = 4
-    lr: float = 1e-4
+    lr: float = 1e-5
     seed: int = 0
 
 
@@ -270,21 +322,27 @@ def train(
     record.write_text(json.dumps(facts, default=list))
 
     size = images.shape[-1]
-    programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
 
     def batch(generator: torch.Generator, count: int = config.batch) -> tuple[Tensor, int]:
         drawn = draw_batch(images, task, count, generator)
         return drawn.degraded, drawn.seed
 
-    seen, _ = batch(torch.Generator().manual_seed(config.seed), CALIBRATION_IMAGES)
-    ranges: Ranges = {}
+    generator = torch.Generator().manual_seed(config.seed)
+    seen = [batch(generator, CALIBRATION_IMAGES)[0] for _ in range(CALIBRATION_SETS)]
+    programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
+    samples = collect_samples(programs, torch.cat(seen).split(1), config.seed)
+    start = starting_point(restorer, improved_weights(programs, config.recipe, samples), info.steps)
+    programs = build_programs(start, size=size, steps=info.steps, sigma_s=info.sigma_s)
+    ranges: list[Ranges] = [{}]
     if config.recipe.needs_calibration:
-        ranges = calibrate(programs, collect_samples(programs, seen.split(1), config.seed))
-    module = QatTraining(restorer, programs, config.recipe, ranges, steps=config.steps, lr=config.lr)
+        ranges = [
+            calibrate(programs, collect_samples(programs, dozen.split(1), config.seed)) for dozen in seen
+        ]
+    module = QatTraining(restorer, start, programs, config.recipe, ranges, steps=config.steps, lr=config.lr)
     fit(
         module,
         batch,
-        lambda: module.draw(seen[:STRIP_IMAGES]),
+        lambda: module.draw(seen[0][:STRIP_IMAGES]),
         run_dir,
         steps=config.steps,
         seed=config.seed + 1,
@@ -292,7 +350,7 @@ def train(
         save_every=min(SAVE_EVERY, config.steps),
     )
     finished = torch.load(run_dir / "last.ckpt", map_location="cpu", weights_only=True)
-    trained = module.student.cpu().eval().requires_grad_(False)
+    trained = on_grid(module.student.cpu().eval(), module.programs, info.steps)
     return trained, finished["cpu_seconds"] / 60
 
 
@@ -409,7 +467,7 @@ def main(
     ] = Path("out"),
     steps: Annotated[int, typer.Option(help=f"Training steps, a multiple of {SAVE_EVERY}.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Images in a training step.")] = 4,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
+    lr: Annotated[float, typer.Option(help="Peak learning rate; int4 in every layer takes 1e-4.")] = 1e-5,
     seed: Annotated[int, typer.Option(help="Seed of batches, degradations and noise.")] = 0,
 ) -> None:
     """Train a quantized network and compare it, simulated, with float and with PTQ."""

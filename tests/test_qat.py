@@ -20,7 +20,8 @@ from elir_mobile.tasks import get_task
 from export.programs import build_programs
 from export.samples import collect_samples
 from quant.fakequant import calibrate, restore_batch, simulate
-from quant.qat import QatTraining, app, make_row, simulated_quality
+from quant.methods import improved_weights
+from quant.qat import QatTraining, app, make_row, on_grid, simulated_quality, starting_point
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
@@ -51,10 +52,11 @@ def test_training_computes_what_an_exporter_of_the_student_would(
 ) -> None:
     """Also after the student has moved away from the programs that the simulation was made of."""
     recipe = RECIPES[name]
-    module = QatTraining(restorer, programs, recipe, ranges, steps=2, lr=1e-3)
+    module = QatTraining(restorer, restorer, programs, recipe, [ranges], steps=2, lr=1e-3)
     module.student = moved(restorer)
     noise = seeded_noise((2, *programs.latent_shape[1:]), 3)
-    rebuilt = build_programs(module.student, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    written = on_grid(module.student, module.programs, STEPS)
+    rebuilt = build_programs(written, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
     want, want_path = restore_batch(simulate(rebuilt, recipe, ranges), batch[0], noise)
     with torch.no_grad():
         image, path = module.restored(batch[0], noise)
@@ -67,7 +69,7 @@ def test_training_computes_what_an_exporter_of_the_student_would(
 
 
 def test_every_parameter_is_trained_and_the_teacher_is_not(restorer, programs, ranges, batch) -> None:
-    module = QatTraining(restorer, programs, RECIPES["w8a8"], ranges, steps=2, lr=1e-3)
+    module = QatTraining(restorer, restorer, programs, RECIPES["w8a8"], [ranges], steps=2, lr=1e-3)
     module.training_step(batch, 0).backward()
     without = [name for name, p in module.student.named_parameters() if p.grad is None]
     assert without == []
@@ -80,8 +82,19 @@ def test_every_parameter_is_trained_and_the_teacher_is_not(restorer, programs, r
     assert torch.equal(module.teacher.enc.layers[0].weight, restorer.enc.layers[0].weight)
 
 
+def test_ranges_take_turns(restorer, programs, ranges, batch) -> None:
+    narrow = {
+        name: {tensor: (low / 8, high / 8) for tensor, (low, high) in tensors.items()}
+        for name, tensors in ranges.items()
+    }
+    module = QatTraining(restorer, restorer, programs, RECIPES["w8a8"], [ranges, narrow], steps=2, lr=1e-3)
+    fits, clips, again = (module.losses(batch[0], seed)["image"].item() for seed in (2, 3, 2))
+    assert clips > fits + 0.5
+    assert again == fits
+
+
 def test_loss_is_the_weighted_sum_and_vanishes_in_float(restorer, programs, batch) -> None:
-    terms = QatTraining(restorer, programs, RECIPES["fp32"], {}, steps=2, lr=1e-3).losses(*batch)
+    terms = QatTraining(restorer, restorer, programs, RECIPES["fp32"], [{}], steps=2, lr=1e-3).losses(*batch)
     want = terms["image"] + 0.5 * terms["trajectory"] + 0.1 * terms["lcfm"]
     assert terms["loss"].item() == pytest.approx(want.item(), rel=1e-6)
     floor = torch.tensor(1e-6).log().item()  # an unquantized student is its teacher
@@ -91,7 +104,7 @@ def test_loss_is_the_weighted_sum_and_vanishes_in_float(restorer, programs, batc
 
 def test_training_brings_int4_closer_to_float(restorer, programs, batch) -> None:
     torch.manual_seed(0)
-    module = QatTraining(restorer, programs, W4_EVERYWHERE, {}, steps=12, lr=2e-3)
+    module = QatTraining(restorer, restorer, programs, W4_EVERYWHERE, [{}], steps=12, lr=2e-3)
     optimizer = module.configure_optimizers()["optimizer"]
     before = module.losses(*batch)
     for _ in range(12):
@@ -101,6 +114,22 @@ def test_training_brings_int4_closer_to_float(restorer, programs, batch) -> None
     after = module.losses(*batch)
     assert after["image"] < before["image"] - 0.2  # 0.9 dB
     assert after["trajectory"] < before["trajectory"] - 0.2
+
+
+def test_training_starts_where_post_training_quantization_ends(
+    restorer, programs, degraded, ranges, batch
+) -> None:
+    recipe = RECIPES["w8a8"]
+    samples = collect_samples(programs, degraded, seed=0)
+    start = starting_point(restorer, improved_weights(programs, recipe, samples), STEPS)
+    rebuilt = build_programs(start, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    plain = QatTraining(restorer, restorer, programs, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)
+    better = QatTraining(restorer, start, rebuilt, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)
+    assert better["image"] < plain["image"]
+    assert better["trajectory"] < plain["trajectory"]
+    # The last convolution carries 1/K in the programs and not in the network.
+    last, before = (network.fmir.final_proj.weight for network in (start, restorer))
+    assert 0 < (last - before).abs().max() < 0.02 * before.abs().max()
 
 
 def test_float32_checkpoints_keep_the_weights_exactly(restorer, tmp_path: Path) -> None:
