@@ -27,7 +27,8 @@ class Verdict:
     """A recipe against float on the judged pairs.
 
     Attributes:
-        program_db: SQNR of each program on the float programs' inputs; infinite where nothing is rounded.
+        program_db: SQNR of each program on the float programs' inputs; infinite where nothing is rounded,
+            empty where not asked for.
         trajectory_db: SQNR of the latent after each step.
         image_db: SQNR of the restored image.
         psnr_drop_db, lpips_rise: how much further from ground truth than float, the mean over the
@@ -74,6 +75,7 @@ class Judge:
         self._starts: dict[Key, Tensor] = {}
         self._paths: dict[Key, list[Tensor]] = {}
         self._program_db: dict[tuple[str, Key], float] = {}
+        self._verdicts: dict[tuple[Key, bool], Verdict] = {}
 
     def _module(self, name: str, recipe: Recipe, key: Key) -> nn.Module:
         """The simulated program; of each the last one asked for is kept."""
@@ -85,11 +87,21 @@ class Judge:
         return self._modules[name][1]
 
     @torch.no_grad()
-    def judge(self, recipe: Recipe) -> Verdict:
-        """Restore the pairs under ``recipe``."""
+    def judge(self, recipe: Recipe, *, programs: bool = True) -> Verdict:
+        """Restore the pairs under ``recipe``, or remember what it did before.
+
+        Args:
+            programs: hold each program against float by itself too, which takes as long again.
+        """
         keys = {
             name: tuple(recipe.precision_of(layer) for layer in self.layers[name]) for name in PROGRAM_NAMES
         }
+        asked = keys["encode"] + keys["step"] + keys["decode"], programs
+        if asked not in self._verdicts:
+            self._verdicts[asked] = self._restore(recipe, keys, programs)
+        return self._verdicts[asked]
+
+    def _restore(self, recipe: Recipe, keys: dict[str, Key], alone: bool) -> Verdict:
         encode, step, decode = (self._module(name, recipe, keys[name]) for name in PROGRAM_NAMES)
         programs = self.programs
 
@@ -105,13 +117,12 @@ class Judge:
         path = self._paths[stepped]
         image = in_parts(decode, path[-1])
 
-        modules = {"encode": encode, "step": step, "decode": decode}
-        for name in PROGRAM_NAMES:
+        program_db = {}
+        for name, module in (("encode", encode), ("step", step), ("decode", decode)) if alone else ():
             if (name, keys[name]) not in self._program_db:
-                self._program_db[name, keys[name]] = self._program_sqnr(name, modules[name])
-        return self._verdict(
-            {name: self._program_db[name, keys[name]] for name in PROGRAM_NAMES}, path, image
-        )
+                self._program_db[name, keys[name]] = self._program_sqnr(name, module)
+            program_db[name] = self._program_db[name, keys[name]]
+        return self._verdict(program_db, path, image)
 
     @torch.no_grad()
     def judge_programs(self, simulated: Programs) -> Verdict:

@@ -120,7 +120,7 @@ def damages(judge: Judge, advance: Callable[[], None] = lambda: None) -> dict[st
     for layers in judge.layers.values():
         for layer in layers:
             if FASTEST.precision_of(layer) == W8A8:
-                verdict = judge.judge(Recipe("alone", (Rule(layer, W8A8),)))
+                verdict = judge.judge(Recipe("alone", (Rule(layer, W8A8),)), programs=False)
                 found[layer] = 10 ** (-verdict.image_db / 10)
             advance()
     return found
@@ -165,7 +165,7 @@ def search(
         recipe = Recipe(FASTEST.name, (*rules, *FASTEST.rules))
         precisions = {layer: recipe.precision_of(layer) for layer in costs}
         size = sum(cost.bytes[precisions[layer]] for layer, cost in costs.items())
-        verdict = judge.judge(recipe)
+        verdict = judge.judge(recipe, programs=False)
         tried = Attempt(
             raised,
             recipe,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,6 +45,13 @@ def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
     assert verdict.psnr_drop_db_high >= verdict.psnr_drop_db
     assert verdict.psnr_drop_db_high <= drops.max().item() + 1e-3
     assert min(verdict.program_db.values()) > 10
+
+
+def test_a_recipe_is_known_by_what_it_does(judge: Judge) -> None:
+    first = judge.judge(RECIPES["w8a8"])
+    assert judge.judge(Recipe("again", RECIPES["w8a8"].rules)) is first
+    assert judge.judge(Recipe("other", (Rule("enc.*", FP32), *RECIPES["w8a8"].rules))) is not first
+    assert judge.judge(RECIPES["w8a8"], programs=False) == replace(first, program_db={})
 
 
 def test_the_true_mean_is_below_the_bound_19_times_in_20() -> None:
