@@ -83,10 +83,9 @@ def store(section: str, task: str, rows: list[dict], key: str, note: str) -> Non
     """Merge ``rows`` into the results: one with the same task and ``key`` is replaced."""
     path = RESULTS / "quantization.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
-    old = results.get(section, {"rows": []})["rows"]
-    new = [{"task": task, **row} for row in rows]
-    names = {(row["task"], row[key]) for row in new}
-    results[section] = {"rows": [r for r in old if (r["task"], r[key]) not in names] + new, "note": note}
+    rows = results.get(section, {"rows": []})["rows"] + [{"task": task, **row} for row in rows]
+    merged = {(row["task"], row[key]): row for row in rows}  # a newer row takes the older one's place
+    results[section] = {"rows": list(merged.values()), "note": note}
     staged = path.with_suffix(".tmp")
     staged.write_text(json.dumps(results, indent=2) + "\n")
     staged.rename(path)
@@ -323,8 +322,7 @@ def measure_budgets(task: str, console: Console) -> None:
         with tempfile.TemporaryDirectory() as out:
             job = replace(plain, out=Path(out))
             found = find_recipe(job, ranking, budget, console)
-            artifacts = select_artifacts("executorch", "fp32", console, [found.recipe])
-            _, report = run(replace(job, artifacts=artifacts), console)
+            _, report = run(replace(job, artifacts=((TARGETS["executorch"], found.recipe),)), console)
         executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
         row = {
             "budget": str(budget),

@@ -3,8 +3,8 @@
 Starts with int8 everywhere and raises layers to float, first those that do the most damage for the
 time they save, until the budget holds (the idea of OpenVINO NNCF's ``quantize_with_accuracy_control``).
 Damage is measured layer by layer in simulation; time and bytes are estimated from the layers' shapes.
-A budget counts as held if the upper end of the mean loss's 95 % interval is within it: the mean itself
-is exceeded on the next pictures every other time.
+A budget counts as held if the mean loss of as many other pictures would be within it 39 times in 40: the
+mean of these is exceeded on the next pictures every other time.
 What is found is only a proposal until its exported file has been run: ``quant.ptq`` does that.
 """
 

@@ -17,7 +17,7 @@ from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
 from quant.fakequant import calibrate, restore_batch, simulate
-from quant.judge import Judge
+from quant.judge import Judge, _for_others
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,10 @@ def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
     clean = torch.cat([pair.clean for pair in judge.pairs])
     drops = metrics.psnr(judge.restored, clean) - metrics.psnr(image, clean)
     assert verdict.psnr_drop_db == pytest.approx(drops.mean().item(), abs=1e-4)
-    assert verdict.psnr_drop_db_high >= verdict.psnr_drop_db
-    assert verdict.psnr_drop_db_high <= drops.max().item() + 1e-3
+    mean_high = damage({"psnr_db": -drops.numpy()}, {"psnr_db": np.zeros(len(drops))})["psnr_drop_db_high"]
+    margin = verdict.psnr_drop_db_high - verdict.psnr_drop_db
+    assert margin == pytest.approx(2**0.5 * (mean_high - verdict.psnr_drop_db), abs=1e-4)
+    assert margin > 0
     assert min(verdict.program_db.values()) > 10
 
 
@@ -54,13 +56,15 @@ def test_a_recipe_is_known_by_what_it_does(judge: Judge) -> None:
     assert judge.judge(RECIPES["w8a8"], programs=False) == replace(first, program_db={})
 
 
-def test_the_true_mean_is_below_the_bound_19_times_in_20() -> None:
-    samples = np.random.default_rng(0).normal(0.03, 0.1, (400, 40))
-    highs = [
-        damage({"psnr_db": -sample}, {"psnr_db": np.zeros(40)})["psnr_drop_db_high"] for sample in samples
-    ]
-    assert np.mean([high > 0.03 for high in highs]) >= 0.95
-    assert damage({"psnr_db": np.zeros(1)}, {"psnr_db": np.ones(1)})["psnr_drop_db_high"] is None
+def test_the_mean_of_other_pictures_is_below_the_bound_19_times_in_20() -> None:
+    generator = np.random.default_rng(0)
+    held = []
+    for sample, others in generator.normal(0.03, 0.1, (400, 2, 40)):
+        worse = damage({"psnr_db": -sample}, {"psnr_db": np.zeros(40)})
+        held.append(others.mean() <= _for_others(worse, "psnr_drop_db"))
+    assert np.mean(held) >= 0.95
+    single = damage({"psnr_db": np.zeros(1)}, {"psnr_db": np.ones(1)})
+    assert _for_others(single, "psnr_drop_db") is None
 
 
 def test_a_layer_of_the_decoder_leaves_what_comes_before_exact(judge: Judge) -> None:
