@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from elir_mobile.metrics import sqnr_db
-from elir_mobile.precision import FP32, RECIPES, W4, W8, Recipe, Rule
+from elir_mobile.precision import FP32, W4, W8, W8A8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.programs import build_programs
 from export.samples import collect_samples
@@ -15,7 +15,7 @@ from quant.fakequant import calibrate, simulate, weight_scale
 from quant.methods import correct_biases, improved_weights, reconstruct, with_weights
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
-RECIPE = RECIPES["w8a8"]
+RECIPE = Recipe("int8", (Rule("*add", FP32), Rule("*", W8A8)))  # corrects every layer
 
 
 @pytest.fixture(scope="module")
