@@ -86,7 +86,7 @@ class WeightFakeQuant(nn.Module):
             grid's ends, so that whoever takes a scale from the rounded weight anew finds the same grid.
     """
 
-    grid: tuple[Tensor, Tensor, Tensor] | None  # scale, level that is kept, where
+    grid: tuple[Tensor, int, Tensor, Tensor] | None  # scale, largest level, levels that are kept, where
 
     def __init__(
         self, precision: str, *, transposed: bool = False, block: int = BLOCK, start: Tensor | None = None
@@ -99,15 +99,15 @@ class WeightFakeQuant(nn.Module):
         if start is not None and precision != FP16:
             scale, top = weight_scale(start, precision, transposed=transposed, block=block)
             levels = (start / scale).round()
-            self.grid = scale, levels, levels.abs() == top
+            self.grid = scale, top, levels, levels.abs() == top
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.precision == FP16:
             return straight_through(weight, weight.half().float())
-        scale, top = weight_scale(weight, self.precision, transposed=self.transposed, block=self.block)
         if self.grid is None:
+            scale, top = weight_scale(weight, self.precision, transposed=self.transposed, block=self.block)
             return straight_through(weight, (weight / scale).round().clamp(-top, top) * scale)
-        scale, kept, where = self.grid
+        scale, top, kept, where = self.grid
         levels = (weight / scale).round().clamp(-top, top)
         return straight_through(weight, torch.where(where, kept, levels) * scale)
 
