@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.released import RESULTS
 from elir_mobile.errors import exits_with_2
+from elir_mobile.harness.host import PAUSE_S
 from elir_mobile.harness.protocol import Protocol, latency_facts, machine_facts
 from elir_mobile.harness.roofline import cache_path, read_roof
 from elir_mobile.harness.timing import Milliseconds, take_turns
@@ -123,6 +124,7 @@ def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Cons
 
 
 def _timed(program: Program, x: np.ndarray) -> Milliseconds:
+    time.sleep(PAUSE_S)
     start = time.perf_counter()
     program(x)
     return {"total": 1e3 * (time.perf_counter() - start)}
@@ -135,12 +137,12 @@ app = typer.Typer(add_completion=False)
 @exits_with_2
 def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads of each runtime.")] = os.cpu_count() or 1,
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each program.")] = 10,
+    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each program.")] = 20,
     results: Annotated[Path, typer.Option(help="Folder of the JSON results.")] = RESULTS,
 ) -> None:
     """Measure convolution throughput, all programs in turn."""
     console = Console()
-    protocol = Protocol(warmups=2, runs=runs, threads=threads)
+    protocol = Protocol(runs=runs, threads=threads)
     order = {"order": "programs alternate, one call each", "statistic": "median"}
     report = {
         "kind": "roofline",

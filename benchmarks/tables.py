@@ -1,6 +1,6 @@
 """Put measured figures into the Markdown files: ``python -m benchmarks.tables [--check]``.
 
-``--take NAME report.json`` first keeps a report of the harness as a result.
+``--take NAME report.json`` first keeps a report of the harness or of ``quant.sensitivity`` as a result.
 
 Every block between ``<!-- table NAME -->`` and ``<!-- end -->`` is replaced by the table made from
 ``benchmarks/results/NAME.json``; a block ``NAME-figures`` shows its charts, which are written to
@@ -253,11 +253,41 @@ def roofline_table(result: dict) -> str:
     return "\n".join(lines)
 
 
+def sensitivity_table(result: dict) -> str:
+    """The ten layers that hurt most when rounded alone, and the whole recipe."""
+
+    def cells(verdict: dict, program: str | None) -> str:
+        decibels = (
+            verdict["program_db"][program] if program else None,
+            verdict["trajectory_db"][-1],
+            verdict["image_db"],
+        )
+        figures = [number(value, 1) for value in decibels]
+        figures += [number(verdict["psnr_drop_db"], 3), number(verdict["lpips_rise"], 4)]
+        return " | ".join(figures)
+
+    lines = [
+        "| rounded | program, dB | end of trajectory, dB | image, dB | PSNR drop, dB | LPIPS rise "
+        "| drop of all but it, dB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in result["rows"][:10]:
+        but_it = number(row["others"]["psnr_drop_db"], 3)
+        lines.append(f"| `{row['layer']}` | {cells(row['alone'], row['program'])} | {but_it} |")
+    lines += [
+        f"| all {len(result['rows'])} of {result['recipe']['name']} | {cells(result['whole'], None)} | – |",
+        "",
+        f"{result['task']}, {len(result['pairs'])} pairs of {result['images']}; {result['protocol']}.",
+    ]
+    return "\n".join(lines)
+
+
 KINDS = {
     "ablations": ablations_table,
     "harness": harness_table,
     "qat": qat_table,
     "roofline": roofline_table,
+    "sensitivity": sensitivity_table,
     "throughput": throughput_table,
 }
 # Charts that the documents show of a report of the harness, with what they are called.
@@ -366,6 +396,35 @@ def columns_table(columns: list[tuple[str, str, int | None]], rows: list[dict], 
     return "\n".join([*lines, "", note])
 
 
+def bars_table(results: dict, trained: dict) -> str:
+    """What quantization may cost at most, and what it costs in every exported file that is held to it."""
+    lines = ["| what | may cost at most | costs | holds |", "|---|---|---|---|"]
+
+    def add(what: str, row: dict, drop_db: float, rise: float) -> None:
+        drop, risen = (row[key] for key in ("psnr_drop_db", "lpips_rise"))
+        holds = "yes" if drop <= drop_db and risen <= rise else "no"
+        most = f"{number(drop_db)} dB, {number(rise, 3)} LPIPS"
+        lines.append(f"| {what} | {most} | {number(drop, 3)} dB, {number(risen, 4)} LPIPS | {holds} |")
+
+    for row in results["files"]["rows"]:
+        if row["artifact"].endswith(" w8a8"):
+            add(f"{row['task']}, {row['artifact']}", row, 0.10, 0.005)
+    for row in trained["rows"]:
+        if row["method"] == "qat" and row["run_by"] != "simulation":
+            costs = {"psnr_drop_db": row["drop_psnr_db"], "lpips_rise": row["rise_lpips"]}
+            drop_db, rise = {"w8a8": (0.05, 0.003), "w4": (0.15, 0.01)}[row["recipe"]]
+            add(f"bfr, {row['run_by']} {row['recipe']}, trained, seed {row['seed']}", costs, drop_db, rise)
+    for row in results["budgets"]["rows"]:
+        drop_db, rise = (float(figure) for figure in re.findall(r"at most ([\d.]+)", row["budget"]))
+        add(f"{row['task']}, executorch, recipe searched for this budget", row, drop_db, rise)
+    for row in results["released"]["rows"]:
+        if row["recipe"] == "w4":
+            holds = "yes" if row["bytes"] <= 16e6 else "no"
+            size = number(row["bytes"] / 1e6)
+            lines.append(f"| step program of the released network, w4 | 16 MB | {size} MB | {holds} |")
+    return "\n".join([*lines, "", results["files"]["note"]])
+
+
 def section_table(section: str, result: dict) -> str:
     """A section of quantization.json."""
     return columns_table([("task", "task", None), *SECTIONS[section]], result["rows"], result["note"])
@@ -377,6 +436,8 @@ def render(name: str) -> str:
         section = name.removeprefix("quantization-")
         path = RESULTS / "quantization.json"
         results = json.loads(path.read_text()) if path.is_file() else {}
+        if section == "bars":
+            return bars_table(results, json.loads((RESULTS / "qat.json").read_text()))
         if section not in results:
             command = "methods" if section == "steps" else section
             return f"Not measured yet: `python -m benchmarks.quantization {command}`."
@@ -400,6 +461,7 @@ def render(name: str) -> str:
 COMMANDS = {
     "qat": "python -m benchmarks.qat RUN_DIR",
     "roofline": "python -m benchmarks.roofline",
+    "sensitivity-bfr": "python -m quant.sensitivity --task bfr",
 }
 
 
@@ -437,7 +499,7 @@ def main(
     check: Annotated[bool, typer.Option(help="Only say whether a table or figure is stale.")] = False,
     take: Annotated[
         tuple[str, Path] | None,
-        typer.Option(help="First keep a harness report.json as the result NAME: --take demo-bfr FILE."),
+        typer.Option(help="First keep the harness's or quant.sensitivity's JSON: --take demo-bfr FILE."),
     ] = None,
 ) -> None:
     """Update the tables and figures of the documents."""
@@ -455,18 +517,21 @@ def main(
 
 
 def keep(name: str, report: Path) -> None:
-    """Put a report of the harness among the results.
+    """Put a report of the harness or of ``quant.sensitivity`` among the results.
 
     Raises:
         UserError: it is no such report.
     """
     try:
         text = report.read_text()
-        if json.loads(text)["kind"] != "harness" or not re.fullmatch(r"[a-z0-9-]+", name):
+        if json.loads(text)["kind"] not in ("harness", "sensitivity") or not re.fullmatch(
+            r"[a-z0-9-]+", name
+        ):
             raise KeyError(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{report} is not a report.json of the harness, or '{name}' no name of a result"
+            f"{report} is not a report.json of the harness or of quant.sensitivity, "
+            f"or '{name}' no name of a result"
         ) from error
     (RESULTS / f"{name}.json").write_text(text)
 

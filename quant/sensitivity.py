@@ -228,7 +228,7 @@ def main(
     rows = measure_all(judge, chosen, partial, facts, console)
     whole = to_row(Sensitivity("*", "all", chosen.name, judge.judge(chosen), judge.judge(get_recipe("fp32"))))
     shown = images.name if images else "bundled portraits"
-    result = {**facts, "images": shown, "whole": whole["alone"], "rows": rows}
+    result = {"kind": "sensitivity", **facts, "images": shown, "whole": whole["alone"], "rows": rows}
     staged = out / f".{stem}.json"
     staged.write_text(json.dumps(result, indent=2) + "\n")
     plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")

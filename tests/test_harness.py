@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -44,6 +45,7 @@ EXECUTORCH, COREML = "executorch/bfr-fp32.pte", "coreml/bfr-fp32.mlpackage"
 # The worker with every package out of reach that a device need not have.
 BARE = """
 import sys
+from collections import Counter
 for name in ("torch", "PIL", "typer", "rich", "jinja2", "safetensors"):
     sys.modules[name] = None
 from elir_mobile.harness.worker import main
@@ -281,7 +283,7 @@ def test_a_worker_that_dies_in_its_turn_leaves_the_others_measured(
     def killing(self: WorkerProcess, do: str, **arguments: object) -> dict:
         if do == "run":
             turns.append(self)
-            if len(turns) == 3:  # the first file's second turn
+            if len(turns) == 5:  # the first file's second turn, after two runs of each
                 self.process.kill()
         return ask(self, do, **arguments)
 
@@ -292,6 +294,24 @@ def test_a_worker_that_dies_in_its_turn_leaves_the_others_measured(
     assert dead.total is None
     assert alive.total is not None
     assert len(alive.total.runs_ms) == 3
+
+
+def test_the_runs_are_shared_by_fresh_processes(
+    micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, asked = WorkerProcess.ask, []
+
+    def listening(self: WorkerProcess, do: str, **arguments: object) -> dict:
+        asked.append((self.process.pid, do))
+        return ask(self, do, **arguments)
+
+    monkeypatch.setattr(WorkerProcess, "ask", listening)
+    [row] = Host().run(micro_bundle, Job("", LITERT[:1], threads=1, warmup=1, runs=4), tmp_path, nothing).rows
+    assert row.total is not None
+    assert len(row.total.runs_ms) == 4
+    runs = Counter(pid for pid, do in asked if do == "run")
+    assert list(runs.values()) == [2 * (1 + 2), 2 * (1 + 1), 2 * (1 + 1)]  # every turn: untimed, timed
+    assert [pid for pid, do in asked if do == "open"] == list(runs)
 
 
 # The command

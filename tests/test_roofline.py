@@ -58,6 +58,8 @@ def test_a_roof_is_the_best_of_the_sweep(tmp_path: Path, monkeypatch: pytest.Mon
     assert facts["gmacs_per_s"] == pytest.approx(10)
     assert facts["roof_share"] == pytest.approx(0.25)
     assert roof.of("litert", "w8a8", "encode", 1e3 * gmacs / 10)["roof_share"] == pytest.approx(0.1)
+    mixed = roof.of("litert", "mixed", "encode", 1e3 * gmacs / 10)
+    assert mixed["roof_share"] == pytest.approx(0.1)  # most of it is int8
     assert roof.of("coreml", "fp32", "encode", None)["gmacs_per_s"] is None
     assert roof_facts(manifest, 3).best == {}  # another number of threads is another roof
 

@@ -1,9 +1,10 @@
 """This machine as a device: every artifact in a process of its own, the processes taking turns.
 
-A worker process (``worker.py --serve``) holds one artifact. Loading is timed in ``COLD_STARTS`` fresh
-processes; then the workers restore the golden input in turn, told over a pipe, so that a slow spell of
-the machine hits all of them and each one's memory is its own. What an interpreter runs (Core ML
-anywhere but on a Mac) is compared but not timed.
+A worker process (``worker.py --serve``) holds one artifact. The workers restore the golden input in turn,
+told over a pipe, so that a slow spell of the machine hits all of them and each one's memory is its own.
+All of them are started ``COLD_STARTS`` times, each time with a share of the runs: loading is timed in fresh
+processes, and what differs from process to process (where memory and threads happen to lie) is in the
+times. What an interpreter runs (Core ML anywhere but on a Mac) is compared but not timed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from elir_mobile.manifest import read_manifest
 from elir_mobile.runtime.programs import PROGRAMS, TARGETS
 
 COLD_STARTS = 3
-# Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's.
+# Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In
+# the pause cores fall asleep and caches are another file's, so that each turn begins with an untimed run.
 PAUSE_S = 0.05
 REPLY_LIMIT_S = 900.0  # a worker that is silent for longer is ended
 FLOAT = "float"  # the float network's place among the files
@@ -152,7 +154,9 @@ class Host:
         """
         manifest = read_manifest(bundle)
         measured = [_Measured(file) for file in ([FLOAT] if weights else []) + list(job.files)]
-        later = COLD_STARTS + job.warmup + job.runs  # of an artifact that is timed, after it was opened
+        shares = [len(range(start, job.runs, COLD_STARTS)) for start in range(COLD_STARTS)]
+        # Of an artifact that is timed, after it was opened first.
+        later = COLD_STARTS * (1 + job.warmup) + job.runs
         done, total = 0, len(measured) * (1 + later)
 
         def tick(text: str) -> None:
@@ -187,35 +191,36 @@ class Host:
             tick("timing, each artifact in turn")
             if item.error is None:
                 try:
+                    worker.ask("run")
                     return worker.ask("run")
                 except WorkerError as error:
                     item.error = str(error)
             return {}
 
-        with ExitStack() as stack:
-            alive: list[tuple[WorkerProcess, _Measured]] = []
-            for item in measured:
-                with ExitStack() as own:
-                    worker = own.enter_context(worker_process())
-                    opening(worker, item)
-                    if item.timed and job.runs:
-                        alive.append((worker, item))
-                        stack.push(own.pop_all())
-                    elif item.error is None:
-                        compute(worker, item)
-            total = done + len(alive) * later  # which of them are timed is known now
-            for _ in range(COLD_STARTS - 1):
-                for _, item in alive:
-                    with worker_process() as fresh:
-                        opening(fresh, item)
-            turns = [partial(turn, worker, item) for worker, item in alive]
-            for (_, item), runs in zip(
-                alive, take_turns(turns, warmup=job.warmup, count=job.runs), strict=True
-            ):
-                item.runs = runs
-            for worker, item in alive:
-                if item.error is None:
-                    compute(worker, item)
+        waiting = measured
+        for start, share in enumerate(shares):
+            with ExitStack() as stack:
+                alive: list[tuple[WorkerProcess, _Measured]] = []
+                for item in waiting:
+                    with ExitStack() as own:
+                        worker = own.enter_context(worker_process())
+                        opening(worker, item)
+                        if item.timed and job.runs:
+                            alive.append((worker, item))
+                            stack.push(own.pop_all())
+                        elif item.error is None:
+                            compute(worker, item)
+                if start == 0:
+                    total = done + len(alive) * later  # which of them are timed is known now
+                turns = [partial(turn, worker, item) for worker, item in alive]
+                times = take_turns(turns, warmup=job.warmup, count=share)
+                for (_, item), runs in zip(alive, times, strict=True):
+                    item.runs += runs
+                waiting = [item for _, item in alive if item.error is None]
+                if start == COLD_STARTS - 1:
+                    for worker, item in alive:
+                        if item.error is None:
+                            compute(worker, item)
         rows = tuple(_row(item, manifest, job.threads) for item in measured)
         result = Result(host_facts({row.target for row in rows}), rows)
         write_json(folder / "result.json", result)

@@ -187,7 +187,8 @@ def measure_bundle(
             "runs": settings.runs,
             "threads": settings.threads,
             "cold_starts": COLD_STARTS,
-            "order": "each file in its own process, processes take turns, one whole restoration each",
+            "order": f"each file in a process of its own, in {COLD_STARTS} processes one after the other, "
+            "processes take turns, one whole restoration each after an untimed one",
             "statistic": "median, its 95 % bootstrap interval over the runs, 90th percentile",
         },
         "machine": machine_facts(),

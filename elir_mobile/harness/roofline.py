@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from elir_mobile.data.faces import cache_dir
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.precision import W8A8
+from elir_mobile.precision import FP16, FP32, W4, W8, W8A8
 
 COMMAND = "python -m benchmarks.roofline"
 # Nearest 2× upsampling before a 3×3 convolution is exported as one 4×4 transposed convolution of stride 2:
 # 4 taps an output pixel instead of 9.
 FUSED_UPSAMPLING = 4 / 9
+IN_FLOAT = (FP32, FP16, W8, W4)  # no integer arithmetic, whatever the weights are stored as
 
 
 def program_macs(restorer: Restorer, size: int) -> dict[str, float]:
@@ -110,10 +111,14 @@ class Roof:
     best: dict[tuple[str, str], float]
 
     def of(self, target: str, precision: str, program: str, median_ms: float | None) -> dict:
-        """``gmacs``, ``gmacs_per_s`` and ``roof_share`` of a program; w8 and fp16 compute in float32."""
+        """``gmacs``, ``gmacs_per_s`` and ``roof_share`` of a program.
+
+        A recipe that keeps some layers in float (``mixed``, a searched one) is held against the int8 roof:
+        what it gives away shows in its share.
+        """
         gmacs = self.macs[program] / 1e9
         reached = None if not median_ms else gmacs / (median_ms / 1e3)
-        roof = self.best.get((target, W8A8 if precision == W8A8 else "fp32"))
+        roof = self.best.get((target, FP32 if precision in IN_FLOAT else W8A8))
         share = None if reached is None or roof is None else reached / roof
         return {"gmacs": gmacs, "gmacs_per_s": reached, "roof_gmacs_per_s": roof, "roof_share": share}
 
