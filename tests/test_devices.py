@@ -22,10 +22,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.errors import UserError
+from elir_mobile.harness import __main__ as command
 from elir_mobile.harness.compare import golden_parity
 from elir_mobile.harness.devices import Device, device
 from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
@@ -627,3 +629,42 @@ def test_the_page_restores_a_photo_at_every_width(
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 10
     assert views["dark"]["ground"] != views["desktop"]["ground"]
+
+
+@pytest.mark.devices
+def test_the_report_is_readable_at_every_width_without_a_network(
+    chromium: browser.Browser, micro_bundle: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(2):
+        values = np.random.default_rng(index).integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((96, 80), Image.Resampling.BICUBIC).save(pictures / f"{index}.png")
+    arguments = [
+        micro_bundle, "--target", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
+        "--warmups", 0, "--out", tmp_path / "out",
+    ]  # fmt: skip
+    measured = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
+    assert measured.exit_code == 0, measured.output
+    report = tmp_path / "out" / "bfr-micro" / "report.html"
+    script = Path(__file__).with_name("report.mjs")
+    looked = [chromium.node, script, browser.modules_folder(), chromium.chromium, report, tmp_path]
+    done = subprocess.run(looked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    views = json.loads(done.stdout)
+    assert views.keys() == {"phone", "desktop", "dark", "dark-phone"}
+    for name, view in views.items():
+        assert view["errors"] == []
+        assert set(view["requests"]) <= {"file:", "data:"}
+        assert view["overflow"] <= 0, name  # wide tables scroll by themselves
+        assert view["smallest"] >= 10, name  # pixels
+        assert view["charts"] == 3
+        assert (view["cut"], view["changed"]) == ("30%", True)
+        assert json.loads((tmp_path / f"{name}.json").read_text()) == json.loads(
+            report.with_name("report.json").read_text()
+        )
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 10
+    for light, dark in (("desktop", "dark"), ("phone", "dark-phone")):
+        assert views[light]["ground"] != views[dark]["ground"]
+        assert views[light]["ink"] != views[dark]["ink"]
