@@ -111,8 +111,7 @@ def starting_point(restorer: Restorer, moved: Moved, steps: int) -> Restorer:
     for tensors in moved.values():
         for name, value in tensors.items():
             if name in parameters:
-                factor = steps if name.startswith("fmir.final_proj.") else 1
-                parameters[name].copy_(value * factor)
+                parameters[name].copy_(value * _factor(name, steps))
     return start
 
 
@@ -126,9 +125,14 @@ def on_grid(student: Restorer, programs: nn.ModuleDict, steps: int) -> Restorer:
             if owner == name or isinstance(program.get_submodule(owner), nn.ConvTranspose2d):
                 continue
             rounding = program.get_submodule(f"{owner}.parametrizations.weight.0")
-            factor = steps if owner == "fmir.final_proj" else 1
-            rounded.get_parameter(f"{owner}.weight").copy_(rounding(value) * factor)
+            weight = f"{owner}.weight"
+            rounded.get_parameter(weight).copy_(rounding(value) * _factor(weight, steps))
     return rounded.requires_grad_(False)
+
+
+def _factor(parameter: str, steps: int) -> int:
+    """From the exported programs, whose last convolution has 1/K in it, back to the reference network."""
+    return steps if parameter.startswith("fmir.final_proj.") else 1
 
 
 class QatTraining(L.LightningModule):
