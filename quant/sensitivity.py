@@ -180,7 +180,7 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
     axes.set_title(title, fontsize="medium")
     axes.tick_params(axis="y", labelsize="small")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in PROGRAM_NAMES]
-    axes.legend(handles, PROGRAM_NAMES, loc="lower right", fontsize="small")
+    figure.legend(handles, PROGRAM_NAMES, loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
