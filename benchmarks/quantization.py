@@ -318,30 +318,33 @@ def export_and_run(task: str, console: Console, precisions: str, *, reconstruct:
 
 
 def measure_budgets(task: str, console: Console) -> None:
-    """The search for each budget; what it finds is exported and run."""
+    """The search for each budget, with plain weights and reconstructed ones; what it finds is exported and
+    run."""
     restorer, info, _ = load(task)
     folder = heldout_folder(info.size)
     plain = Job(get_task(task), restorer, info, info.size, (), folder, Path(), SEED, UNTIMED)
-    ranking = rank_layers(plain, console)
-    for budget in BUDGETS:
-        with tempfile.TemporaryDirectory() as out:
-            job = replace(plain, out=Path(out))
-            found = find_recipe(job, ranking, budget, console)
-            _, report = run(replace(job, artifacts=((TARGETS["executorch"], found.recipe),)), console)
-        executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
-        row = {
-            "budget": str(budget),
-            "raised": found.raised,
-            "simulated_drop_db": found.verdict.psnr_drop_db,
-            "simulated_drop_high_db": found.verdict.psnr_drop_db_high,
-            "simulated_rise": found.verdict.lpips_rise,
-            "simulated_rise_high": found.verdict.lpips_rise_high,
-            "estimated_ms": found.milliseconds,
-            **executed,
-            "holds": budget.held_by(executed["psnr_drop_db"], executed["lpips_rise"]),
-        }
-        store("budgets", task, [row], "budget", "simulated on held-out calibration pairs, then the file run.")
-        console.print(row)
+    for start in (plain, replace(plain, reconstruct=True)):
+        ranking = rank_layers(start, console)
+        for budget in BUDGETS:
+            with tempfile.TemporaryDirectory() as out:
+                job = replace(start, out=Path(out))
+                found = find_recipe(job, ranking, budget, console)
+                _, report = run(replace(job, artifacts=((TARGETS["executorch"], found.recipe),)), console)
+            executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
+            row = {
+                "budget": f"{budget}{', reconstructed' if job.reconstruct else ''}",
+                "raised": found.raised,
+                "simulated_drop_db": found.verdict.psnr_drop_db,
+                "simulated_drop_high_db": found.verdict.psnr_drop_db_high,
+                "simulated_rise": found.verdict.lpips_rise,
+                "simulated_rise_high": found.verdict.lpips_rise_high,
+                "estimated_ms": found.milliseconds,
+                **executed,
+                "holds": budget.held_by(executed["psnr_drop_db"], executed["lpips_rise"]),
+            }
+            note = "simulated on held-out calibration pairs, then the file run."
+            store("budgets", task, [row], "budget", note)
+            console.print(row)
 
 
 def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:

@@ -416,7 +416,8 @@ def bars_table(results: dict, trained: dict) -> str:
             add(f"bfr, {row['run_by']} {row['recipe']}, trained, seed {row['seed']}", costs, drop_db, rise)
     for row in results["budgets"]["rows"]:
         drop_db, rise = (float(figure) for figure in re.findall(r"at most ([\d.]+)", row["budget"]))
-        add(f"{row['task']}, executorch, recipe searched for this budget", row, drop_db, rise)
+        weights = ", reconstructed" if "reconstructed" in row["budget"] else ""
+        add(f"{row['task']}, executorch, searched for this budget{weights}", row, drop_db, rise)
     for row in results["released"]["rows"]:
         if row["recipe"] == "w4":
             holds = "yes" if row["bytes"] <= 16e6 else "no"

@@ -19,6 +19,7 @@ from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Recipe
 from export.programs import PROGRAM_NAMES, Programs
 from quant.fakequant import Ranges, in_parts, layer_names, restore_batch, simulate_program
+from quant.methods import Moved, with_weights
 
 Key = tuple[str, ...]  # the precision of every layer of a program
 
@@ -55,12 +56,15 @@ class Judge:
         programs: float programs.
         ranges: activation ranges of them, from other images than ``pairs``.
         pairs: what recipes are judged on; image ``i`` gets the noise of ``seed + i``.
+        moved: weights and biases for the layers that a recipe rounds, see
+            :func:`quant.methods.improved_weights`; those it leaves in float keep their own.
     """
 
     programs: Programs
     ranges: Ranges
     pairs: list[Pair]
     seed: int = 0
+    moved: Moved = field(default_factory=dict)
     layers: dict[str, list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,8 +87,13 @@ class Judge:
         if set(key) == {FP32}:
             return self.programs.modules[name]
         if self._modules.get(name, ((), None))[0] != key:
-            ranges = self.ranges.get(name, {})
-            self._modules[name] = (key, simulate_program(self.programs.modules[name], recipe, ranges))
+            moved = {
+                parameter: value
+                for parameter, value in self.moved.get(name, {}).items()
+                if recipe.precision_of(parameter.rpartition(".")[0]) != FP32
+            }
+            module = with_weights(self.programs, {name: moved}).modules[name]
+            self._modules[name] = (key, simulate_program(module, recipe, self.ranges.get(name, {})))
         return self._modules[name][1]
 
     @torch.no_grad()

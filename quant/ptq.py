@@ -518,7 +518,9 @@ def rank_layers(job: Job, console: Console) -> Ranking:
     """Round every layer alone and rank it by the damage for the time that int8 saves on it.
 
     Ranges come from the calibration pairs, recipes are judged on ``JUDGED_PAIRS`` more of the same
-    images degraded anew; the evaluation images are left for the executed file.
+    images degraded anew; the evaluation images are left for the executed file. Weights that
+    ``job.reconstruct`` asks for are moved once, for int8 everywhere: a layer's rounding depends on its own
+    inputs in float alone, its bias a little on what comes before it.
 
     Raises:
         UserError: the images cannot be used.
@@ -534,12 +536,16 @@ def rank_layers(job: Job, console: Console) -> Ranking:
         with stages.stage("calibrating"):
             samples = collect_samples(programs, [pair.degraded for pair in seen], job.seed)
             ranges = calibrate(programs, samples)
-        judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed)
+        moved: Moved = {}
+        if job.reconstruct:
+            with stages.stage("moving weights"):
+                moved = improved_weights(programs, FASTEST, samples)
+        judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed, moved)
         total = sum(len(layers) for layers in judge.layers.values())
         with stages.stage("rounding layer by layer", total):
             damage = damages(judge, stages.advance)
     costs = layer_costs(programs)
-    return Ranking(Judge(programs, ranges, heldout, job.seed), raising_order(damage, costs), costs)
+    return Ranking(Judge(programs, ranges, heldout, job.seed, moved), raising_order(damage, costs), costs)
 
 
 def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) -> Attempt:
@@ -572,7 +578,8 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
         console.print(
             "the budget cannot be held within these bytes; the best reachable is the last one above"
         )
-    console.print(f"recipe: {path} (run it again with --recipe {path})")
+    again = f"--recipe {path}" + (" --reconstruct" if job.reconstruct else "")
+    console.print(f"recipe: {path} (run it again with {again})")
     return found
 
 

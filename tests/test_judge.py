@@ -18,6 +18,7 @@ from export.observers import MinMaxObserver
 from export.samples import collect_samples
 from quant.fakequant import calibrate, restore_batch, simulate
 from quant.judge import Judge, _for_others
+from quant.methods import with_weights
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,26 @@ def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
     assert margin == pytest.approx(2**0.5 * (mean_high - verdict.psnr_drop_db), abs=1e-4)
     assert margin > 0
     assert min(verdict.program_db.values()) > 10
+
+
+def test_moved_weights_are_those_of_rounded_layers_alone(judge: Judge) -> None:
+    recipe = Recipe("some", (Rule("dec.*", W8A8), Rule("enc.layers.0", W8A8)))
+    encode, decode = (judge.programs.modules[name] for name in ("encode", "decode"))
+    first, second = (encode.get_parameter(f"enc.layers.{i}.weight") for i in (0, 2))
+    last = next(name for name, _ in decode.named_parameters() if name.endswith(".bias"))
+    elsewhere = {
+        "encode": {"enc.layers.0.weight": 0.9 * first, "enc.layers.2.weight": torch.zeros_like(second)},
+        "decode": {last: decode.get_parameter(last) + 0.05},
+    }
+    moving = Judge(judge.programs, judge.ranges, judge.pairs, judge.seed, elsewhere)
+    kept = {"encode": {"enc.layers.0.weight": 0.9 * first}, "decode": elsewhere["decode"]}
+    expected = simulate(with_weights(judge.programs, kept), recipe, judge.ranges)
+    image, path = restore_batch(expected, judge.degraded, judge.noise)
+    verdict = moving.judge(recipe)
+    assert verdict.image_db == pytest.approx(sqnr_db(judge.restored, image), abs=1e-3)
+    assert verdict.trajectory_db[-1] == pytest.approx(sqnr_db(judge.trajectory[-1], path[-1]), abs=1e-3)
+    assert verdict.image_db < judge.judge(recipe).image_db - 1  # what was moved is felt
+    assert moving.judge(RECIPES["fp32"]).image_db == math.inf
 
 
 def test_a_recipe_is_known_by_what_it_does(judge: Judge) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from typer.testing import CliRunner, Result
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.data.pairs import PairCounts
-from elir_mobile.precision import read_recipe
+from elir_mobile.precision import RECIPES, read_recipe
 from elir_mobile.runtime.registry import open_runner
 from elir_mobile.tasks import get_task
 from quant import ptq as ptq_module
@@ -395,6 +396,14 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     assert "0 layers in float" in text
     assert "2 layers in float" in text
     assert "cannot be held" in text
+    assert "--reconstruct" not in text
+
+    job = replace(job, reconstruct=True)
+    moved = ptq_module.rank_layers(job, console)
+    plain, reconstructed = (r.judge.judge(RECIPES["w8a8"], programs=False) for r in (ranking, moved))
+    assert reconstructed.image_db > plain.image_db
+    ptq_module.find_recipe(job, moved, Budget(psnr_drop_db=-100.0), console)
+    assert "--reconstruct)" in console.export_text()
 
 
 def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
