@@ -333,6 +333,9 @@ def measure_budgets(task: str, console: Console) -> None:
             executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
             row = {
                 "budget": f"{budget}{', reconstructed' if job.reconstruct else ''}",
+                "max_psnr_drop_db": budget.psnr_drop_db,
+                "max_lpips_rise": budget.lpips_rise,
+                "reconstructed": job.reconstruct,
                 "raised": found.raised,
                 "simulated_drop_db": found.verdict.psnr_drop_db,
                 "simulated_drop_high_db": found.verdict.psnr_drop_db_high,

@@ -19,7 +19,7 @@ from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Recipe
 from export.programs import PROGRAM_NAMES, Programs
 from quant.fakequant import Ranges, in_parts, layer_names, restore_batch, simulate_program
-from quant.methods import Moved, with_weights
+from quant.methods import Moved, module_with_weights
 
 Key = tuple[str, ...]  # the precision of every layer of a program
 
@@ -92,7 +92,9 @@ class Judge:
                 for parameter, value in self.moved.get(name, {}).items()
                 if recipe.precision_of(parameter.rpartition(".")[0]) != FP32
             }
-            module = with_weights(self.programs, {name: moved}).modules[name]
+            module = self.programs.modules[name]
+            if moved:
+                module = module_with_weights(module, moved)
             self._modules[name] = (key, simulate_program(module, recipe, self.ranges.get(name, {})))
         return self._modules[name][1]
 

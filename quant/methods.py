@@ -56,12 +56,18 @@ def improved_weights(programs: Programs, recipe: Recipe, samples: Samples) -> Mo
 
 def with_weights(programs: Programs, moved: Moved) -> Programs:
     """``programs`` with other weights and biases; the given ones stay as they are."""
-    out = _copied(programs)
-    for name, tensors in moved.items():
-        for key, value in tensors.items():
-            owner, _, attribute = key.rpartition(".")
-            layer = out.modules[name].get_submodule(owner)
-            setattr(layer, attribute, nn.Parameter(value.clone(), requires_grad=False))
+    modules = {
+        name: module_with_weights(module, moved.get(name, {})) for name, module in programs.modules.items()
+    }
+    return replace(programs, modules=modules)
+
+
+def module_with_weights(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    """One program of :func:`with_weights`."""
+    out = copy.deepcopy(module)
+    for key, value in tensors.items():
+        owner, _, attribute = key.rpartition(".")
+        setattr(out.get_submodule(owner), attribute, nn.Parameter(value.clone(), requires_grad=False))
     return out
 
 

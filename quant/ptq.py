@@ -519,8 +519,8 @@ def rank_layers(job: Job, console: Console) -> Ranking:
 
     Ranges come from the calibration pairs, recipes are judged on ``JUDGED_PAIRS`` more of the same
     images degraded anew; the evaluation images are left for the executed file. Weights that
-    ``job.reconstruct`` asks for are moved once, for int8 everywhere: a layer's rounding depends on its own
-    inputs in float alone, its bias a little on what comes before it.
+    ``job.reconstruct`` asks for are moved once, for int8 everywhere, though they depend on what is rounded
+    before them: the file of the recipe that is found has them moved anew.
 
     Raises:
         UserError: the images cannot be used.

@@ -39,6 +39,15 @@ TINY = Architecture(
 SIZE, STEPS, SIGMA_S = 64, 2, 0.1
 
 
+def write_pictures(folder: Path, count: int) -> Path:
+    """Make ``folder`` with ``count`` soft coloured pictures, none of them of the network's size."""
+    folder.mkdir()
+    for index in range(count):
+        values = np.random.default_rng(index).integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def overparametrized() -> Restorer:
     """Random weights under which signals survive the depth: default ones fade to the biases."""

@@ -3,19 +3,11 @@
  * prints one line of JSON: what was seen at each width.
  */
 
-import { createRequire } from "node:module";
 import { join } from "node:path";
+import { VIEWS, launch } from "./views.mjs";
 
 const [modules, executablePath, url, photo, out] = process.argv.slice(2);
-const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
-const VIEWS = {
-  phone: { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true },
-  desktop: { viewport: { width: 1280, height: 900 } },
-  dark: { viewport: { width: 1280, height: 900 }, colorScheme: "dark" },
-  "dark-phone": { viewport: { width: 390, height: 844 }, colorScheme: "dark", isMobile: true, hasTouch: true },
-};
-
-const browser = await chromium.launch({ executablePath, chromiumSandbox: process.getuid?.() !== 0 });
+const browser = await launch(modules, executablePath);
 const seen = {};
 try {
   for (const [name, options] of Object.entries(VIEWS)) {

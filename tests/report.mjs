@@ -3,22 +3,12 @@
  * in OUT and prints one line of JSON: what was seen at each width.
  */
 
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { VIEWS, launch } from "./views.mjs";
 
 const [modules, executablePath, report, out] = process.argv.slice(2);
-const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
-const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
-const desktop = { viewport: { width: 1280, height: 900 } };
-const VIEWS = {
-  phone,
-  desktop,
-  dark: { ...desktop, colorScheme: "dark" },
-  "dark-phone": { ...phone, colorScheme: "dark" },
-};
-
-const browser = await chromium.launch({ executablePath, chromiumSandbox: process.getuid?.() !== 0 });
+const browser = await launch(modules, executablePath);
 const seen = {};
 try {
   for (const [name, options] of Object.entries(VIEWS)) {

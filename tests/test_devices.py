@@ -40,7 +40,7 @@ from export.programs import build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import adbd
-from tests.conftest import SIGMA_S, SIZE, STEPS
+from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
 
 FILES = {
     ("executorch", "fp32"): "executorch/bfr-fp32.pte",
@@ -635,11 +635,7 @@ def test_the_page_restores_a_photo_at_every_width(
 def test_the_report_is_readable_at_every_width_without_a_network(
     chromium: browser.Browser, micro_bundle: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for index in range(2):
-        values = np.random.default_rng(index).integers(0, 255, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(values).resize((96, 80), Image.Resampling.BICUBIC).save(pictures / f"{index}.png")
+    pictures = write_pictures(tmp_path / "pictures", 2)
     arguments = [
         micro_bundle, "--target", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
         "--warmups", 0, "--out", tmp_path / "out",

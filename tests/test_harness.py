@@ -15,7 +15,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import file_entry, read_bundle
@@ -38,14 +37,13 @@ from elir_mobile.runtime.programs import PROGRAMS, open_programs
 from elir_mobile.runtime.registry import open_runner
 from elir_mobile.sampling import Loop
 from elir_mobile.tasks import get_task
-from tests.conftest import SIZE, STEPS
+from tests.conftest import SIZE, STEPS, write_pictures
 
 LITERT = ("litert/bfr-fp32.tflite", "litert/bfr-w8.tflite")
 EXECUTORCH, COREML = "executorch/bfr-fp32.pte", "coreml/bfr-fp32.mlpackage"
 # The worker with every package out of reach that a device need not have.
 BARE = """
 import sys
-from collections import Counter
 for name in ("torch", "PIL", "typer", "rich", "jinja2", "safetensors"):
     sys.modules[name] = None
 from elir_mobile.harness.worker import main
@@ -326,11 +324,7 @@ def finished(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.Te
     """Two runs of the command on LiteRT's files: the first with the float network and a budget that holds,
     the second without it and with a budget that does not."""
     folder = tmp_path_factory.mktemp("command")
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    for index in range(4):
-        values = np.random.default_rng(index).integers(0, 255, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(values).resize((96, 80), Image.Resampling.BICUBIC).save(pictures / f"{index}.png")
+    pictures = write_pictures(folder / "pictures", 4)
     (folder / "holds.toml").write_text(
         '[[limit]]\nfield = "golden.image.holds"\nmin = 1\n[[limit]]\nfield = "bytes"\nmax = 1e8\n'
     )
