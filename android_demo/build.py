@@ -29,7 +29,7 @@ from android_demo.toolchain import (
     run,
 )
 from elir_mobile.bundle import copy_bundle, read_bundle
-from elir_mobile.errors import exits_with_2
+from elir_mobile.core.errors import exits_with_2
 
 HERE = Path(__file__).parent
 APP = HERE / "app"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 CACHE = Path.home() / ".cache" / "elir-mobile" / "android"
 JAVA = Path("/usr/share/java")

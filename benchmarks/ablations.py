@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from benchmarks.released import RESULTS
 from elir_mobile import metrics
 from elir_mobile.checkpoints import load_weights
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import hstack_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise

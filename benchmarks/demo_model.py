@@ -27,9 +27,9 @@ from torch import Tensor
 from benchmarks.released import RESULTS
 from elir_mobile.bundle import building
 from elir_mobile.checkpoints import DEMO_WEIGHTS, ModelInfo, load_weights
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.faces import cache_dir, face_split, load_faces
 from elir_mobile.data.pairs import Pair, load_pair_sets, make_pairs
-from elir_mobile.errors import exits_with_2
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.images import hstack_images, list_images, to_image, to_tensor, vstack_images

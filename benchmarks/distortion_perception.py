@@ -23,8 +23,8 @@ from benchmarks.demo_model import PICTURES, SEED, heldout_folder
 from benchmarks.released import RESULTS
 from elir_mobile import metrics
 from elir_mobile.checkpoints import load_weights
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.data.pairs import load_pair_sets
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.evaluate import mean_estimate
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.tasks import get_task

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import load_weights
-from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.images import list_images
 from elir_mobile.restore import TILE, tile_windows

@@ -23,8 +23,8 @@ from benchmarks.demo_model import SEED, heldout_folder
 from benchmarks.quantization import UNTIMED, W4_EVERYWHERE
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.pairs import load_pair_sets
-from elir_mobile.errors import exits_with_2
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.tasks import get_task

@@ -38,8 +38,8 @@ from benchmarks.demo_model import PICTURES, SEED, heldout_folder
 from benchmarks.released import RESULTS
 from elir_mobile.bundle import bytes_of
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.metrics import sqnr_db

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from elir_mobile.checkpoints import random_weights
-from elir_mobile.errors import exits_with_2
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.harness.protocol import peak_memory_bytes
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.tasks import get_task

@@ -26,14 +26,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.released import RESULTS
-from elir_mobile.errors import exits_with_2
-from elir_mobile.harness.host import PAUSE_S
+from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.timing import Milliseconds, take_turns
+from elir_mobile.devices.host import PAUSE_S
 from elir_mobile.harness.protocol import Protocol, latency_facts, machine_facts
 from elir_mobile.harness.roofline import cache_path, read_roof
-from elir_mobile.harness.timing import Milliseconds, take_turns
 from elir_mobile.precision import FP32, RECIPES, W8A8
-from elir_mobile.runtime import executorch, litert
-from elir_mobile.runtime.programs import Program
+from elir_mobile.runtimes import executorch, litert
+from elir_mobile.runtimes.programs import Program
 from export.programs import Programs, Samples
 from export.targets import TARGETS
 

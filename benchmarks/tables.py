@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.released import RESULTS
-from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.harness.charts import charts, label, number, standalone
 from elir_mobile.harness.report import megabytes
 

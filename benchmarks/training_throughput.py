@@ -29,8 +29,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from benchmarks.released import RESULTS
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.pairs import PORTRAITS
-from elir_mobile.errors import exits_with_2
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.images import list_images
 from elir_mobile.models.autoencoder import Encoder

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import PARTS, load_taesd, load_weights
-from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.tasks import get_task
 

@@ -1,5 +1,5 @@
 /**
- * Measuring on this device: a job file in, a result file out, in the format of `elir_mobile/harness/jobs.py`.
+ * Measuring on this device: a job file in, a result file out, in the format of `elir_mobile/core/jobs.py`.
  *
  * All files of a job stay loaded and restore the golden image in turn, so that a slow spell of the device
  * hits all of them.

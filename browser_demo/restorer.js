@@ -1,7 +1,7 @@
 /**
  * A bundle's LiteRT file in the browser: its three programs, the sampling loop, and parity with float.
  *
- * The same loop as `elir_mobile/sampling.py` and the same decibels as `elir_mobile/harness/golden.py`. Every
+ * The same loop as `elir_mobile/core/sampling.py` and the same decibels as `elir_mobile/core/golden.py`. Every
  * file is checked against the manifest's SHA-256 before use.
  */
 

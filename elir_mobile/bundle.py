@@ -16,7 +16,7 @@ SHA-256 of each. ``input`` and ``output`` are (H, W, 3) uint8, the degraded and 
 output, ``step``'s first output, and the latent that ``decode`` is given. All from the float network.
 
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
-with suspicion (``elir_mobile/manifest.py``).
+with suspicion (``elir_mobile/core/manifest.py``).
 ``python -m elir_mobile.bundle push`` puts a verified bundle where an app finds it.
 """
 
@@ -38,9 +38,8 @@ import torch
 import typer
 from torch import Tensor
 
-from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.images import to_image
-from elir_mobile.manifest import (
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     TABLE,
@@ -50,8 +49,9 @@ from elir_mobile.manifest import (
     read_table,
     sha256_of,
 )
+from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.runner import Runner
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0

@@ -33,9 +33,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.manifest import sha256_of
 from elir_mobile.data.faces import cache_dir
-from elir_mobile.errors import UserError
-from elir_mobile.manifest import sha256_of
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -29,8 +29,8 @@ from rich.table import Table
 from torch import Tensor
 
 from elir_mobile import metrics
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.engine import Engine, run, written_whole
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.restore import (
     TILE,

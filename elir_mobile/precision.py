@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 FP32 = "fp32"  # float32 weights and arithmetic
 FP16 = "fp16"  # float16 weights; arithmetic in float16 where the runtime has it

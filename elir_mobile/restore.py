@@ -20,16 +20,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import WEIGHTS_HELP, load_weights
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.tiling import Window, axis_windows
 from elir_mobile.engine import Engine, run, written_whole
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.registry import open_runner
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.eager import eager_runner
+from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import Task, get_task
-from elir_mobile.tiling import Window, axis_windows
 
 TILE = 512  # of the float model. Smaller ones agree less: group norms see the tile, not the picture
 OVERLAP = 0.25  # of the tile's side; upstream's 512-pixel tiles overlap by 64

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.degradations import (
     SR_FACTOR,
     degrade_bfr,
@@ -17,7 +18,6 @@ from elir_mobile.degradations import (
     degrade_inpainting,
     degrade_sr,
 )
-from elir_mobile.errors import UserError
 from elir_mobile.models.restorer import Architecture
 from elir_mobile.realesrgan import FACTOR as BSR_FACTOR
 from elir_mobile.realesrgan import degrade_bsr

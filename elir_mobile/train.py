@@ -17,7 +17,7 @@ import typer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from elir_mobile.checkpoints import load_weights, save_weights
-from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import Task, get_task

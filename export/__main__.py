@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from elir_mobile.checkpoints import load_weights
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.manifest import bytes_of
 from elir_mobile.data.pairs import PairCounts, load_pair_sets
-from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.manifest import bytes_of
 from elir_mobile.precision import RECIPES, get_recipe
 from elir_mobile.tasks import get_task
 from export.programs import Samples, build_programs

@@ -2,7 +2,7 @@
 
 ``coremltools`` converts the exported graph; its weight quantizers, palettizer and activation quantizer
 are told the layers one by one, by the recipe. Activation ranges are measured by running the package with
-our own interpreter (``elir_mobile.runtime.coreml``), since Core ML itself runs on a Mac only.
+our own interpreter (``elir_mobile.runtimes.coreml``), since Core ML itself runs on a Mac only.
 (https://apple.github.io/coremltools, "Optimization")
 """
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx
 
 from elir_mobile.precision import FP16, FP32, W4, W8, W8A8, Recipe
-from elir_mobile.runtime.coreml import INPUTS, Function, coremltools, mil_program
+from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
 from export.programs import Delegation, Programs, Samples
 
 IOS17, IOS18 = 17, 18

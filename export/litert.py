@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.precision import FP16, FP32, W8, W8A8, Recipe
+from export.forms import GroupNormConv
 from export.programs import Delegation, Programs, Samples
-from export.rewrite import GroupNormConv
 
 CONV, TRANSPOSE_CONV, ADD, PAD = "CONV_2D", "TRANSPOSE_CONV", "ADD", "PAD"
 # Index of the activation, the filter and the bias among an operator's inputs.

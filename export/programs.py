@@ -1,6 +1,6 @@
 """The three programs that every target runs: ``encode``, ``step``, ``decode``.
 
-The sampling loop stays with the host (``elir_mobile.sampling.sample``); a program is a
+The sampling loop stays with the host (``elir_mobile.core.sampling.sample``); a program is a
 pure function of fixed-shape float32 tensors.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from elir_mobile.models.restorer import Restorer
-from export.rewrite import GroupNorm4d, TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
+from export.forms import GroupNorm4d, TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
 
 PROGRAM_NAMES = ("encode", "step", "decode")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.precision import FP32, Recipe
 from export import coreml, executorch, litert
+from export.forms import GroupNorm4d, GroupNormConv
 from export.programs import Delegation, Programs, Samples, clip_by_minimum, clip_by_relus
-from export.rewrite import GroupNorm4d, GroupNormConv
 
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
 

@@ -40,8 +40,9 @@ from rich.table import Table
 
 from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.manifest import bytes_of
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.harness.compare import compare, golden_parity, pairwise_psnr, quality
 from elir_mobile.harness.protocol import (
     PROGRAMS,
@@ -53,7 +54,6 @@ from elir_mobile.harness.protocol import (
     set_threads,
 )
 from elir_mobile.harness.report import image_facts, make_row, number, terminal_table, write_report
-from elir_mobile.manifest import bytes_of
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import (
@@ -69,9 +69,9 @@ from elir_mobile.precision import (
     read_recipe,
     recipe_toml,
 )
-from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.registry import open_runner
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.eager import eager_runner
+from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import Task, get_task
 from export.programs import Delegation, Programs, Samples, build_programs
 from export.samples import collect_samples, digest

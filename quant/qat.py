@@ -2,7 +2,7 @@
 
 The collapsed float network goes on training while every layer that the recipe names computes with
 rounded weights and activations, in the rewritten form that targets run. What is trained are the
-parameters of the reference network: the exact rewrites (``export.rewrite``) are applied to them anew
+parameters of the reference network: the exact rewrites (``export.forms``) are applied to them anew
 at every step, with gradients, so that the result is an ordinary checkpoint that every exporter takes.
 It learns to follow the float network, each latent of the trajectory and the picture at its end, with
 the consistency term of LCFM beside that. It never sees a clean picture: what is regained is what
@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from elir_mobile.checkpoints import WEIGHTS_HELP, ModelInfo, load_weights, save_weights
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import PairSets, load_pair_sets
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number
 from elir_mobile.images import (
@@ -52,8 +52,8 @@ from elir_mobile.training.drawing import draw_batch
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss
 from elir_mobile.training.loop import fit, one_cycle
 from elir_mobile.training.pixels import log_mse
+from export.forms import time_biases, transposed_kernel
 from export.programs import Programs, build_programs
-from export.rewrite import time_biases, transposed_kernel
 from export.samples import collect_samples
 from quant.fakequant import Ranges, calibrate, restore_batch, set_ranges, simulate
 from quant.methods import Moved, improved_weights

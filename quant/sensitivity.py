@@ -20,8 +20,8 @@ from rich.progress import track
 from rich.table import Table
 
 from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.data.pairs import PairCounts, load_pair_sets
-from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import FP32, RECIPES, Recipe, Rule, check_rules, get_recipe, read_recipe

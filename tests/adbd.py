@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.data.faces import cache_dir
 from elir_mobile.devices import arm64
-from elir_mobile.errors import UserError
 
 SUITE = "trixie"  # the first with adbd for arm64
 # Beside adbd and a shell, the libraries of the mounted Python and its runtimes.

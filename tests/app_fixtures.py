@@ -33,14 +33,14 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
+from elir_mobile.core.manifest import read_golden
+from elir_mobile.core.tiling import axis_windows
 from elir_mobile.harness.compare import golden_parity
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
-from elir_mobile.manifest import read_golden
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import TASKS
-from elir_mobile.tiling import axis_windows
 
 SIZE, STEPS, SIGMA_S, CHANNELS = 64, 3, 0.1, 16
 # The second file differs a little from the float one, so that its parity is a finite number.

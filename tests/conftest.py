@@ -18,8 +18,8 @@ from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.harness.compare import golden_parity
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES
-from elir_mobile.runtime.registry import open_runner
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import get_task
 from export import coreml
 from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs

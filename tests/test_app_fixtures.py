@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from tests.app_fixtures import JOB, write_fixtures
 
 FAULTS = {

@@ -18,7 +18,7 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 TABLE = torch.arange(6, dtype=torch.float32).view(2, 3)
 

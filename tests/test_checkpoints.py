@@ -25,7 +25,7 @@ from elir_mobile.checkpoints import (
     save_weights,
     sha256_of,
 )
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import get_task
 from tests.conftest import SIGMA_S, STEPS, TINY

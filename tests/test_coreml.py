@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from elir_mobile.errors import UserError
-from elir_mobile.manifest import bytes_of
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.manifest import bytes_of
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.precision import FP16, FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
-from elir_mobile.runtime.coreml import (
+from elir_mobile.runtimes.coreml import (
     Functions,
     coremltools,
     interpreting_programs,
@@ -27,8 +27,8 @@ from elir_mobile.runtime.coreml import (
     predicting_programs,
     read_package,
 )
-from elir_mobile.runtime.registry import make_runner, open_runner
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.registry import make_runner, open_runner
+from elir_mobile.runtimes.runner import Runner
 from export.coreml import (
     IOS17,
     Converted,

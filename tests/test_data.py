@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.data import faces
 from elir_mobile.data.identities import groups
 from elir_mobile.data.pairs import PORTRAITS, PairCounts, load_pair_sets, make_pairs
-from elir_mobile.errors import UserError
 from elir_mobile.images import list_images
 from elir_mobile.tasks import get_task
 

@@ -25,16 +25,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
+from elir_mobile.core.manifest import read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
-from elir_mobile.errors import UserError
+from elir_mobile.devices.protocol import Device, device
 from elir_mobile.harness import __main__ as command
 from elir_mobile.harness.compare import golden_parity
-from elir_mobile.harness.devices import Device, device
-from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
-from elir_mobile.manifest import read_manifest
 from elir_mobile.precision import RECIPES
-from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtimes.eager import eager_runner
+from elir_mobile.runtimes.registry import open_runner
 from export import executorch, litert
 from export.programs import build_programs
 from export.samples import collect_samples

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from elir_mobile import restore as restore_command
 from elir_mobile.checkpoints import save_weights
+from elir_mobile.core.errors import UserError
 from elir_mobile.engine import RAY_INSTALL, Engine, _ray_cluster, run, written_whole
-from elir_mobile.errors import UserError
 from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.restore import file_restorer, model_loader

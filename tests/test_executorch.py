@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, RECIPES, Recipe, Rule
-from elir_mobile.runtime.registry import open_runner
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import Runner
 from export.executorch import layer_name, lower
 from export.programs import Delegation
 from export.samples import collect_samples

@@ -19,23 +19,24 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import file_entry, read_bundle
 from elir_mobile.checkpoints import load_weights
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
+from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
+from elir_mobile.core.jobs import Result as JobResult
+from elir_mobile.core.manifest import read_golden, read_manifest
+from elir_mobile.core.sampling import Loop
+from elir_mobile.core.timing import take_turns, timed_restore
+from elir_mobile.devices import protocol as devices
+from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
+from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness import __main__ as command
-from elir_mobile.harness import devices, measure
+from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
-from elir_mobile.harness.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
 from elir_mobile.harness.history import read
-from elir_mobile.harness.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
-from elir_mobile.harness.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
-from elir_mobile.harness.jobs import Result as JobResult
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.harness.report import make_row, ops_text, page
-from elir_mobile.harness.timing import take_turns, timed_restore
-from elir_mobile.harness.worker import find_entry
-from elir_mobile.manifest import read_golden, read_manifest
-from elir_mobile.runtime.programs import PROGRAMS, open_programs
-from elir_mobile.runtime.registry import open_runner
-from elir_mobile.sampling import Loop
+from elir_mobile.runtimes.programs import PROGRAMS, open_programs
+from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
 from tests.conftest import SIZE, STEPS, write_pictures
 
@@ -46,7 +47,7 @@ BARE = """
 import sys
 for name in ("torch", "PIL", "typer", "rich", "jinja2", "safetensors"):
     sys.modules[name] = None
-from elir_mobile.harness.worker import main
+from elir_mobile.devices.worker import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -69,7 +70,7 @@ def spoiled(bundle: Path, target: Path, path: str) -> Path:
 
 def run_worker(tmp_path: Path, job: Job, *code: str) -> tuple[subprocess.CompletedProcess, Path]:
     write_json(tmp_path / "job.json", job)
-    arguments = [sys.executable, *(code or ("-m", "elir_mobile.harness.worker")), "job.json", "result.json"]
+    arguments = [sys.executable, *(code or ("-m", "elir_mobile.devices.worker")), "job.json", "result.json"]
     root = str(Path(__file__).parents[1])
     done = subprocess.run(
         arguments, cwd=tmp_path, env={"PYTHONPATH": root, "PATH": ""}, capture_output=True, text=True
@@ -167,7 +168,7 @@ def test_artifacts_take_turns_and_warm_ups_do_not_count() -> None:
 
 def test_a_step_is_the_mean_over_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
-    monkeypatch.setattr("elir_mobile.harness.timing.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("elir_mobile.core.timing.time.perf_counter", lambda: next(clock))
     x = np.zeros(1, np.float32)
     spent = timed_restore(Loop(lambda x: x, lambda z, k: z, lambda z: z, 4, 0.1), x, x)
     assert spent == {"encode": 1000, "step": 1000, "decode": 1000, "total": 6000}

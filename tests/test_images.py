@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.images import (
     hstack_images,
     list_images,

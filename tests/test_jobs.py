@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elir_mobile.errors import UserError
-from elir_mobile.harness.devices import device
-from elir_mobile.harness.jobs import (
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.jobs import (
     DeviceFacts,
     Job,
     Result,
@@ -25,6 +24,7 @@ from elir_mobile.harness.jobs import (
     read_result,
     write_json,
 )
+from elir_mobile.devices.protocol import device
 
 JOB = {
     "schema_version": 1, "bundle": "b", "files": ["litert/a.tflite"], "threads": 2, "warmup": 3, "runs": 20,

@@ -14,11 +14,11 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_litert.tools import flatbuffer_utils
 from torch import nn
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.precision import FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
-from elir_mobile.runtime.registry import open_runner
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import Runner
 from export import litert
 from export.programs import Programs, build_programs
 from export.samples import collect_samples

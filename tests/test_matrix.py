@@ -21,7 +21,7 @@ from elir_mobile.harness.compare import compare
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
 from export.programs import Programs
 from export.samples import collect_samples

@@ -28,8 +28,8 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.image.fid import _compute_fid
 
 from elir_mobile import metrics
+from elir_mobile.core.errors import UserError
 from elir_mobile.data.pairs import PORTRAITS
-from elir_mobile.errors import UserError
 from elir_mobile.images import read_image, to_image, to_tensor
 from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
 

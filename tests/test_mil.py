@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elir_mobile.errors import UserError
-from elir_mobile.runtime.coreml import CONSTEXPR_OPS, OPS, Function
+from elir_mobile.core.errors import UserError
+from elir_mobile.runtimes.coreml import CONSTEXPR_OPS, OPS, Function
 
 pytest.importorskip("coremltools", reason="needs the extra [coreml]")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.precision import (
     FP16,
     FP32,

@@ -19,7 +19,7 @@ from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
 from quant import ptq as ptq_module
 from quant.ptq import app

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elir_mobile.tiling import axis_windows
+from elir_mobile.core.tiling import axis_windows
 
 
 @given(st.data())

@@ -10,8 +10,8 @@ from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
 from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.harness.compare import golden_parity
 from elir_mobile.precision import RECIPES
-from elir_mobile.runtime.eager import eager_runner
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtimes.eager import eager_runner
+from elir_mobile.runtimes.registry import open_runner
 from export.executorch import lower
 from tests.app_fixtures import write_fixtures
 from tests.conftest import (  # noqa: F401

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtimes.registry import open_runner
 
 
 def receive(stream: BinaryIO) -> Tensor:

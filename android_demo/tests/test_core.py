@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.runtime.registry import open_runner
+from elir_mobile.runtimes.registry import open_runner
 from tests.app_fixtures import golden_tensors
 
 ROOT = Path(__file__).parents[2]

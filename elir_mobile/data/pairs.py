@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ImageOps
 from torch import Tensor
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.tasks import Task
 

@@ -21,6 +21,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.jobs import DeviceFacts, Job, Result, read_result, write_json
+from elir_mobile.core.manifest import read_manifest
+from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import (
     EMULATED,
     WORKER,
@@ -32,10 +36,6 @@ from elir_mobile.devices.remote import (
     stage_bundle,
     without_latency,
 )
-from elir_mobile.errors import UserError
-from elir_mobile.harness.devices import Progress
-from elir_mobile.harness.jobs import DeviceFacts, Job, Result, read_result, write_json
-from elir_mobile.manifest import read_manifest
 
 APP = "org.elir.mobile.demo"
 INSTRUMENTATION = f"{APP}/.JobInstrumentation"
@@ -131,7 +131,7 @@ class Adb:
 
 @dataclass(frozen=True)
 class AdbDevice:
-    """Something that runs jobs at the other end; a :class:`~elir_mobile.harness.devices.Device`.
+    """Something that runs jobs at the other end; a :class:`~elir_mobile.devices.protocol.Device`.
 
     Attributes:
         adb: the way to it.
@@ -154,7 +154,7 @@ class AdbDevice:
     execute: Callable[[Adb, str], None]
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: Progress) -> Result:
-        """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`."""
+        """Run ``job``; see :meth:`elir_mobile.devices.protocol.Device.run`."""
         manifest = read_manifest(bundle, job.files)
         job = replace(job, bundle="bundle")
         if self.emulated:

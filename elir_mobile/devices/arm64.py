@@ -31,7 +31,11 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.jobs import DeviceFacts, Job, Result, read_result, write_json
+from elir_mobile.core.manifest import read_manifest
 from elir_mobile.data.faces import cache_dir
+from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import (
     EMULATED,
     WORKER,
@@ -42,10 +46,6 @@ from elir_mobile.devices.remote import (
     run_surviving,
     without_latency,
 )
-from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.harness.devices import Progress
-from elir_mobile.harness.jobs import DeviceFacts, Job, Result, read_result, write_json
-from elir_mobile.manifest import read_manifest
 
 SUITE = "bookworm"  # its Python is 3.11, which the wheels are for
 DEBIAN_PACKAGES = (
@@ -123,7 +123,7 @@ def python_command(folder: Path, *arguments: str) -> tuple[list[str], dict[str, 
 
 
 class Arm64:
-    """See the module; a :class:`~elir_mobile.harness.devices.Device`."""
+    """See the module; a :class:`~elir_mobile.devices.protocol.Device`."""
 
     name = f"arm64 ({EMULATED})"
     kind = "arm64"
@@ -133,7 +133,7 @@ class Arm64:
         self.folder = folder
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: Progress) -> Result:
-        """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`. Nothing is timed."""
+        """Run ``job``; see :meth:`elir_mobile.devices.protocol.Device.run`. Nothing is timed."""
         manifest = read_manifest(bundle, job.files)
         here = replace(job, bundle=str(bundle.resolve()), warmup=0, runs=0)
         unknown = DeviceFacts(self.name, self.kind, "Linux", "aarch64", CPU, True, {})

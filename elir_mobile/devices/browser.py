@@ -30,12 +30,12 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.console import Console
 
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.jobs import Job, Result, read_result, write_json
+from elir_mobile.core.manifest import read_manifest
 from elir_mobile.data.faces import cache_dir
+from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import last_line
-from elir_mobile.errors import UserError, exits_with_2
-from elir_mobile.harness.devices import Progress
-from elir_mobile.harness.jobs import Job, Result, read_result, write_json
-from elir_mobile.manifest import read_manifest
 
 PAGE = Path(__file__).parents[2] / "browser_demo"
 PACKAGES = ("package.json", "package-lock.json")
@@ -149,7 +149,7 @@ def serving(bundle: Path, job: Path | None = None, port: int = 0) -> Iterator[st
 
 
 class Browser:
-    """Headless Chromium; a :class:`~elir_mobile.harness.devices.Device`."""
+    """Headless Chromium; a :class:`~elir_mobile.devices.protocol.Device`."""
 
     name = "browser"
     kind = "browser"
@@ -159,7 +159,7 @@ class Browser:
         self.node, self.chromium = node, chromium
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: Progress) -> Result:
-        """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`."""
+        """Run ``job``; see :meth:`elir_mobile.devices.protocol.Device.run`."""
         read_manifest(bundle, job.files)
         with tempfile.TemporaryDirectory() as temporary, serving(bundle, Path(temporary)) as url:
             work = Path(temporary)

@@ -1,6 +1,6 @@
 """What the devices that run the Python worker share: the worker's files, and a job that survives a crash.
 
-The worker (``elir_mobile/harness/worker.py``) needs NumPy and one runtime. It is given to a device as
+The worker (``elir_mobile/devices/worker.py``) needs NumPy and one runtime. It is given to a device as
 source files and runs all files of a job in one process, since importing a runtime can take longer than
 running it. A file that takes the process down with it costs the others nothing: they are run again, each
 by itself.
@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import elir_mobile
-from elir_mobile.harness.jobs import DeviceFacts, Job, Result, Row
-from elir_mobile.harness.worker import failed_row
-from elir_mobile.manifest import MANIFEST
+from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row
+from elir_mobile.core.manifest import MANIFEST
+from elir_mobile.devices.worker import failed_row
 
-WORKER = "elir_mobile.harness.worker"
+WORKER = "elir_mobile.devices.worker"
 EMULATED = "emulated"  # in a processor's name: what it runs is no measure of it
 
 

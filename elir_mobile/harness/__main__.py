@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.devices.protocol import SPECS, device
 from elir_mobile.harness import history as runs_history
 from elir_mobile.harness.charts import label
-from elir_mobile.harness.devices import SPECS, device
 from elir_mobile.harness.gate import check, read_limits, shortfall_table
 from elir_mobile.harness.measure import Settings, measure_bundle
 from elir_mobile.harness.report import terminal_table, write_report

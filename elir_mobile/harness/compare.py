@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from elir_mobile import metrics
+from elir_mobile.core.golden import golden_outputs, golden_parity_db
+from elir_mobile.core.manifest import read_golden
 from elir_mobile.data.pairs import Pair
 from elir_mobile.evaluate import bootstrap
-from elir_mobile.harness.golden import golden_outputs, golden_parity_db
-from elir_mobile.manifest import read_golden
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.runner import Runner
 
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SQNR_DB = 90.0

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.table import Table
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.harness.charts import label
 
 PATTERNS = ("target", "precision", "device")

@@ -19,21 +19,21 @@ from torch import Tensor
 
 from elir_mobile.bundle import Bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.golden import sqnr_db
+from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
+from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
-from elir_mobile.errors import UserError
+from elir_mobile.devices.host import COLD_STARTS, Host, pictures_of
+from elir_mobile.devices.protocol import Device, Progress
+from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness.compare import Parity, measured, no_quality, pairwise_psnr, quality_intervals
-from elir_mobile.harness.devices import Device, Progress
-from elir_mobile.harness.golden import sqnr_db
-from elir_mobile.harness.host import COLD_STARTS, Host, pictures_of
-from elir_mobile.harness.jobs import OUTPUTS, Job, Result, Row
 from elir_mobile.harness.protocol import latency_facts, machine_facts
 from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_facts
 from elir_mobile.harness.roofline import roof_facts
-from elir_mobile.harness.worker import find_entry
-from elir_mobile.manifest import MANIFEST, sha256_of
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32
-from elir_mobile.runtime.programs import PROGRAMS
+from elir_mobile.runtimes.programs import PROGRAMS
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32)

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.harness.timing import take_turns, timed_restore
-from elir_mobile.runtime.programs import PROGRAMS
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.core.timing import take_turns, timed_restore
+from elir_mobile.runtimes.programs import PROGRAMS
+from elir_mobile.runtimes.runner import Runner
 
 RESAMPLES = 1000
 Facts = dict[str, Any]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.images import to_image
 from elir_mobile.metrics.packages import package_folder
 

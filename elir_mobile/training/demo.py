@@ -20,8 +20,8 @@ import typer
 from torch import Tensor
 
 from elir_mobile.checkpoints import build_restorer, save_weights
+from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.errors import exits_with_2
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import get_task

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 MakeBatch = Callable[[torch.Generator], object]
 Prepare = Callable[[list], object]

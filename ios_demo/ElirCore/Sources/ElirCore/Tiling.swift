@@ -1,4 +1,4 @@
-/// Overlapping windows whose raised-cosine weights sum to one at every sample, as `elir_mobile/tiling.py`.
+/// Overlapping windows whose raised-cosine weights sum to one at every sample, as `elir_mobile/core/tiling.py`.
 
 import Foundation
 

@@ -1,5 +1,5 @@
 /**
- * Overlapping windows whose raised-cosine weights sum to one at every sample, as `elir_mobile/tiling.py`.
+ * Overlapping windows whose raised-cosine weights sum to one at every sample, as `elir_mobile/core/tiling.py`.
  */
 package org.elir.mobile.core
 

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elir_mobile.errors import UserError
-from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
+from elir_mobile.core.errors import UserError
+from elir_mobile.runtimes.programs import PROGRAMS, LoadedPrograms
 
 INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",), "encode_image": ("image",)}
 

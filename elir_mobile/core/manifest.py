@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

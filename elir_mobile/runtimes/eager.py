@@ -7,7 +7,7 @@ from torch import Tensor
 
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import FP32
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.runner import Runner
 
 
 def eager_runner(restorer: Restorer, steps: int) -> Runner:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.sampling import Loop, sample
+from elir_mobile.core.sampling import Loop, sample
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Runner:
 
     @torch.no_grad()
     def restore(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> tuple[Tensor, list[Tensor]]:
-        """Restored image and trajectory, see :func:`elir_mobile.sampling.sample`."""
+        """Restored image and trajectory, see :func:`elir_mobile.core.sampling.sample`."""
         return sample(self.encode, self.step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)
 
     def loop(self, steps: int, sigma_s: float) -> Loop:

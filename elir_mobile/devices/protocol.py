@@ -1,7 +1,7 @@
 """Where artifacts are measured: one small protocol, one module a kind of device.
 
-A device is asked to run a :class:`~elir_mobile.harness.jobs.Job` on a bundle and gives back a
-:class:`~elir_mobile.harness.jobs.Result`. How it gets the files there (a copy, a push, a web server) is
+A device is asked to run a :class:`~elir_mobile.core.jobs.Job` on a bundle and gives back a
+:class:`~elir_mobile.core.jobs.Result`. How it gets the files there (a copy, a push, a web server) is
 its own business. Backends are imported when they are asked for, so that one whose tools are missing
 does not hinder the others.
 """
@@ -13,15 +13,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from elir_mobile.errors import UserError
-from elir_mobile.harness.jobs import Job, Result
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.jobs import Job, Result
 
 # Called with how much is done, of how much, and what is being done.
 Progress = Callable[[int, int, str], None]
 
 # Kind of device → module with ``connect(spec) -> Device``.
 BACKENDS = {
-    "host": "elir_mobile.harness.host",
+    "host": "elir_mobile.devices.host",
     "arm64": "elir_mobile.devices.arm64",
     "adb": "elir_mobile.devices.adb",
     "browser": "elir_mobile.devices.browser",

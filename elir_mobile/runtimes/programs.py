@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elir_mobile.errors import UserError
+from elir_mobile.core.errors import UserError
 
 PROGRAMS = ("encode", "step", "decode")
 # Target → module in this folder with ``open_programs(path, threads) -> LoadedPrograms``.
@@ -51,6 +51,6 @@ def open_programs(target: str, path: Path, threads: int | None = None) -> Loaded
     """
     if target not in TARGETS:
         raise UserError(f"unknown target '{target}': choose from {', '.join(TARGETS)}")
-    module = import_module(f"elir_mobile.runtime.{target}")
+    module = import_module(f"elir_mobile.runtimes.{target}")
     loaded: LoadedPrograms = module.open_programs(path, threads or os.cpu_count() or 1)
     return loaded

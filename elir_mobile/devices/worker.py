@@ -1,4 +1,4 @@
-"""The process that runs artifacts: ``python -m elir_mobile.harness.worker job.json result.json``.
+"""The process that runs artifacts: ``python -m elir_mobile.devices.worker job.json result.json``.
 
 Given a job file it runs every file of it, one restoration of each in turn so that a slow spell of the
 machine hits all of them, and writes the result file and, beside it, the raw outputs. It needs NumPy
@@ -27,13 +27,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from elir_mobile.errors import UserError
-from elir_mobile.harness.golden import golden_outputs, golden_parity_db, output_bytes, output_sha256
-from elir_mobile.harness.jobs import DeviceFacts, Job, Result, Row, Times, read_job, write_json
-from elir_mobile.harness.timing import Milliseconds, take_turns, timed_restore
-from elir_mobile.manifest import GoldenArrays, read_golden, read_manifest, read_table
-from elir_mobile.runtime.programs import PROGRAMS, open_programs
-from elir_mobile.sampling import Loop
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_bytes, output_sha256
+from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row, Times, read_job, write_json
+from elir_mobile.core.manifest import GoldenArrays, read_golden, read_manifest, read_table
+from elir_mobile.core.sampling import Loop
+from elir_mobile.core.timing import Milliseconds, take_turns, timed_restore
+from elir_mobile.runtimes.programs import PROGRAMS, open_programs
 
 RUNTIMES = {
     "executorch": ("torch", "executorch.runtime"),
@@ -135,7 +135,7 @@ def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
 
     from elir_mobile.checkpoints import load_weights
     from elir_mobile.precision import FP32
-    from elir_mobile.runtime.eager import eager_runner
+    from elir_mobile.runtimes.eager import eager_runner
     from elir_mobile.tasks import get_task
 
     torch.set_num_threads(threads)
@@ -353,7 +353,7 @@ def main(arguments: list[str]) -> int:
         serve()
         return 0
     if len(arguments) != 2:
-        print("usage: python -m elir_mobile.harness.worker job.json result.json", file=sys.stderr)
+        print("usage: python -m elir_mobile.devices.worker job.json result.json", file=sys.stderr)
         return 2
     job_path, result_path = map(Path, arguments)
     try:

@@ -12,8 +12,7 @@ from elir_mobile.checkpoints import load_weights
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.models.velocity import time_embedding
 from elir_mobile.tasks import get_task
-from export.programs import build_programs, clip_by_minimum, clip_by_relus
-from export.rewrite import (
+from export.forms import (
     GroupNorm4d,
     GroupNormConv,
     TableUnet,
@@ -23,6 +22,7 @@ from export.rewrite import (
     timestep_table,
     transposed_from_upsampled,
 )
+from export.programs import build_programs, clip_by_minimum, clip_by_relus
 from tests.conftest import SIZE
 
 TOLERANCE = 1e-5

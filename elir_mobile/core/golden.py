@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from elir_mobile.manifest import GoldenArrays
-from elir_mobile.sampling import Loop
+from elir_mobile.core.manifest import GoldenArrays
+from elir_mobile.core.sampling import Loop
 
 _SIGNALS = {"encode": "coarse", "step": "step"}  # program → the golden array of its output
 

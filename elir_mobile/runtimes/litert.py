@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from elir_mobile.errors import UserError
-from elir_mobile.runtime.programs import PROGRAMS, LoadedPrograms
+from elir_mobile.core.errors import UserError
+from elir_mobile.runtimes.programs import PROGRAMS, LoadedPrograms
 
 
 def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:

@@ -24,12 +24,12 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from elir_mobile.harness.devices import Progress
-from elir_mobile.harness.jobs import Job, Result, Row, Times, write_json
-from elir_mobile.harness.timing import Milliseconds, take_turns
-from elir_mobile.harness.worker import failed_row, host_facts
-from elir_mobile.manifest import read_manifest
-from elir_mobile.runtime.programs import PROGRAMS, TARGETS
+from elir_mobile.core.jobs import Job, Result, Row, Times, write_json
+from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.timing import Milliseconds, take_turns
+from elir_mobile.devices.protocol import Progress
+from elir_mobile.devices.worker import failed_row, host_facts
+from elir_mobile.runtimes.programs import PROGRAMS, TARGETS
 
 COLD_STARTS = 3
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In
@@ -51,7 +51,7 @@ class WorkerProcess:
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "elir_mobile.harness.worker", "--serve"],
+            [sys.executable, "-m", "elir_mobile.devices.worker", "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -129,7 +129,7 @@ class _Measured:
 
 
 class Host:
-    """See the module; a :class:`~elir_mobile.harness.devices.Device`."""
+    """See the module; a :class:`~elir_mobile.devices.protocol.Device`."""
 
     name = "host"
     kind = "host"
@@ -145,7 +145,7 @@ class Host:
         weights: str | None = None,
         pictures: Path | None = None,
     ) -> Result:
-        """Run ``job``; see :meth:`elir_mobile.harness.devices.Device.run`.
+        """Run ``job``; see :meth:`elir_mobile.devices.protocol.Device.run`.
 
         Args:
             weights: of the float network, which is then measured too; its row comes first.

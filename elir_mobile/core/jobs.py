@@ -37,8 +37,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from elir_mobile.errors import UserError
-from elir_mobile.runtime.programs import PROGRAMS
+from elir_mobile.core.errors import UserError
+from elir_mobile.runtimes.programs import PROGRAMS
 
 SCHEMA_VERSION = 1
 OUTPUTS = (*PROGRAMS, "image")  # "image": the whole loop from the golden input and noise

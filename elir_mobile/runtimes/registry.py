@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from elir_mobile.runtime.programs import LoadedPrograms, open_programs
-from elir_mobile.runtime.runner import Runner
+from elir_mobile.runtimes.programs import LoadedPrograms, open_programs
+from elir_mobile.runtimes.runner import Runner
 
 
 def open_runner(target: str, path: Path, precision: str, table: Tensor) -> Runner:

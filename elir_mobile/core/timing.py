@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from elir_mobile.runtime.programs import PROGRAMS
-from elir_mobile.sampling import Loop
+from elir_mobile.core.sampling import Loop
+from elir_mobile.runtimes.programs import PROGRAMS
 
 Milliseconds = dict[str, float]  # of encode, step, decode and total
 

@@ -1,0 +1,1 @@
+"""What runs on a device too: imports NumPy and the standard library, nothing else."""
