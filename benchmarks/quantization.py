@@ -44,7 +44,7 @@ from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
+from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export import coreml
 from export.executorch import quantize
@@ -52,16 +52,17 @@ from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
-from quant.fakequant import Ranges, calibrate, simulate
+from quant.calibrate import calibrate
+from quant.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.judge import Judge, Verdict
-from quant.methods import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.ptq import Job, find_recipe, rank_layers, run, select_artifacts
 from quant.search import FASTEST, Budget
+from quant.simulate import Ranges, simulate
 
 FACES = 22  # judged in simulation
 STEP_COUNTS = (1, 2, 3, 5, 8)
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
-SWEPT = (FP16, W8, W4, W8A8)
+SWEPT = ("fp16", "w8", "w4", "w8a8")
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
 UNTIMED = Protocol(warmups=0, runs=1)  # latencies are the harness's
@@ -146,12 +147,12 @@ def measure_methods(task: str, console: Console) -> None:
     keep("weights alone in int8", judge.judge(Recipe("w8", RECIPES["w8"].rules)))
     alone = without_weights(simulate(programs, recipe, chosen), programs)
     keep("activations alone in int8", judge.judge_programs(alone))
-    corrected = correct_biases(programs, recipe, chosen, samples)
+    corrected = correct_biases(programs, recipe, chosen, samples, reference=programs)
     keep("MSE + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
     moved = reconstruct(programs, recipe, chosen, few)
     keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
-    moved = correct_biases(moved, recipe, chosen, samples)
+    moved = correct_biases(moved, recipe, chosen, samples, reference=programs)
     keep("MSE + reconstruction + bias correction", judge.judge_programs(simulate(moved, recipe, chosen)))
     for four in (RECIPES["w4"], W4_EVERYWHERE):
         nearest, moved = (simulate(p, four) for p in (programs, reconstruct(programs, four, {}, few)))
@@ -196,7 +197,7 @@ def measure_converted(task: str, console: Console) -> None:
             graph = quantize(
                 module,
                 programs.example_inputs[name],
-                RECIPES["w8a8"],
+                RECIPES["w8a8"].on(programs.roles),
                 samples[name],
                 observer,
             )
@@ -336,7 +337,7 @@ def measure_budgets(task: str, console: Console) -> None:
                 "max_psnr_drop_db": budget.psnr_drop_db,
                 "max_lpips_rise": budget.lpips_rise,
                 "reconstructed": job.reconstruct,
-                "raised": found.raised,
+                "raised": found.fallbacks,
                 "simulated_drop_db": found.verdict.psnr_drop_db,
                 "simulated_drop_high_db": found.verdict.psnr_drop_db_high,
                 "simulated_rise": found.verdict.lpips_rise,

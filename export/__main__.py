@@ -20,7 +20,7 @@ from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.manifest import bytes_of
 from elir_mobile.data.pairs import PairCounts, load_pair_sets
-from elir_mobile.precision import RECIPES, get_recipe
+from elir_mobile.precision import RECIPES, check_rules, get_recipe
 from elir_mobile.tasks import get_task
 from export.programs import Samples, build_programs
 from export.samples import collect_samples
@@ -66,6 +66,7 @@ def main(
         group_norm=kind.group_norm,
         clip=kind.clip,
     )
+    check_rules(recipe, programs.roles)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -56,13 +56,11 @@ from elir_mobile.harness.protocol import (
 from elir_mobile.harness.report import image_facts, make_row, number, terminal_table, write_report
 from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer, seeded_noise
+from elir_mobile.models.roles import layer_roles
 from elir_mobile.precision import (
     FP32,
     PRECISIONS,
     RECIPES,
-    W4,
-    W8,
-    W8A8,
     Recipe,
     check_rules,
     get_recipe,
@@ -76,10 +74,10 @@ from elir_mobile.tasks import Task, get_task
 from export.programs import Delegation, Programs, Samples, build_programs
 from export.samples import collect_samples, digest
 from export.targets import TARGETS, Target, get_target, realizes
-from quant.fakequant import calibrate, layer_names
+from quant.calibrate import calibrate
+from quant.gptq import Adjusted, adjusted_weights, with_weights
 from quant.judge import Judge
-from quant.methods import Moved, improved_weights, with_weights
-from quant.search import FASTEST, Attempt, Budget, Cost, damages, layer_costs, raising_order, search
+from quant.search import FASTEST, Attempt, Budget, Cost, damages, fallback_order, layer_costs, search
 
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
 UNTRAINED_COUNTS = PairCounts(calibration=2, min_evaluation=1, max_evaluation=1)
@@ -170,7 +168,7 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
 
 
 def _moves(job: Job, recipe: Recipe) -> bool:
-    return job.reconstruct and bool(recipe.precisions & {W8, W4, W8A8})
+    return job.reconstruct and recipe.rounds_weights
 
 
 @contextmanager
@@ -246,10 +244,10 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
         if done:
             progress.console.print(f"{done} of {len(job.artifacts)} files were exported before")
         built = {target.name: _programs(job, target) for target, _, _ in missing}
-        moved: dict[str, Moved] = {}
+        moved: dict[str, Adjusted] = {}
         for _, recipe, _ in missing:
             if _moves(job, recipe) and recipe.name not in moved:
-                moved[recipe.name] = improved_weights(_programs(job, TARGETS["executorch"]), recipe, samples)
+                moved[recipe.name] = adjusted_weights(_programs(job, TARGETS["executorch"]), recipe, samples)
                 progress.console.print(f"moved weights for {recipe.name}")
         workers = max(1, min(len(missing), job.protocol.threads))
         exports.mkdir(parents=True, exist_ok=True)
@@ -291,11 +289,11 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
 
 
 # Of an export worker: programs by target, samples, and moved weights by recipe.
-_work: tuple[dict[str, Programs], Samples, dict[str, Moved]]
+_work: tuple[dict[str, Programs], Samples, dict[str, Adjusted]]
 
 
 def _start_worker(
-    threads: int, log: Path, built: dict[str, Programs], samples: Samples, moved: dict[str, Moved]
+    threads: int, log: Path, built: dict[str, Programs], samples: Samples, moved: dict[str, Adjusted]
 ) -> None:
     """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
     global _work
@@ -351,13 +349,13 @@ def _run_and_compare(
         )
     latencies = {id(runner): latency for runner, latency in zip([eager, *timed], measured, strict=True)}
     eager_ms = latencies[id(eager)]["total"]["median"]
-    fp32_ms = {r.target: latencies[id(r)]["total"]["median"] for r in timed if r.precision == FP32}
+    fp32_ms = {r.target: latencies[id(r)]["total"]["median"] for r in timed if r.precision == FP32.name}
     trained = job.info.trained
     blank = dict.fromkeys(("psnr_db", "ssim", "lpips"))
     rows = [
         make_row(
             target="eager",
-            precision=FP32,
+            precision=FP32.name,
             size_bytes=4 * sum(p.numel() for p in job.restorer.parameters()),
             latency=latencies[id(eager)],
             eager_ms=eager_ms,
@@ -489,7 +487,7 @@ def recipes_table() -> Table:
     for name in TARGETS:
         table.add_column(name, justify="center")
     for recipe in RECIPES.values():
-        rules = "; ".join(f"{rule.pattern} {rule.precision}" for rule in recipe.rules) or "all float32"
+        rules = "; ".join(f"{rule.pattern} {rule.precision.name}" for rule in recipe.rules) or "all float32"
         marks = ("yes" if realizes(target, recipe) else "–" for target in TARGETS.values())
         table.add_row(recipe.name, rules, *marks)
     return table
@@ -536,16 +534,16 @@ def rank_layers(job: Job, console: Console) -> Ranking:
         with stages.stage("calibrating"):
             samples = collect_samples(programs, [pair.degraded for pair in seen], job.seed)
             ranges = calibrate(programs, samples)
-        moved: Moved = {}
+        moved: Adjusted = {}
         if job.reconstruct:
             with stages.stage("moving weights"):
-                moved = improved_weights(programs, FASTEST, samples)
+                moved = adjusted_weights(programs, FASTEST, samples)
         judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed, moved)
         total = sum(len(layers) for layers in judge.layers.values())
         with stages.stage("rounding layer by layer", total):
             damage = damages(judge, stages.advance)
     costs = layer_costs(programs)
-    return Ranking(Judge(programs, ranges, heldout, job.seed, moved), raising_order(damage, costs), costs)
+    return Ranking(Judge(programs, ranges, heldout, job.seed, moved), fallback_order(damage, costs), costs)
 
 
 def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) -> Attempt:
@@ -562,7 +560,7 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
                     f", LPIPS {number(verdict.lpips_rise, 4)} (up to {number(verdict.lpips_rise_high, 4)})"
                 )
             progress.console.print(
-                f"{tried.raised:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
+                f"{tried.fallbacks:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
                 f"(up to {number(verdict.psnr_drop_db_high, 3)}){lpips}, about {tried.milliseconds:.0f} ms, "
                 f"{tried.bytes / 1e6:.2f} MB: {'holds' if tried.holds else 'over budget'}"
             )
@@ -690,10 +688,9 @@ def main(
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
     job = Job(chosen, restorer, info, side, artifacts, images, out, seed, reconstruct=reconstruct)
-    if recipes:
-        known = [name for names in layer_names(_programs(job, artifacts[0][0])).values() for name in names]
-        for own in recipes:
-            check_rules(own, known)
+    roles = layer_roles(restorer)
+    for _, used in artifacts:
+        check_rules(used, roles)
     if searching:
         if budget.lpips_rise is not None and not lpips_available():
             raise UserError(f"--max-lpips-rise needs the weights of LPIPS: {LPIPS_INSTALL}")

@@ -17,7 +17,7 @@ import torch
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import bytes_of
 from elir_mobile.metrics import sqnr_db
-from elir_mobile.precision import FP16, FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
+from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.runtimes.coreml import (
     Functions,
     coremltools,
@@ -34,8 +34,11 @@ from export.coreml import (
     Converted,
     convolutions,
     float_models,
+    has_integer_inputs,
+    is_transposed,
     lower,
-    stored_precision,
+    stored_grid,
+    wanted_grid,
     weight_of,
     write,
 )
@@ -160,19 +163,21 @@ def test_w8a8_programs_stay_near_float(exported, programs, samples) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "w8", "w8a8", "mixed"])
-def test_every_layer_has_the_precision_of_its_recipe(exported, half, precision: str) -> None:
+def test_every_layer_has_the_precision_of_its_recipe(exported, half, programs, precision: str) -> None:
     file = exported[precision]
+    recipe = file.recipe.on(programs.roles)
     program = loaded(file.path)
     assert set(program.functions) == set(WRITTEN[precision])
     for name, function in program.functions.items():
         converted, ops = half[name], convolutions(function)
         for op, layer in zip(ops, converted.layers, strict=True):
-            wanted = file.recipe.precision_of(layer)
-            if wanted == FP32 and precision != "fp32":
-                wanted = FP16  # what is not rounded further runs in float16 beside what is
-            if op.op_type == "conv_transpose" and wanted == W8A8:
-                wanted = W8  # coremltools quantizes no activations around it
-            assert stored_precision(op) == wanted, (name, layer)
+            wanted = recipe.precision_of(layer)
+            assert stored_grid(op) == wanted_grid(op, wanted), (name, layer)
+            # coremltools quantizes no activations around transposed convolutions.
+            assert has_integer_inputs(op) == (wanted.integer and not is_transposed(op)), (name, layer)
+            if wanted.weight_bits is None:  # what is not rounded runs in float16 beside what is
+                half = np.float32 if precision == "fp32" else np.float16
+                assert weight_of(op).outputs[0].val.dtype == half, (name, layer)
 
 
 def test_a_layer_left_float_keeps_its_very_weights(exported, half, restorer) -> None:
@@ -332,4 +337,4 @@ def test_core_ml_computes_what_the_interpreter_does(exported, programs, degraded
         )[0]
         for read in (predicting_programs, interpreting_programs)
     ]
-    assert sqnr_db(outs[1], outs[0]) > (60 if precision == FP32 else 25)
+    assert sqnr_db(outs[1], outs[0]) > (60 if precision == "fp32" else 25)

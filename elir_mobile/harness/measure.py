@@ -36,7 +36,7 @@ from elir_mobile.precision import FP32
 from elir_mobile.runtimes.programs import PROGRAMS
 from elir_mobile.tasks import get_task
 
-EAGER = ("eager", FP32)
+EAGER = ("eager", FP32.name)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class _Rows:
         """What stands for float: the network itself, or the fp32 file nearest to its golden outputs."""
         if EAGER in self.here and self.here[EAGER].error is None:
             return EAGER
-        exact = [row for row in self.host.rows if row.precision == FP32 and row.error is None]
+        exact = [row for row in self.host.rows if row.precision == FP32.name and row.error is None]
         if not exact:
             return None
 
@@ -321,7 +321,7 @@ class _Rows:
             first_ms=row.first_ms,
             memory={"peak_bytes": row.peak_bytes, "base_bytes": row.base_bytes},
             eager_ms=timed.get(EAGER),
-            fp32_ms=timed.get((row.target, FP32)) if row.target != "eager" else None,
+            fp32_ms=timed.get((row.target, FP32.name)) if row.target != "eager" else None,
             programs=self._programs(row, entry, folder, latency),
             trajectory=[None if is_reference else energy.db for energy in parity.trajectory]
             if parity
@@ -355,7 +355,7 @@ class _Rows:
                 "sqnr_db": value if row.target != "eager" else None,
                 "delegates": lowered.get("delegates"),
                 "ops_outside": lowered.get("ops_outside"),
-                **self.roof.of(row.target, row.precision, name, latency[name]["median"]),
+                **self.roof.of(row.target, (entry or {}).get("recipe"), name, latency[name]["median"]),
             }
         return programs
 
