@@ -286,7 +286,13 @@ def write(
     path: Path,
     ios: int = IOS18,
 ) -> None:
-    """:func:`lower` from models that are already converted."""
+    """:func:`lower` from models that are already converted.
+
+    Raises:
+        ValueError: ``recipe`` has integers that the system does not know.
+    """
+    if ios < IOS18 and any(precision.weight_bits not in (None, 8) for precision in recipe.precisions):
+        raise ValueError(f"iOS {ios} knows no weights but int8 and float: recipe '{recipe.name}' has others")
     recipe = recipe.on(programs.roles)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp, coremltools() as ct:
         folder = Path(tmp) / "functions"
