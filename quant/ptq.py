@@ -154,7 +154,10 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
         started = time.monotonic()
         artifacts = _export(job, samples, exports, staging, stages)
         export_seconds = time.monotonic() - started
-        runners = [open_runner(a.target.name, a.path, a.recipe.name, programs.table) for a in artifacts]
+        runners = [
+            open_runner(a.target.name, a.path, a.recipe.name, programs.table, job.protocol.threads)
+            for a in artifacts
+        ]
         report = _run_and_compare(job, programs, data, artifacts, runners, staging, stages, export_seconds)
         eager = eager_runner(job.restorer, programs.steps)
         golden = write_golden(staging, eager, data.evaluation[0].degraded, programs.steps, programs.sigma_s)
@@ -194,8 +197,7 @@ def _programs(job: Job, target: Target) -> Programs:
         size=job.size,
         steps=job.info.steps,
         sigma_s=job.info.sigma_s,
-        group_norm=target.group_norm,
-        clip=target.clip,
+        form=target.form,
     )
 
 
@@ -230,7 +232,7 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
                 "size": job.size,
                 "steps": job.info.steps,
                 "sigma_s": job.info.sigma_s,
-                "target": target.name,
+                **target.to_json(),
                 "recipe": recipe.to_json(),
                 "reconstruct": _moves(job, recipe),
                 "calibration": calibration if recipe.needs_calibration or _moves(job, recipe) else "",
@@ -277,7 +279,7 @@ def _export(job: Job, samples: Samples, exports: Path, staging: Path, stages: St
     artifacts = []
     for target, recipe in job.artifacts:
         place = places[target.name, recipe.name]
-        path = staging / target.name / f"{job.task.name}-{recipe.name}{target.suffix}"
+        path = staging / target.path(f"{job.task.name}-{recipe.name}")
         path.parent.mkdir(exist_ok=True)
         source = place / f"file{target.suffix}"
         if source.is_dir():
@@ -444,7 +446,7 @@ def _manifest(
             file_entry(
                 staging,
                 artifact.path,
-                target=artifact.target.name,
+                **artifact.target.to_json(),
                 precision=artifact.recipe.name,
                 programs=list(PROGRAMS),
                 recipe=artifact.recipe.to_json(),

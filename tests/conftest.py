@@ -195,7 +195,7 @@ def micro_bundle(
     folder = tmp_path_factory.mktemp("bundles") / "bfr-micro"
     artifacts = (("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"))
     with building(folder) as staging:
-        programs = micro_programs(TARGETS["executorch"].clip)
+        programs = micro_programs(TARGETS["executorch"].form.clip)
         image = (degraded[0] * 255).round() / 255
         golden = write_golden(staging, eager_of(programs), image, STEPS, SIGMA_S)
         files = []
@@ -208,7 +208,7 @@ def micro_bundle(
                 coreml.write(models, programs, RECIPES[precision], {}, path)
                 split = dict.fromkeys(PROGRAM_NAMES, Delegation(0, ()))
             else:
-                split = target.lower(micro_programs(target.clip), RECIPES[precision], {}, path)
+                split = target.lower(micro_programs(target.form.clip), RECIPES[precision], {}, path)
             exported = open_runner(name, path, precision, programs.table)
             facts = {
                 "target": name,

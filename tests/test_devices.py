@@ -69,9 +69,7 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
     """The tiny network in fp32 and int8 for both runtimes, as the exporters write it."""
     folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
     form = TARGETS["litert"]
-    channels_last = build_programs(
-        restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=form.group_norm, clip=form.clip
-    )
+    channels_last = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=form.form)
     converted = litert.convert(channels_last)
     with building(folder) as staging:
         for (target, precision), name in FILES.items():
@@ -320,7 +318,7 @@ PHONE_FILES = ("executorch/a.pte", "executorch/c.pte")
 
 def test_the_app_on_a_phone_does_the_job(phone: Phone, small_bundle: Path, tmp_path: Path) -> None:
     found = device("adb:SERIAL")
-    assert (found.name, found.kind, found.targets) == ("Pixel 8 (adb)", "android", ("executorch", "litert"))
+    assert (found.name, found.kind, found.runtimes) == ("Pixel 8 (adb)", "android", ("executorch", "litert"))
     folder, watch = tmp_path / "out", Watch()
     folder.mkdir()
     result = found.run(small_bundle, job_of(PHONE_FILES), folder, watch)
@@ -447,7 +445,7 @@ def test_a_job_on_a_real_adbd_gives_the_bits_of_this_machine(
     real_adbd: adb.Adb, int8_bundle: Path, on_host, tmp_path: Path
 ) -> None:
     found = device(f"adb:{adbd.SERIAL}")
-    assert (found.kind, found.targets) == ("adb", ("executorch", "litert"))
+    assert (found.kind, found.runtimes) == ("adb", ("executorch", "litert"))
     result = found.run(int8_bundle, job_of(LITERT), tmp_path, Watch())
     assert (result.device.arch, result.device.runtimes) == ("aarch64", {"ai-edge-litert": "2.2.0"})
     assert_no_latency(result)

@@ -504,7 +504,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 class Recorded:
     """A device that gives back what the host computed, but for one output."""
 
-    name, kind, targets = "fake phone", "adb", ("litert",)
+    name, kind, runtimes = "fake phone", "adb", ("litert",)
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: devices.Progress) -> JobResult:
         golden = read_golden(bundle, read_manifest(bundle)["golden"])
@@ -567,7 +567,7 @@ def test_an_image_with_other_strides_is_the_same_image(
 def test_the_number_of_threads_changes_no_output(micro_bundle: Path, target: str) -> None:
     path = read_bundle(micro_bundle).file(target, "fp32")
     x = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
-    one, two = (open_programs(target, path, threads).run["encode"](x) for threads in (1, 2))
+    one, two = (open_programs(target, path, threads)["encode"](x) for threads in (1, 2))
     assert np.array_equal(one, two)
 
 

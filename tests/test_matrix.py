@@ -48,7 +48,7 @@ ROWS = [
 
 @lru_cache(maxsize=1)  # so that a target's recipes share its conversion
 def programs_of(target: str) -> Programs:
-    return micro_programs(TARGETS[target].clip, MOST_STEPS)
+    return micro_programs(TARGETS[target].form.clip, MOST_STEPS)
 
 
 @pytest.mark.parametrize(("target", "recipe"), ROWS)

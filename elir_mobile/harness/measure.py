@@ -34,6 +34,7 @@ from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32
 from elir_mobile.runtimes.programs import PROGRAMS
+from elir_mobile.runtimes.table import RUNTIMES, runtime_name
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32)
@@ -202,9 +203,9 @@ def _files_for(device: Device, entries: list[dict]) -> tuple[str, ...]:
     Raises:
         UserError: there is none.
     """
-    files = tuple(entry["path"] for entry in entries if entry["target"] in device.targets)
+    files = tuple(e["path"] for e in entries if runtime_name(e["target"]) in device.runtimes)
     if not files:
-        raise UserError(f"{device.name} runs {', '.join(device.targets)}: the bundle has none of these")
+        raise UserError(f"{device.name} runs {', '.join(device.runtimes)}: the bundle has none of these")
     return files
 
 
@@ -414,6 +415,7 @@ class _Rows:
                 if self.reference == EAGER
                 else f"the {' '.join(self.reference)} file on the host (no float weights at hand)"
             )
+        runtime = RUNTIMES.get(runtime_name(facts["target"]))  # the float network has none
         said = {"parity": "the golden vectors: outputs of the float network, stored in the bundle"}
         if facts["latency_ms"]["median"] is not None:
             said["latency"] = (
@@ -422,8 +424,8 @@ class _Rows:
             )
         elif result.device.emulated:
             said["latency"] = "not claimed: the processor is emulated"
-        elif facts["target"] == "coreml" and on_host:
-            said["latency"] = "not claimed: an interpreter of the saved program ran it, not Core ML"
+        elif on_host and runtime and runtime.interpreted:
+            said["latency"] = f"not claimed: an interpreter of the saved program ran it, not {runtime.title}"
         else:
             said["latency"] = "not measured"
         if facts["image"]["psnr_db"] is not None and self.judged:

@@ -12,7 +12,6 @@ import resource
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor
 from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.runtimes.programs import PROGRAMS
 from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.table import RUNTIMES, installed_versions
 
 RESAMPLES = 1000
 Facts = dict[str, Any]
@@ -30,7 +30,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """Counts of runs for each artifact; ``threads`` for PyTorch and ExecuTorch alike."""
+    """Counts of runs for each artifact; ``threads`` for PyTorch and every runtime alike."""
 
     warmups: int = 3
     runs: int = 20
@@ -115,14 +115,9 @@ def machine_facts() -> dict[str, object]:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that shape an artifact."""
-    found = {}
-    for name in ("torch", "torchao", "executorch", "litert-torch", "ai-edge-quantizer", "coremltools"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Installed versions of the packages that shape an artifact, this one's among them."""
+    packages = [package for runtime in RUNTIMES.values() for package in runtime.packages]
+    return installed_versions(["elir-mobile", "torch", *packages])
 
 
 def peak_memory_bytes(*, of_children: bool = False) -> int:
@@ -133,5 +128,5 @@ def peak_memory_bytes(*, of_children: bool = False) -> int:
 
 
 def set_threads(protocol: Protocol) -> None:
-    """Give PyTorch the protocol's thread count; ExecuTorch's pool takes every core by itself."""
+    """Give PyTorch the protocol's thread count."""
     torch.set_num_threads(protocol.threads)
