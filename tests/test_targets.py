@@ -22,7 +22,6 @@ from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
 from elir_mobile.devices import worker
-from elir_mobile.devices.host import Host, pictures_of
 from elir_mobile.harness import __main__ as harness
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.runtimes import table
@@ -35,7 +34,7 @@ from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
 from export.targets import TARGETS, Target, get_target
 from quant.ptq import select_artifacts
-from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle
+from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
 
 # The toys, each a module of a few lines.
 PORTABLE = '''
@@ -109,10 +108,6 @@ def invoke(app: Any, *arguments: object) -> Any:
     return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(a) for a in arguments])
 
 
-def nothing(done: int, total: int, text: str) -> None:
-    assert done <= total
-
-
 def test_a_new_delegate_is_a_row_and_a_lowering_function(
     places: Places, degraded, tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -143,26 +138,20 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
         assert [entry["target"] for entry in copied.manifest["files"]] == ["executorch", name]
 
     # In worker processes, which know the table as it is in the repository.
-    out = tmp_path / "out"
-    out.mkdir()
-    pictures = tmp_path / "pictures.npz"
-    rng = np.random.default_rng(0)
-    x, noise = rng.random((1, 3, SIZE, SIZE)), rng.standard_normal((1, 16, SIZE // 8, SIZE // 8))
-    np.savez(pictures, x=x.astype(np.float32), noise=noise.astype(np.float32))
-    result = Host().run(folder, Job("", (path,), 1, 0, 1), out, nothing, pictures=pictures)
-    (row,) = result.rows
-    assert (row.error, row.target) == (None, name)
-    assert row.total is not None and row.parity["encode"] > 90 and row.parity["step"] > 90
-    assert all((out / file).is_file() for file in row.outputs.values())
-    assert pictures_of(out, name, "fp32").is_file()
-    assert "executorch" in result.device.runtimes
-
+    pictures, out = write_pictures(tmp_path / "pictures", 2), tmp_path / "report"
     said = invoke(
-        harness.app, folder, "--target", name, "--runs", 2, "--warmups", 0, "--out", tmp_path / "report"
+        harness.app,
+        *(folder, "--target", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
     )
     assert said.exit_code == 0, said.output
-    (report,) = (tmp_path / "report").rglob("report.json")
-    assert [row["target"] for row in json.loads(report.read_text())["rows"]] == [name]
+    (found,) = out.rglob("report.json")
+    report = json.loads(found.read_text())
+    (row,) = report["rows"]
+    assert (row["target"], row["path"], row["error"]) == (name, path, None)
+    assert row["latency_ms"]["median"] > 0
+    assert min(row["golden"][output]["db"] or 999 for output in ("encode", "step")) > 90
+    assert row["image"]["psnr_db"] is not None
+    assert "executorch" in report["devices"][0]["runtimes"]
 
 
 def test_a_new_runtime_is_a_row_and_a_module_more(
