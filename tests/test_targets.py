@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from elir_mobile.bundle import copy_bundle, read_bundle
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
-from elir_mobile.devices import worker
+from elir_mobile.devices import adb, worker
 from elir_mobile.harness import __main__ as harness
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.runtimes import table
@@ -214,6 +216,29 @@ def test_runtimes_run_on_known_devices_of_which_the_host_is_one() -> None:
     assert runtimes_on("browser") == ("litert",)
 
 
+class Here:
+    """This machine's shell in place of a phone's."""
+
+    serial = "here"
+
+    def shell(self, command: str) -> adb.Said:
+        done = subprocess.run(
+            ["sh", "-c", command.replace("python3", sys.executable, 1)], capture_output=True, text=True
+        )
+        return adb.Said(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_python_at_the_other_end_is_asked_for_every_runtime_it_may_have(monkeypatch) -> None:
+    assert adb.python_runtimes(Here()) == runtimes_on("adb") == ("executorch", "litert")
+    monkeypatch.setitem(
+        RUNTIMES, "executorch", replace(RUNTIMES["executorch"], imports=("torch", "absent.module"))
+    )
+    assert adb.python_runtimes(Here()) == ("litert",)
+    monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], imports=("absent.module",)))
+    with pytest.raises(UserError, match="nor a python3 with NumPy and ExecuTorch or LiteRT: install the app"):
+        adb.python_runtimes(Here())
+
+
 def test_each_runtime_is_an_extra_of_its_packages() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
@@ -256,6 +281,15 @@ def test_threads_reach_the_runtime(
             assert [count() for count in counts] == [threads] * len(counts)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_file_for_a_delegate_that_is_not_here_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.pte"
+    content = read_bundle(micro_bundle).file("executorch", "fp32").read_bytes()
+    assert b"XnnpackBackend" in content
+    path.write_bytes(content.replace(b"XnnpackBackend", b"UnknownBackend"))
+    with pytest.raises(UserError, match="lacks the delegate of .*elsewhere.pte: run it on a device that has"):
+        open_programs("executorch", path, 1)
 
 
 def test_threads_reach_litert(micro_bundle: Path, monkeypatch) -> None:

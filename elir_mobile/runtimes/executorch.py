@@ -10,6 +10,8 @@ import numpy as np
 from elir_mobile.core.errors import UserError
 from elir_mobile.runtimes.programs import Program
 
+NOT_FOUND = "0x:20"  # Error::NotFound of a backend, executorch/runtime/core/error.h
+
 
 def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str, Program]:
     """Load the methods ``names`` of ``path``.
@@ -20,7 +22,7 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
             copies the outputs.
 
     Raises:
-        UserError: the file cannot be loaded.
+        UserError: the file cannot be loaded, or was written for a delegate that is not here.
     """
     import torch
     from executorch.extension.pybindings import portable_lib
@@ -35,6 +37,10 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
         program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
         methods = {name: program.load_method(name) for name in names}
     except RuntimeError as error:
+        if NOT_FOUND in str(error):
+            raise UserError(
+                f"ExecuTorch on this machine lacks the delegate of {path}: run it on a device that has it"
+            ) from error
         raise UserError(f"{path} is damaged or not an ExecuTorch program: export it again") from error
     missing = [name for name, method in methods.items() if method is None]
     if missing:
