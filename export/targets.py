@@ -27,6 +27,7 @@ class Target:
         precisions: the recipes it can realize.
         lower: writes one file from programs, recipe and calibration samples.
         unmixed: precisions that all layers have together or none.
+        devices: kinds of device that have the delegate; None: all that have the runtime.
     """
 
     runtime: str
@@ -35,6 +36,7 @@ class Target:
     precisions: tuple[str, ...]
     lower: Lower
     unmixed: tuple[str, ...] = ()
+    devices: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -58,6 +60,7 @@ class Target:
             "runtime": self.runtime,
             "delegate": self.delegate,
             "form": self.form.to_json(),
+            "devices": list(self.devices or RUNTIMES[self.runtime].devices),
         }
 
 

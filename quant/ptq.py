@@ -84,7 +84,8 @@ def _measure(job: Job, data: PairSets, bundle: Bundle, shown: Stages) -> tuple[d
         ):
             budgets = ran.parity_budgets()
             for entry in files:
-                entry["parity"] = budgets[entry["path"]]
+                if entry["path"] in budgets:  # this machine may lack a delegate
+                    entry["parity"] = budgets[entry["path"]]
             write_manifest(bundle.folder, bundle.manifest)
             report, pictures = ran.report()
     for row in report["rows"]:

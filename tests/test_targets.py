@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from elir_mobile.bundle import copy_bundle, read_bundle
-from elir_mobile.checkpoints import load_weights
+from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
 from elir_mobile.devices import adb, worker
 from elir_mobile.harness import __main__ as harness
-from elir_mobile.harness.protocol import package_versions
+from elir_mobile.harness.protocol import Protocol, package_versions
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.registry import open_runner
@@ -35,7 +36,10 @@ from export import __main__ as export_command
 from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
 from export.targets import TARGETS, Target, get_target
-from quant.ptq import select_artifacts
+from quant import exporting
+from quant.job import Job as ExportJob
+from quant.job import select_artifacts
+from quant.ptq import run
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
 
 # The toys, each a module of a few lines.
@@ -114,7 +118,8 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     places: Places, degraded, tiny_weights: Path, tmp_path: Path
 ) -> None:
     lower = places.module("portable", PORTABLE).lower
-    places.row(TARGETS, Target("executorch", "portable", NEAREST, ("fp32",), lower))
+    kinds = ("host", "android")  # which have it, though iPhones have the runtime
+    places.row(TARGETS, Target("executorch", "portable", NEAREST, ("fp32",), lower, devices=kinds))
     assert places.named == ["a module: portable", "a row: Target"]
 
     name, path = "executorch/portable", "executorch/bfr-fp32-portable.pte"
@@ -135,9 +140,9 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     assert [split["delegates"] for split in own["delegation"].values()] == [1, 1, 1]
     assert [split["delegates"] for split in other["delegation"].values()] == [0, 0, 0]
     assert bundle.file(name, "fp32") == folder / path
-    for kind in ("android", "ios"):
-        copied = read_bundle(copy_bundle(bundle, tmp_path / kind / "bfr-micro", runtimes_on(kind)))
-        assert [entry["target"] for entry in copied.manifest["files"]] == ["executorch", name]
+    for kind, targets in (("android", ["executorch", name]), ("ios", ["executorch"])):
+        copied = read_bundle(copy_bundle(bundle, tmp_path / kind / "bfr-micro", kind))
+        assert [entry["target"] for entry in copied.manifest["files"]] == targets
 
     # In worker processes, which know the table as it is in the repository.
     pictures, out = write_pictures(tmp_path / "pictures", 2), tmp_path / "report"
@@ -154,6 +159,32 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     assert min(row["golden"][output]["db"] or 999 for output in ("encode", "step")) > 90
     assert row["image"]["psnr_db"] is not None
     assert "executorch" in report["devices"][0]["runtimes"]
+
+
+def in_this_process(workers: int, *, initargs: tuple, **options: Any) -> ThreadPoolExecutor:
+    """In place of the pool of processes, which do not see the toys."""
+    exporting._work = initargs[2:]
+    return ThreadPoolExecutor(1)
+
+
+def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_here(
+    places: Places, picture_folder: Path, restorer, tmp_path: Path, monkeypatch
+) -> None:
+    lower = places.module("saved", SAVED).lower
+    places.row(
+        RUNTIMES, Runtime("toy", "Toy", "toys.absent", (), "numpy", (), ".pt2", ("host", "ios"), "cpu")
+    )
+    places.row(TARGETS, Target("toy", "npu", CPU, ("fp32",), lower, devices=("ios",)))
+    monkeypatch.setattr(exporting, "ProcessPoolExecutor", in_this_process)
+    task = get_task("bfr")
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S)
+    quick = Protocol(warmups=0, runs=0, cold_starts=1)
+    artifacts = select_artifacts("toy/npu", "fp32", Console(quiet=True))
+    job = ExportJob(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, quick)
+    folder, report = run(job, Console(quiet=True))
+    (entry,) = read_bundle(folder).manifest["files"]
+    assert (entry["path"], entry["devices"]) == ("toy/bfr-fp32-npu.pt2", ["ios"])
+    assert [row["target"] for row in report["rows"]] == ["eager"]
 
 
 def test_a_new_runtime_is_a_row_and_a_module_more(

@@ -141,6 +141,12 @@ def get_runtime(target: str) -> Runtime:
     return RUNTIMES[name]
 
 
+def can_run(kind: str, entry: dict) -> bool:
+    """Whether a device of ``kind`` can run the file of a manifest's ``entry``; older ones name no devices."""
+    runtime = RUNTIMES.get(runtime_name(entry["target"]))
+    return kind in entry.get("devices", runtime.devices if runtime else ())
+
+
 def runtimes_on(kind: str) -> tuple[str, ...]:
     """Names of the runtimes whose files a device of ``kind`` can run."""
     return tuple(runtime.name for runtime in RUNTIMES.values() if kind in runtime.devices)
