@@ -52,11 +52,10 @@ from elir_mobile.core.manifest import (
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name, runtimes_on
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
-ANDROID_TARGETS = ("executorch", "litert")
-IOS_TARGETS = ("coreml", "executorch")
 ANDROID_FOLDER = "/sdcard/Android/data/org.elir.mobile.demo/files/bundles"  # where android_demo looks
 
 
@@ -180,15 +179,24 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))
 
 
-def copy_bundle(bundle: Bundle, target: Path, targets: tuple[str, ...]) -> Path:
-    """Copy a bundle with only what a device of these ``targets`` reads; ``target`` appears when it is whole.
+def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ...] = tuple(RUNTIMES)) -> Path:
+    """Copy a bundle with only what a device of ``kind`` reads; ``target`` appears when it is whole.
+
+    Args:
+        kind: see ``jobs.KINDS``.
+        runtimes: those that the device has.
 
     Raises:
-        UserError: the bundle has no file for them, or the place cannot be written.
+        UserError: the bundle has no file for it, or the place cannot be written.
     """
-    files = [entry for entry in bundle.manifest["files"] if entry["target"] in targets]
+    files = [
+        entry
+        for entry in bundle.manifest["files"]
+        if can_run(kind, entry) and runtime_name(entry["target"]) in runtimes
+    ]
     if not files:
-        raise UserError(f"{bundle.folder} has no {' or '.join(targets)} file: export one with --targets")
+        known = " or ".join(name for name in runtimes_on(kind) if name in runtimes)
+        raise UserError(f"{bundle.folder} has no {known} file: export one with --targets")
     golden = bundle.manifest.get("golden", {"arrays": {}})["arrays"].values()
     with building(target) as staging:
         for entry in (bundle.manifest["table"], *golden, *files):
@@ -214,7 +222,7 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
     name = bundle.folder.resolve().name
     staged, place = f"{ANDROID_FOLDER}/.{name}", f"{ANDROID_FOLDER}/{name}"
     with tempfile.TemporaryDirectory() as scratch:
-        copy = copy_bundle(bundle, Path(scratch) / name, ANDROID_TARGETS)
+        copy = copy_bundle(bundle, Path(scratch) / name, "android")
         _adb(serial, "shell", f"mkdir -p {ANDROID_FOLDER} && rm -rf {shlex.quote(staged)}")
         _adb(serial, "push", str(copy), staged)
         old, new = shlex.quote(place), shlex.quote(staged)
@@ -260,9 +268,9 @@ def push(
     bundle = read_bundle(folder)
     name = folder.resolve().name
     if android_folder:
-        typer.echo(copy_bundle(bundle, android_folder / name, ANDROID_TARGETS))
+        typer.echo(copy_bundle(bundle, android_folder / name, "android"))
     if ios_folder:
-        typer.echo(copy_bundle(bundle, ios_folder / name, IOS_TARGETS))
+        typer.echo(copy_bundle(bundle, ios_folder / name, "ios"))
     if android:
         typer.echo(push_to_phone(bundle, serial))
 

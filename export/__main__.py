@@ -63,8 +63,7 @@ def main(
         size=side,
         steps=info.steps,
         sigma_s=info.sigma_s,
-        group_norm=kind.group_norm,
-        clip=kind.clip,
+        form=kind.form,
     )
     check_rules(recipe, programs.roles)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -86,7 +85,7 @@ def main(
         facts = {
             "task": task,
             "model": asdict(info),
-            "target": target,
+            **kind.to_json(),
             "recipe": recipe.to_json(),
             "size": side,
             "steps": programs.steps,

@@ -31,7 +31,6 @@ from elir_mobile.core.manifest import read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
 from elir_mobile.harness import __main__ as command
-from elir_mobile.harness.compare import golden_parity
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
@@ -40,7 +39,7 @@ from export.programs import build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import adbd
-from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
+from tests.conftest import SIGMA_S, SIZE, STEPS, golden_budgets, write_pictures
 
 FILES = {
     ("executorch", "fp32"): "executorch/bfr-fp32.pte",
@@ -69,9 +68,7 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
     """The tiny network in fp32 and int8 for both runtimes, as the exporters write it."""
     folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
     form = TARGETS["litert"]
-    channels_last = build_programs(
-        restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=form.group_norm, clip=form.clip
-    )
+    channels_last = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=form.form)
     converted = litert.convert(channels_last)
     with building(folder) as staging:
         for (target, precision), name in FILES.items():
@@ -88,7 +85,7 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
         files = []
         for (target, precision), name in FILES.items():
             runner = open_runner(target, staging / name, precision, programs.table)
-            parity = golden_parity(golden, staging, runner, {"steps": STEPS, "sigma_s": SIGMA_S})
+            parity = golden_budgets(golden, staging, runner, steps=STEPS, sigma_s=SIGMA_S)
             entry = {"target": target, "precision": precision, "parity": parity}
             files.append(file_entry(staging, staging / name, **entry))
         facts = {"task": "bfr", "model": {"name": "tiny"}, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
@@ -320,7 +317,7 @@ PHONE_FILES = ("executorch/a.pte", "executorch/c.pte")
 
 def test_the_app_on_a_phone_does_the_job(phone: Phone, small_bundle: Path, tmp_path: Path) -> None:
     found = device("adb:SERIAL")
-    assert (found.name, found.kind, found.targets) == ("Pixel 8 (adb)", "android", ("executorch", "litert"))
+    assert (found.name, found.kind, found.runtimes) == ("Pixel 8 (adb)", "android", ("executorch", "litert"))
     folder, watch = tmp_path / "out", Watch()
     folder.mkdir()
     result = found.run(small_bundle, job_of(PHONE_FILES), folder, watch)
@@ -447,7 +444,7 @@ def test_a_job_on_a_real_adbd_gives_the_bits_of_this_machine(
     real_adbd: adb.Adb, int8_bundle: Path, on_host, tmp_path: Path
 ) -> None:
     found = device(f"adb:{adbd.SERIAL}")
-    assert (found.kind, found.targets) == ("adb", ("executorch", "litert"))
+    assert (found.kind, found.runtimes) == ("adb", ("executorch", "litert"))
     result = found.run(int8_bundle, job_of(LITERT), tmp_path, Watch())
     assert (result.device.arch, result.device.runtimes) == ("aarch64", {"ai-edge-litert": "2.2.0"})
     assert_no_latency(result)
