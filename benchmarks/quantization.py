@@ -146,20 +146,23 @@ def measure_methods(task: str, console: Console) -> None:
 
     for name in observers:
         keep(name, judge.judge_programs(simulate(programs, recipe, ranges[name])))
-    keep("weights alone in int8", judge.judge(Recipe("w8", RECIPES["w8"].rules)))
+    keep("weights alone in int8", judge.judge(RECIPES["w8"]))
     alone = without_weights(simulate(programs, recipe, chosen), programs)
     keep("activations alone in int8", judge.judge_programs(alone))
     corrected = correct_biases(programs, recipe, chosen, samples, reference=programs)
     keep("MSE + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
-    moved = reconstruct(programs, recipe, chosen, few)
-    keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
-    moved = correct_biases(moved, recipe, chosen, samples, reference=programs)
-    keep("MSE + reconstruction + bias correction", judge.judge_programs(simulate(moved, recipe, chosen)))
-    for four in (RECIPES["w4"], W4_EVERYWHERE):
-        nearest, moved = (simulate(p, four) for p in (programs, reconstruct(programs, four, {}, few)))
-        keep(four.name, judge.judge_programs(nearest))
-        keep(f"{four.name} + reconstruction", judge.judge_programs(moved))
+    rounded = reconstruct(programs, recipe, chosen, few)
+    keep("MSE + reconstruction", judge.judge_programs(simulate(rounded, recipe, chosen)))
+    corrected = correct_biases(rounded, recipe, chosen, samples, reference=programs)
+    keep("MSE + reconstruction + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
+    for weights in (RECIPES["w8"], RECIPES["w4"], W4_EVERYWHERE):
+        rounded = reconstruct(programs, weights, {}, few)
+        corrected = correct_biases(rounded, weights, {}, samples, reference=programs)
+        keep(weights.name, judge.judge_programs(simulate(programs, weights)))
+        keep(f"{weights.name} + reconstruction", judge.judge_programs(simulate(rounded, weights)))
+        both = judge.judge_programs(simulate(corrected, weights))
+        keep(f"{weights.name} + reconstruction + bias correction", both)
     measure_step_ranges(task, judge, samples, console)
 
 
@@ -172,12 +175,12 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
     for k, ranges in enumerate(step_ranges(programs, samples)):
         own = simulate(programs, recipe, ranges).modules["step"]
         z, row, want = judge.trajectory[k], programs.row(k), judge.trajectory[k + 1]
-        moved = want - z  # the step itself: z passes it in float
+        update = want - z  # the step itself: z passes it in float
         rows.append(
             {
                 "k": k,
-                "shared_db": sqnr_db(moved, shared(z, row) - z),
-                "own_db": sqnr_db(moved, own(z, row) - z),
+                "shared_db": sqnr_db(update, shared(z, row) - z),
+                "own_db": sqnr_db(update, own(z, row) - z),
             }
         )
     note = f"{SIMULATED}; SQNR of the update z[k+1] - z[k] on the float trajectory."
