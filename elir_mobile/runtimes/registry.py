@@ -11,19 +11,20 @@ from elir_mobile.runtimes.programs import LoadedPrograms, open_programs
 from elir_mobile.runtimes.runner import Runner
 
 
-def open_runner(target: str, path: Path, precision: str, table: Tensor) -> Runner:
-    """The runner of the file at ``path``, with a thread for each core.
+def open_runner(target: str, path: Path, precision: str, table: Tensor, threads: int | None = None) -> Runner:
+    """The runner of the file at ``path``.
 
     Args:
         target: names the runtime.
         path: the artifact.
         precision: the recipe's name, for the report.
         table: the K-row table of time biases, (K, ΣC).
+        threads: that the runtime may use; None: one for each core.
 
     Raises:
         UserError: no such target, its runtime is not installed, or the file cannot be loaded.
     """
-    return make_runner(target, open_programs(target, path), precision, table)
+    return make_runner(target, open_programs(target, path, threads), precision, table)
 
 
 def make_runner(target: str, programs: LoadedPrograms, precision: str, table: Tensor) -> Runner:
