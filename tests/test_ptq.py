@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.cli.quantize import app
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
@@ -25,7 +26,6 @@ from elir_mobile.tasks import get_task
 from quant import budget as budget_module
 from quant import exporting
 from quant.job import Job
-from quant.ptq import app
 from quant.search import Budget
 from tests.conftest import SIZE, STEPS
 from tests.test_checkpoints import Hostile

@@ -14,16 +14,20 @@ from typing import Annotated
 
 import typer
 
-from elir_mobile.cli import evaluate, export, push, qat, restore, sensitivity, train
+from elir_mobile.cli import evaluate, export, measure, push, qat, quantize, restore, sensitivity, train
 from elir_mobile.cli.options import command_app
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "quantize": quantize.main,
+    "search": quantize.search,
     "sensitivity": sensitivity.main,
+    "qat": qat.main,
     "export": export.main,
+    "measure": measure.main,
+    "compare": measure.compare,
     "restore": restore.main,
     "evaluate": evaluate.main,
     "train": train.main,
-    "qat": qat.main,
     "push": push.main,
 }
 

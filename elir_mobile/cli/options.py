@@ -62,6 +62,13 @@ Target = Annotated[
 Precision = Annotated[
     str, typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=_recipes)
 ]
+Targets = Annotated[
+    str, typer.Option("--targets", metavar="NAME,…", help="Kinds of exported files.", autocompletion=_targets)
+]
+Precisions = Annotated[
+    str,
+    typer.Option("--precision", metavar="NAME,…", help=f"{', '.join(RECIPES)}.", autocompletion=_recipes),
+]
 RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="A TOML recipe in the place of --precision."),
@@ -73,6 +80,11 @@ Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is w
 Tile = Annotated[int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Ray's. Default: one for each core.")]
+
+
+def names(listed: str) -> tuple[str, ...]:
+    """The names in a list with commas; of an empty one, none."""
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def given(context: typer.Context, name: str) -> bool:

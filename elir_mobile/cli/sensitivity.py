@@ -27,9 +27,9 @@ def main(
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
 ) -> None:
-    """Rank the layers by what rounding each one alone does to the picture.
+    """Rank the layers by what rounding each alone does.
 
-    And by what rounding all but it does. A run that was stopped goes on where it was.
+    To the picture, and what rounding all but it does. A run that was stopped goes on where it was.
     """
     from rich.console import Console
 
