@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,23 +29,29 @@ def write_bundle(job: Job, data: PairSets, exports: Path, folder: Path, stages: 
     Raises:
         UserError: an export failed.
     """
-    programs = job.programs()
     samples: Samples = {}
+    calibration: dict[str, Any] | None = None
+    programs = job.programs()
     if any(recipe.needs_calibration or job.adjusts(recipe) for _, recipe in job.artifacts):
         with stages.stage("recording float trajectories", len(data.calibration)):
             samples = collect_samples(
                 programs, (_ticking(pair.degraded, stages) for pair in data.calibration), job.seed
             )
-    artifacts = export(job, samples, exports, folder, stages)
-    golden = write_golden(
+        calibration = {
+            "sha256": digest(samples),
+            "images": [pair.name for pair in data.calibration],
+            "calls": {name: len(inputs) for name, inputs in samples.items()},
+        }
+    artifacts = export(job, samples, calibration["sha256"] if calibration else "", exports, folder, stages)
+    manifest = _manifest(job, artifacts, folder) | {"calibration": calibration}
+    manifest["golden"] = write_golden(
         folder,
         eager_runner(job.restorer, programs.steps),
         data.evaluation[0].degraded,
         programs.steps,
         programs.sigma_s,
     )
-    manifest = _manifest(job, data, samples, artifacts, folder)
-    manifest |= {"table": write_table(folder, programs.table), "golden": golden}
+    manifest["table"] = write_table(folder, programs.table)
     write_manifest(folder, manifest)
     return Bundle(folder, manifest, programs.table)
 
@@ -54,14 +61,7 @@ def _ticking(image: torch.Tensor, stages: Stages) -> torch.Tensor:
     return image
 
 
-def _manifest(job: Job, data: PairSets, samples: Samples, artifacts: list[Artifact], folder: Path) -> dict:
-    calibration = None
-    if samples:
-        calibration = {
-            "sha256": digest(samples),
-            "images": [pair.name for pair in data.calibration],
-            "calls": {name: len(inputs) for name, inputs in samples.items()},
-        }
+def _manifest(job: Job, artifacts: list[Artifact], folder: Path) -> dict:
     return {
         "task": job.task.name,
         "model": {
@@ -75,7 +75,6 @@ def _manifest(job: Job, data: PairSets, samples: Samples, artifacts: list[Artifa
         "steps": job.info.steps,
         "sigma_s": job.info.sigma_s,
         "versions": package_versions(),
-        "calibration": calibration,
         "files": [
             file_entry(
                 folder,

@@ -26,7 +26,6 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
 from export.programs import Delegation, Programs, Samples
-from export.samples import digest
 from export.targets import Target, get_target
 from quant.job import Job, Stages
 from quant.methods import Moved, improved_weights, with_weights
@@ -55,16 +54,18 @@ def waiting_room(folder: Path) -> Iterator[Path]:
     shutil.rmtree(exports, ignore_errors=True)
 
 
-def export(job: Job, samples: Samples, exports: Path, bundle: Path, stages: Stages) -> list[Artifact]:
+def export(
+    job: Job, samples: Samples, calibration: str, exports: Path, bundle: Path, stages: Stages
+) -> list[Artifact]:
     """Lower what ``exports`` does not have yet and copy all of it into ``bundle``.
 
     Args:
         samples: calibration inputs; empty where no recipe needs them.
+        calibration: their digest.
 
     Raises:
         UserError: a process died.
     """
-    calibration = digest(samples) if samples else ""
     places = [
         exports / _key(job, target, recipe, calibration) / f"file{target.suffix}"
         for target, recipe in job.artifacts

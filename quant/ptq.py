@@ -17,39 +17,45 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from elir_mobile.bundle import building, write_manifest
+from elir_mobile.bundle import Bundle, building, write_manifest
 from elir_mobile.checkpoints import save_weights
 from elir_mobile.core.errors import UserError
+from elir_mobile.data.pairs import PairSets
 from elir_mobile.devices.host import Host
 from elir_mobile.harness.charts import label
 from elir_mobile.harness.measure import Evaluation, running
-from elir_mobile.harness.report import write_report
+from elir_mobile.harness.report import Shown, write_report
 from elir_mobile.precision import RECIPES
 from export.targets import TARGETS, realizes
 from quant.bundling import write_bundle
 from quant.exporting import waiting_room
-from quant.job import Job, stages
+from quant.job import Job, Stages, stages
 
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
     """Do the whole job; returns the bundle's folder and the report.
 
     Raises:
-        UserError: images or output folder cannot be used.
+        UserError: images or output folder cannot be used, or a file does not run.
     """
     torch.set_num_threads(job.protocol.threads)
     folder = job.out / job.name
-    with (
-        waiting_room(folder) as exports,
-        building(folder) as staging,
-        stages(console) as shown,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
+    with stages(console) as shown:
         with shown.stage("loading and degrading images"):
             data = job.pairs()
-        started = time.monotonic()
-        bundle = write_bundle(job, data, exports, staging, shown)
-        seconds = time.monotonic() - started
+        with waiting_room(folder) as exports, building(folder) as staging:
+            started = time.monotonic()
+            bundle = write_bundle(job, data, exports, staging, shown)
+            seconds = time.monotonic() - started
+            report, pictures = _measure(job, data, bundle, shown)
+            report["export_seconds"] = seconds
+            write_report(staging / "report", report, pictures)
+    return folder, report
+
+
+def _measure(job: Job, data: PairSets, bundle: Bundle, shown: Stages) -> tuple[dict, Shown | None]:
+    """Run every file of ``bundle`` beside the float network; the parity budgets go into its manifest."""
+    with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch) / "float.safetensors"
         save_weights(
             job.restorer,
@@ -61,29 +67,22 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
             dtype=torch.float32,
         )
         judged = Evaluation(data.evaluation, data.source, job.seed)
+        files = bundle.manifest["files"]
         with (
             shown.stage("running every file"),
             running(
-                bundle,
-                bundle.manifest["files"],
-                [Host()],
-                job.protocol,
-                shown.tell,
-                weights=str(weights),
-                judged=judged,
+                bundle, files, [Host()], job.protocol, shown.tell, weights=str(weights), judged=judged
             ) as ran,
         ):
             budgets = ran.parity_budgets()
-            for entry in bundle.manifest["files"]:
+            for entry in files:
                 entry["parity"] = budgets[entry["path"]]
-            write_manifest(staging, bundle.manifest)
+            write_manifest(bundle.folder, bundle.manifest)
             report, pictures = ran.report()
-        report["export_seconds"] = seconds
-        for row in report["rows"]:
-            if row["error"]:
-                raise UserError(f"{label(row)} was exported but does not run: {row['error']}")
-        write_report(staging / "report", report, pictures)
-    return folder, report
+    for row in report["rows"]:
+        if row["error"]:
+            raise UserError(f"{label(row)} was exported but does not run: {row['error']}")
+    return report, pictures
 
 
 def recipes_table() -> Table:
