@@ -88,6 +88,10 @@ def test_wrong_commands_and_options_name_what_is_near() -> None:
     assert "No such option: --taks" in call("restore", "a.png", "b.png", "--taks", "bfr", code=2)
     assert "Missing option '--task'" in call("restore", "a.png", "b.png", code=2)
     assert "unknown task 'x': choose one of bfr" in call("restore", "a", "b", "--task", "x", code=2)
+    assert "a search needs a budget" in call("search", "--task", "bfr", code=2)
+    assert "name the bundle folder" in call("measure", code=2)
+    assert "cannot be read" in call("compare", "a.json", "b.json", code=2)
+    assert "say where to" in call("push", "out", code=2)
     assert "unknown precision 'x'" in call(*EXPORT, "--precision", "x", code=2)
 
 

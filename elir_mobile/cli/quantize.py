@@ -57,6 +57,7 @@ def main(
     recipe: Recipes = None,
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
+    threads: options.Threads = None,
     random: Annotated[
         bool, typer.Option("--random-weights", help="Untrained, for size and speed only.")
     ] = False,
@@ -77,7 +78,7 @@ def main(
 ) -> None:
     """Quantize, export, run every file and compare it with float.
 
-    Writes OUT/TASK-MODEL, a bundle with its report. A stopped run goes on where it was.
+    Writes OUT/TASK-MODEL, a bundle with its report. A stopped run goes on.
     """
     from rich.console import Console
 
@@ -99,7 +100,7 @@ def main(
         from elir_mobile.tasks import get_task
         from quant.budget import find_recipe, rank_layers, verdicts
         from quant.fakequant import layer_names
-        from quant.job import Job, select_artifacts
+        from quant.job import SHORT, Job, select_artifacts
         from quant.ptq import run
         from quant.search import FASTEST, Budget
 
@@ -110,7 +111,8 @@ def main(
             raise UserError(f"a search names its recipe '{FASTEST.name}': give yours another name")
         restorer, info = random_weights(chosen, seed) if random else load_weights(weights, chosen)
         side = restorer.arch.check_side(info.size if size is None else size, "--size")
-        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, gptq=gptq or reconstruct)
+        protocol = replace(SHORT, threads=threads or SHORT.threads)
+        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, gptq or reconstruct)
         if recipes:
             known = [name for names in layer_names(job.programs()).values() for name in names]
             for own in recipes:
@@ -159,6 +161,7 @@ def search(
     recipe: Recipes = None,
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
+    threads: options.Threads = None,
     gptq: Gptq = False,
 ) -> None:
     """Find the fastest recipe within a budget; quantize by it.
