@@ -15,6 +15,9 @@ import typer
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
 
+# Those that have demo weights: the table of all would import the network with it.
+_TASKS = sorted(path.stem.removeprefix("demo-") for path in Path(__file__).parents[1].glob("weights/demo-*"))
+
 
 def command_app(*, completion: bool = False, no_args_is_help: bool = False) -> typer.Typer:
     """An application with plain help: on a screen of 80×24 there is no room for panels."""
@@ -26,10 +29,6 @@ def command_app(*, completion: bool = False, no_args_is_help: bool = False) -> t
     )
 
 
-def _tasks() -> list[str]:
-    return list(import_module("elir_mobile.tasks").TASKS)
-
-
 def _targets() -> list[str]:
     return list(import_module("export.targets").TARGETS)
 
@@ -39,7 +38,7 @@ def _recipes() -> list[str]:
 
 
 Task = Annotated[
-    str, typer.Option(metavar="NAME", help="Of restoration, such as bfr or sr.", autocompletion=_tasks)
+    str, typer.Option(metavar="NAME", help=f"{', '.join(_TASKS)}, …", autocompletion=lambda: _TASKS)
 ]
 Weights = Annotated[
     str,
