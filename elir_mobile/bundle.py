@@ -17,7 +17,7 @@ output, ``step``'s first output, and the latent that ``decode`` is given. All fr
 
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
 with suspicion (``elir_mobile/core/manifest.py``).
-``python -m elir_mobile.bundle push`` puts a verified bundle where an app finds it.
+The command that puts a verified bundle where an app finds it is :mod:`elir_mobile.cli.push`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -241,39 +239,7 @@ def _adb(serial: str | None, *arguments: str) -> None:
         raise UserError(f"adb {arguments[0]} failed ({said}): connect one phone with USB debugging on")
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.callback()
-def commands() -> None:
-    """Bundles: what one command writes and every device reads."""
-
-
-@app.command()
-@exits_with_2
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    android: Annotated[bool, typer.Option("--android", help="To the app on a phone, by adb.")] = False,
-    serial: Annotated[str | None, typer.Option(help="Which phone, where several are connected.")] = None,
-    android_folder: Annotated[
-        Path | None, typer.Option(help="Into this folder, to be built into the Android app.")
-    ] = None,
-    ios_folder: Annotated[
-        Path | None, typer.Option(help="Into this folder, to be built into the iOS app.")
-    ] = None,
-) -> None:
-    """Verify a bundle and copy what a phone reads of it to where the demo apps find it."""
-    if not (android or android_folder or ios_folder):
-        raise UserError("say where to: --android, --android-folder PATH or --ios-folder PATH")
-    bundle = read_bundle(folder)
-    name = folder.resolve().name
-    if android_folder:
-        typer.echo(copy_bundle(bundle, android_folder / name, "android"))
-    if ios_folder:
-        typer.echo(copy_bundle(bundle, ios_folder / name, "ios"))
-    if android:
-        typer.echo(push_to_phone(bundle, serial))
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.push import app
+
     app()

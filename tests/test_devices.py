@@ -25,12 +25,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
+from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
 from elir_mobile.core.manifest import read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
-from elir_mobile.harness import __main__ as command
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
@@ -634,10 +634,10 @@ def test_the_report_is_readable_at_every_width_without_a_network(
 ) -> None:
     pictures = write_pictures(tmp_path / "pictures", 2)
     arguments = [
-        micro_bundle, "--target", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
+        micro_bundle, "--targets", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
         "--warmups", 0, "--out", tmp_path / "out",
     ]  # fmt: skip
-    measured = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
+    measured = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert measured.exit_code == 0, measured.output
     report = tmp_path / "out" / "bfr-micro" / "report.html"
     script = Path(__file__).with_name("report.mjs")
