@@ -20,7 +20,7 @@ from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
 from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from quant import ptq as ptq_module
 from quant.ptq import app
 from quant.search import Budget
@@ -308,7 +308,7 @@ def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restore
     import quant.ptq as command
     from elir_mobile.checkpoints import ModelInfo
 
-    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1)
+    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1, ALIGNED_FACE)
     monkeypatch.setattr(command, "random_weights", lambda task, seed: (restorer, info))
     result = ptq(
         "--task",
@@ -382,7 +382,7 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
         ptq_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
     )
     monkeypatch.setattr(ptq_module, "PairCounts", lambda: PairCounts(calibration=1))
-    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1)
+    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1, ALIGNED_FACE)
     job = ptq_module.Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
     ranking = ptq_module.rank_layers(job, console)
