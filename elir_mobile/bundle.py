@@ -67,13 +67,12 @@ ANDROID_TARGETS = ("executorch", "litert")
 IOS_TARGETS = ("coreml", "executorch")
 ANDROID_FOLDER = "/sdcard/Android/data/org.elir.mobile.demo/files/bundles"  # where android_demo looks
 
-
 # What each kind of device is advised to run, the faster first: targets, and built-in recipes.
 _INT8 = ("w8a8", "mixed", "w8")
 RECOMMENDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "android": (("litert", "executorch"), (*_INT8, "fp16", "fp32")),
     "ios": (("coreml", "executorch"), (*_INT8, "fp16", "fp32")),
-    "browser": (("litert",), (*_INT8, "fp32", "fp16")),  # without arithmetic in fp16, which is slower there
+    "browser": (("litert",), (*_INT8, "fp32", "fp16")),  # fp16 is not delegated there, and far slower
     "host": (("litert", "executorch"), (*_INT8, "fp32", "fp16")),
 }
 
@@ -206,8 +205,9 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write ``manifest.json``; the schema version is added."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest}, indent=2)
+    """Write ``manifest.json``; schema version and recommendation are added."""
+    added = {"recommendation": recommendation(manifest["files"])}
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest, **added}, indent=2)
     (folder / MANIFEST).write_text(text + "\n")
 
 
@@ -260,7 +260,7 @@ def copy_bundle(bundle: Bundle, target: Path, targets: tuple[str, ...]) -> Path:
             source, copy = bundle.folder / entry["path"], staging / entry["path"]
             copy.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
-        write_manifest(staging, {**bundle.manifest, "files": files, "recommendation": recommendation(files)})
+        write_manifest(staging, {**bundle.manifest, "files": files})
     return target
 
 

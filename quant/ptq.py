@@ -38,7 +38,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.manifest import bytes_of
@@ -432,7 +432,7 @@ def _manifest(
             "calls": {name: len(inputs) for name, inputs in samples.items()},
         }
     return {
-        "task": job.task.name,
+        **task_facts(job.task, job.info.domain),
         "model": _model_facts(job),
         "size": job.size,
         "steps": job.info.steps,
