@@ -6,20 +6,12 @@
  */
 
 import { deviceFacts, runJob, runJobFile } from "./jobs.js";
-import { Bundle, PROGRAMS, Restorer, UserError, planar, rgba } from "./restorer.js";
+import { Bundle, UserError } from "./bundle.js";
+import { enlarged, planar, rgba } from "./pictures.js";
+import { PROGRAMS, Restorer } from "./restorer.js";
 
-const TASKS = {
-  bfr: "Restore a face",
-  sr: "Sharpen a face",
-  bsr: "Sharpen a photo",
-  denoising: "Remove noise",
-  inpainting: "Fill in missing pixels",
-  colorization: "Colour a photo",
-  mask: "Fill in a hole",
-};
-// The order in which models are offered: fastest first.
-const PREFERRED = ["w8a8", "mixed", "w8", "fp32", "fp16"];
-const rank = ({ precision }) => (PREFERRED.includes(precision) ? PREFERRED.indexOf(precision) : PREFERRED.length);
+// What photos a model is for, by the domain that its manifest names.
+const DOMAINS = { "aligned-face": "for a photo that one upright face fills", photo: "for any photo" };
 const NOTES = { fp16: "fp16, slow in browsers" };
 const [WARMUP, RUNS] = [3, 20];
 
@@ -62,8 +54,10 @@ async function busy(what, work) {
   }
 }
 
-/** The centred square of an image file, upright, at the network's size and on white. */
-async function squareOf(blob, size) {
+/** The centred square of an image file, upright and on white, enlarged to the network's size as its task wants it. */
+async function squareOf(blob) {
+  const { upscale, enlarge } = bundle.task;
+  const size = bundle.size / upscale;
   let image;
   try {
     image = await createImageBitmap(blob); // applies the EXIF orientation
@@ -78,7 +72,8 @@ async function squareOf(blob, size) {
   context.fillStyle = "white";
   context.fillRect(0, 0, size, size);
   context.drawImage(square, 0, 0);
-  return planar(context.getImageData(0, 0, size, size).data, 4);
+  const { data } = context.getImageData(0, 0, size, size);
+  return planar(enlarged(data, [size, size], 4, upscale, enlarge), 4);
 }
 
 function draw(canvas, values) {
@@ -171,7 +166,7 @@ function fillParity(entry, parity) {
 
 function take(blob) {
   return busy("Restoring…", async () => {
-    photo = await squareOf(blob, bundle.size);
+    photo = await squareOf(blob);
     await restorePhoto();
   });
 }
@@ -207,15 +202,17 @@ function listen() {
 
 async function openPage() {
   bundle = await Bundle.open(new URL("bundle/", document.baseURI));
-  const { task, model, size } = bundle.manifest;
-  const entries = bundle.files.toSorted((a, b) => rank(a) - rank(b));
+  const { model, size } = bundle.manifest;
+  const { title, domain } = bundle.task;
+  const entries = bundle.files;
   if (!entries.length) {
     throw new UserError("the bundle has no .tflite file: export it with --targets litert");
   }
   if (!bundle.golden.noise) throw new UserError("the bundle has no golden vectors: write it again");
-  $("title").textContent = TASKS[task] ?? task;
+  $("title").textContent = title;
+  const suited = DOMAINS[domain] ? `, ${DOMAINS[domain]}` : "";
   $("about").textContent =
-    `Model ${model.name}, ${size}×${size} pixels. Everything runs on this device: the photo does not leave it.`;
+    `Model ${model.name}, ${size}×${size} pixels${suited}. Everything runs on this device: the photo does not leave it.`;
   $("model").replaceChildren(
     ...entries.map(({ path, precision, bytes }) => {
       const megabytes = (bytes / 1e6).toFixed(1);

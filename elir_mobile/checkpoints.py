@@ -48,10 +48,6 @@ DEMO_WEIGHTS = Path(__file__).with_name("weights")
 RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
 SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 NETWORK_TIMEOUT = 30  # seconds without a byte
-WEIGHTS_HELP = (
-    "'demo' (bundled), 'released' (upstream's for the task, downloaded once), "
-    "a .pth, .ckpt or .safetensors file, or its http(s) address."
-)
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
 PAIR = {"fmir": (2, 3), "mmse": (0, 1)}
 
@@ -67,6 +63,7 @@ class ModelInfo:
     size: int  # image side it is meant for, pixels
     steps: int  # K
     sigma_s: float
+    domain: str  # what it was trained on: tasks.ALIGNED_FACE or tasks.PHOTO
 
 
 def collapse_state_dict(state: Mapping[str, Tensor]) -> StateDict:
@@ -180,12 +177,21 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
     return state, {}
 
 
+def absolute_weights(weights: str) -> str:
+    """``weights`` for a process in another working directory: a path made absolute, a name left alone.
+
+    ``demo`` and ``released`` stay names even where a file or folder is called so: that one is ``./demo``.
+    """
+    named = weights in ("demo", "released") or urlparse(weights).scheme in ("http", "https")
+    return weights if named else str(Path(weights).resolve())
+
+
 def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
     """The restorer named on the command line.
 
     Args:
         weights: ``demo``, ``released``, a path, or an http(s) address.
-        task: names the demo and the released file; gives size, K and sigma_s where a file does not.
+        task: names the demo and the released file; gives size, K, sigma_s and domain where a file does not.
 
     Raises:
         UserError: none bundled or released for the task, no network, another file than the one first
@@ -223,12 +229,14 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         size=task.size,
         steps=task.steps,
         sigma_s=task.sigma_s,
+        domain=task.domain,
     )
     if facts := metadata.get("elir"):
         stated = json.loads(facts)
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
-        info = replace(info, **{key: stated[key] for key in ("size", "steps", "sigma_s")})
+        known = {key: stated[key] for key in ("size", "steps", "sigma_s")}
+        info = replace(info, **known, domain=stated.get("domain", task.domain))
     return restorer, info
 
 
@@ -246,6 +254,7 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
         size=task.size,
         steps=task.steps,
         sigma_s=task.sigma_s,
+        domain=task.domain,
     )
     return restorer, info
 
@@ -258,15 +267,18 @@ def save_weights(
     size: int,
     steps: int,
     sigma_s: float,
+    domain: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write safetensors with the facts that :func:`load_weights` reads back.
 
-    ``dtype`` is float32 where a quantizer's grid must find the very weights it was trained with.
+    Args:
+        domain: what it was trained on; None: what the task's networks usually are.
+        dtype: float32 where a quantizer's grid must find the very weights it was trained with.
     """
     state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
-    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s}
-    get_task(task)
+    domain = domain or get_task(task).domain
+    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s, "domain": domain}
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
         staged = Path(tmp) / path.name
         save_file(state, staged, metadata={"elir": json.dumps(facts, sort_keys=True)})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import PackageNotFoundError, requires
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -15,7 +17,7 @@ class UserError(Exception):
 
 
 def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
-    """Print a ``UserError`` (or a full disk) as one line on stderr and exit with code 2."""
+    """Print a ``UserError``, a missing extra or a full disk as one line on stderr and exit with code 2."""
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -26,9 +28,28 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if (extra := _extra_of(error.name or "")) is None:
+                raise
+            typer.echo(f"error: {error.name} is not installed: pip install 'elir-mobile[{extra}]'", err=True)
+            raise typer.Exit(2) from None
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             typer.echo(f"error: {error.strerror or error}{where}", err=True)
             raise typer.Exit(2) from None
 
     return wrapper
+
+
+def _extra_of(module: str) -> str | None:
+    """The pip extra of this package that installs ``module``; None: no extra does."""
+    wanted = module.partition(".")[0].replace("_", "-")
+    try:
+        lines = requires("elir-mobile") or []
+    except PackageNotFoundError:
+        return None
+    for line in lines:
+        found = re.match(r"([\w-]+).*extra == [\"']([\w-]+)", line)
+        if found and found[1].lower() == wanted:
+            return found[2]
+    return None

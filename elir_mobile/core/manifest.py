@@ -14,7 +14,7 @@ import numpy as np
 
 from elir_mobile.core.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TABLE = "steps.bin"
 
@@ -50,11 +50,18 @@ def read_manifest(folder: Path, files: tuple[str, ...] | None = None) -> dict:
         files: artifacts to verify, by path; None: all. A device may have been given some only.
 
     Raises:
-        UserError: missing, damaged, too new, or naming a path outside itself.
+        UserError: missing, damaged, newer than this package, or naming a path outside itself.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         version = manifest["schema_version"]
+        if version > SCHEMA_VERSION:  # before anything else is read: a newer one may have other keys
+            raise UserError(
+                f"{folder} was made by a newer elir-mobile (bundle schema {version}, this one reads "
+                f"{SCHEMA_VERSION}): update elir-mobile"
+            )
+        if version not in range(1, SCHEMA_VERSION + 1):
+            raise ValueError(version)
         golden = manifest.get("golden", {"arrays": {}})["arrays"].values()
         artifacts = [entry for entry in manifest["files"] if files is None or entry["path"] in files]
         checks = [
@@ -65,8 +72,6 @@ def read_manifest(folder: Path, files: tuple[str, ...] | None = None) -> dict:
         raise UserError(f"{folder} is not a bundle: it has no {MANIFEST}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / MANIFEST} is damaged: write the bundle again") from error
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{folder} has bundle schema {version}, this version reads {SCHEMA_VERSION}")
     root = folder.resolve()
     for relative, sha256 in checks:
         path = (folder / relative).resolve()
