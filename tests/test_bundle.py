@@ -142,7 +142,7 @@ def test_each_kind_of_device_is_advised_to_run_the_fastest_file_it_can(
 def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
     edit(folder, lambda m: m.update(schema_version=1, task="bsr"))
-    copy = copy_bundle(read_bundle(folder), tmp_path / "copy", ("executorch",))
+    copy = copy_bundle(read_bundle(folder), tmp_path / "copy", "android")
     for manifest in (read_bundle(folder).manifest, json.loads((copy / "manifest.json").read_text())):
         assert manifest["schema_version"] == 2
         assert manifest["title"] == "blind super-resolution ×4"
