@@ -226,7 +226,8 @@ class Bundle:
         for entry in self.manifest["files"]:
             if (entry["target"], entry["precision"]) == (target, precision):
                 return self.folder / entry["path"]
-        raise UserError(f"{self.folder} has no {target} file at {precision}")
+        others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in self.manifest["files"])
+        raise UserError(f"{self.folder} has no {target} file at {precision}: it has {others}")
 
 
 def read_bundle(folder: Path) -> Bundle:
