@@ -6,7 +6,8 @@
  */
 
 import { Bundle, sha256 } from "./bundle.js";
-import { PROGRAMS, Restorer, floatBytes, goldenParity, startRuntime } from "./restorer.js";
+import { goldenParity } from "./fidelity.js";
+import { PROGRAMS, Restorer, floatBytes, startRuntime } from "./restorer.js";
 
 const SCHEMA_VERSION = 1;
 

@@ -7,8 +7,9 @@
 
 import { deviceFacts, runJob, runJobFile } from "./jobs.js";
 import { Bundle, UserError } from "./bundle.js";
+import { checks } from "./fidelity.js";
 import { enlarged, planar, rgba } from "./pictures.js";
-import { PROGRAMS, Restorer } from "./restorer.js";
+import { Restorer } from "./restorer.js";
 
 // What photos a model is for, by the domain that its manifest names.
 const DOMAINS = { "aligned-face": "for a photo that one upright face fills", photo: "for any photo" };
@@ -117,10 +118,7 @@ async function checkDevice() {
   if (row.error) throw new UserError(row.error);
   checked = row;
   showTimes();
-  const held = fillParity(entry, row.parity);
-  $("status").textContent = held
-    ? "This device computes what the file computed where it was made."
-    : "This device is further from float than the budget allows.";
+  $("status").textContent = fillParity(entry, row.parity);
 }
 
 function cells(row, ...texts) {
@@ -145,23 +143,21 @@ function showTimes() {
   $("latency").tBodies[0].replaceChildren(...rows);
 }
 
-/** Fill the table of parity and tell whether every budget holds. */
+/** Fill the table of parity and return what it says in a sentence. */
 function fillParity(entry, parity) {
-  let held = true;
+  const found = checks(parity, entry.parity);
   $("parity").tBodies[0].replaceChildren(
-    ...[...PROGRAMS, "image"].map((name) => {
-      const budget = entry.parity?.[name]?.budget_db ?? null;
-      const here = parity ? (parity[name] ?? Infinity) : null;
-      const good = here === null || budget === null || here >= budget;
-      held &&= good;
-      const verdict = here === null || budget === null ? "" : good ? "✓ holds" : "✗ misses";
+    ...found.map(({ name, here, budget, holds }) => {
+      const verdict = holds === null ? "" : holds ? "✓ holds" : "✗ misses";
       const value = here === Infinity ? "equal" : shown(here);
       const tr = cells(document.createElement("tr"), name, value, shown(budget), verdict);
-      if (verdict) tr.lastChild.className = good ? "good" : "bad";
+      if (verdict) tr.lastChild.className = holds ? "good" : "bad";
       return tr;
     }),
   );
-  return held;
+  if (found.every(({ holds }) => holds)) return "This device computes what the file computed where it was made.";
+  if (found.some(({ holds }) => holds === false)) return "This device is further from float than the budget allows.";
+  return "The bundle has no budget to hold this device against: write it again.";
 }
 
 function take(blob) {

@@ -1,7 +1,5 @@
 /**
- * A bundle's LiteRT file in the browser: its three programs, the sampling loop, and parity with float.
- *
- * The same loop as `elir_mobile/core/sampling.py` and the same decibels as `elir_mobile/core/golden.py`.
+ * A bundle's LiteRT file in the browser: its three programs and the sampling loop of `elir_mobile/core/sampling.py`.
  */
 
 import { Tensor, loadAndCompile, loadLiteRt } from "@litertjs/core";
@@ -130,28 +128,4 @@ export class Restorer {
 function noised(coarse, noise, sigma) {
   const scale = Math.fround(sigma); // float32 throughout, as everywhere else
   return coarse.map((value, i) => value + Math.fround(scale * noise[i]));
-}
-
-/** SQNR of encode and step, PSNR of decode and image, in dB; null where equal to the last bit. */
-export function goldenParity(outputs, golden) {
-  return {
-    encode: sqnr(golden.coarse, outputs.encode),
-    step: sqnr(golden.step, outputs.step),
-    decode: psnr(golden.output, outputs.decode),
-    image: psnr(golden.output, outputs.image),
-  };
-}
-
-function sqnr(reference, out) {
-  let [signal, error] = [0, 0];
-  reference.forEach((value, i) => {
-    signal += value ** 2;
-    error += (value - out[i]) ** 2;
-  });
-  return error === 0 ? null : 10 * Math.log10(signal / error);
-}
-
-function psnr(reference, out) {
-  const error = reference.reduce((sum, value, i) => sum + (value - out[i]) ** 2, 0) / reference.length;
-  return error === 0 ? null : -10 * Math.log10(error);
 }

@@ -3,8 +3,9 @@
 ::
 
     <out>/<task>-<model>/
-      manifest.json     schema, task, model, sizes, versions, calibration digest, files with
-                        sha256, bytes, target, recipe and delegation, and which of them a device takes
+      manifest.json     schema, task, model, sizes, versions, calibration digest, files with sha256,
+                        bytes, target (runtime, delegate, form), the kinds of device that have it,
+                        recipe and delegation, and which of them a device takes
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
       executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
       golden/           what a device checks itself against: raw little-endian arrays, see below

@@ -1,11 +1,12 @@
 /**
  * What the page's modules make of the golden files: `node bundle.mjs MODULES FIXTURES`, the first the page's folder and
  * the second the address of what `tests/app_fixtures.py` wrote. Prints one line of JSON: what was read of each bundle,
- * the sentence for each damaged one, and the SHA-256 of each enlarged picture.
+ * the sentence for each damaged one, the SHA-256 of each enlarged picture, decibels, and what holds of budgets.
  */
 
 const [modules, fixtures] = process.argv.slice(2);
 const { Bundle, UserError, sha256 } = await import(`${modules}/bundle.js`);
+const { checks, psnr, sqnr } = await import(`${modules}/fidelity.js`);
 const { enlarged } = await import(`${modules}/pictures.js`);
 
 const fetched = async (path) => fetch(new URL(path, fixtures));
@@ -34,4 +35,14 @@ const pictures = {};
 for (const { filter, factor, path } of cases) {
   pictures[path] = await sha256(enlarged(given, input.shape, 3, factor, filter));
 }
-console.log(JSON.stringify({ read, refused, pictures }));
+const floats = async (entry) => new Float32Array((await bytes(entry)).buffer);
+const decibels = [];
+for (const { reference, out } of index.fidelity) {
+  const pair = [await floats(reference), await floats(out)];
+  decibels.push([psnr(...pair), sqnr(...pair)]);
+}
+const budgets = Object.fromEntries(["encode", "step", "decode"].map((name) => [name, { budget_db: 20 }]));
+const held = [null, { encode: 20, step: 19.9, decode: null, image: 50 }, { encode: NaN, step: 21, decode: 21, image: 1 }]
+  .map((parity) => checks(parity, budgets).map(({ holds }) => holds));
+const unasked = checks({ encode: 50, step: 50, decode: 50, image: 50 }, undefined).map(({ holds }) => holds);
+console.log(JSON.stringify({ read, refused, pictures, decibels, held: [...held, unasked] }));

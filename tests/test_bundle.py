@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import (
     ANDROID_FOLDER,
+    RECOMMENDED,
     building,
     copy_bundle,
     file_entry,
@@ -21,6 +22,8 @@ from elir_mobile.bundle import (
 )
 from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtimes.table import runtimes_on
 
 TABLE = torch.arange(6, dtype=torch.float32).view(2, 3)
 
@@ -139,10 +142,16 @@ def test_each_kind_of_device_is_advised_to_run_the_fastest_file_it_can(
     assert recommendation(entries) == {kind: path for kind, path in expected.items() if path}
 
 
+def test_advice_names_targets_that_the_device_runs_and_recipes_that_there_are() -> None:
+    for kind, (targets, recipes) in RECOMMENDED.items():
+        assert set(targets) <= set(runtimes_on(kind))
+        assert set(recipes) <= set(RECIPES)
+
+
 def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
     edit(folder, lambda m: m.update(schema_version=1, task="bsr"))
-    copy = copy_bundle(read_bundle(folder), tmp_path / "copy", ("executorch",))
+    copy = copy_bundle(read_bundle(folder), tmp_path / "copy", "android")
     for manifest in (read_bundle(folder).manifest, json.loads((copy / "manifest.json").read_text())):
         assert manifest["schema_version"] == 2
         assert manifest["title"] == "blind super-resolution ×4"

@@ -66,6 +66,21 @@ def test_a_manifest_that_cannot_be_used_is_refused_in_a_sentence(fixtures, seen:
     assert "noise.float32 is damaged" in refused["changed-golden"]
 
 
+def test_decibels_are_the_packages(fixtures, seen: dict) -> None:
+    cases = fixtures[1]["fidelity"]
+    assert len(cases) == len(seen["decibels"]) == 4
+    for case, (psnr, sqnr) in zip(cases, seen["decibels"], strict=True):
+        assert psnr == pytest.approx(case["psnr_db"], abs=1e-3)  # there the mean is float32
+        assert sqnr == pytest.approx(case["sqnr_db"], abs=1e-6)
+
+
+def test_what_was_not_asked_or_not_measured_does_not_hold(seen: dict) -> None:
+    unmeasured, missed, broken, unasked = seen["held"]
+    assert unmeasured == unasked == [None] * 4
+    assert missed == [True, False, True, None]  # equal to the last bit holds; the image has no budget
+    assert broken == [False, True, True, None]
+
+
 def test_enlarging_gives_pillows_bytes(fixtures, seen: dict) -> None:
     folder, index = fixtures
     cases = index["resize"]["enlarged"]
