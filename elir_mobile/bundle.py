@@ -3,8 +3,9 @@
 ::
 
     <out>/<task>-<model>/
-      manifest.json     schema, task, model, sizes, versions, calibration digest, files with
-                        sha256, bytes, target, recipe and delegation, and which of them a device takes
+      manifest.json     schema, task, model, sizes, versions, calibration digest, files with sha256,
+                        bytes, target (runtime, delegate, form), the kinds of device that have it,
+                        recipe and delegation, and which of them a device takes
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
       executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
       golden/           what a device checks itself against: raw little-endian arrays, see below
@@ -225,7 +226,8 @@ class Bundle:
         for entry in self.manifest["files"]:
             if (entry["target"], entry["precision"]) == (target, precision):
                 return self.folder / entry["path"]
-        raise UserError(f"{self.folder} has no {target} file at {precision}")
+        others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in self.manifest["files"])
+        raise UserError(f"{self.folder} has no {target} file at {precision}: it has {others}")
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -227,7 +227,7 @@ def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Pat
     assert "exported with 2 steps" in refused(
         tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle, "--steps", 3
     )
-    assert "no executorch file at w8a8" in refused(
+    assert "no executorch file at w8a8: it has executorch fp32" in refused(
         tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle
     )
 
