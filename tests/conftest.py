@@ -196,7 +196,9 @@ def micro_programs(clip: Callable[[Tensor], Tensor], steps: int = STEPS) -> Prog
         "decode": (latent,),
     }
     frozen = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
-    return Programs(frozen, examples, table, steps, SIGMA_S)
+    ends = ("enc.layers.0", "fmir.first_proj", "fmir.final_proj", "dec.layers.0")
+    roles = {name: "latent-end" if name.startswith("fmir") else "image-end" for name in ends}
+    return Programs(frozen, examples, table, steps, SIGMA_S, roles)
 
 
 def golden_budgets(golden: dict, folder: Path, runner: Runner, *, steps: int, sigma_s: float) -> dict:

@@ -136,7 +136,7 @@ def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
     load_ms = 1e3 * (time.perf_counter() - start)
     loop = eager_runner(restorer, manifest["steps"]).loop(manifest["steps"], manifest["sigma_s"])
     size = 4 * sum(p.numel() for p in restorer.parameters())
-    entry = {"path": "", "sha256": info.sha256, "target": EAGER, "precision": FP32, "bytes": size}
+    entry = {"path": "", "sha256": info.sha256, "target": EAGER, "precision": FP32.name, "bytes": size}
     return Artifact(entry, loop, True, load_ms, base)
 
 

@@ -16,4 +16,4 @@ def eager_runner(restorer: Restorer, steps: int) -> Runner:
     def step(z: Tensor, k: int) -> Tensor:
         return z + restorer.velocity(z, torch.tensor([k / steps])) / steps
 
-    return Runner("eager", FP32, restorer.encode, step, restorer.decode)
+    return Runner("eager", FP32.name, restorer.encode, step, restorer.decode)
