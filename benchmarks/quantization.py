@@ -39,10 +39,10 @@ from benchmarks.released import RESULTS
 from elir_mobile.bundle import bytes_of
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.tasks import get_task

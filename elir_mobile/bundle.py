@@ -22,10 +22,7 @@ with suspicion (``elir_mobile/core/manifest.py``).
 
 from __future__ import annotations
 
-import json
 import shlex
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,16 +36,19 @@ import typer
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json, written
 from elir_mobile.core.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     TABLE,
     artifact_sha256,
     bytes_of,
+    copy_files,
     read_manifest,
     read_table,
     sha256_of,
 )
+from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.runner import Runner
@@ -57,7 +57,7 @@ GOLDEN = "golden"
 GOLDEN_SEED = 0
 ANDROID_TARGETS = ("executorch", "litert")
 IOS_TARGETS = ("coreml", "executorch")
-ANDROID_FOLDER = "/sdcard/Android/data/org.elir.mobile.demo/files/bundles"  # where android_demo looks
+ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
 
 
 @contextmanager
@@ -71,21 +71,9 @@ def building(target: Path) -> Iterator[Path]:
     """
     if target.exists() and not (target / MANIFEST).is_file():
         raise UserError(f"{target} exists and is not a bundle: choose another --out")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {target.parent}: {error.strerror}; choose another --out"
-        ) from error
-    try:
+    with written(target) as staging:
+        staging.mkdir()
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_table(folder: Path, table: Tensor) -> dict:
@@ -146,8 +134,7 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
 
 def write_manifest(folder: Path, manifest: dict) -> None:
     """Write ``manifest.json``; the schema version is added."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest}, indent=2)
-    (folder / MANIFEST).write_text(text + "\n")
+    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest})
 
 
 @dataclass(frozen=True)
@@ -189,13 +176,8 @@ def copy_bundle(bundle: Bundle, target: Path, targets: tuple[str, ...]) -> Path:
     files = [entry for entry in bundle.manifest["files"] if entry["target"] in targets]
     if not files:
         raise UserError(f"{bundle.folder} has no {' or '.join(targets)} file: export one with --targets")
-    golden = bundle.manifest.get("golden", {"arrays": {}})["arrays"].values()
     with building(target) as staging:
-        for entry in (bundle.manifest["table"], *golden, *files):
-            source, copy = bundle.folder / entry["path"], staging / entry["path"]
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
-        write_manifest(staging, {**bundle.manifest, "files": files})
+        copy_files(bundle.folder, bundle.manifest, files, staging)
     return target
 
 
@@ -211,26 +193,15 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
     Raises:
         UserError: no adb, no phone, or no room on it.
     """
-    name = bundle.folder.resolve().name
+    adb, name = Adb(serial), bundle.folder.resolve().name
     staged, place = f"{ANDROID_FOLDER}/.{name}", f"{ANDROID_FOLDER}/{name}"
+    old, new = shlex.quote(place), shlex.quote(staged)
     with tempfile.TemporaryDirectory() as scratch:
         copy = copy_bundle(bundle, Path(scratch) / name, ANDROID_TARGETS)
-        _adb(serial, "shell", f"mkdir -p {ANDROID_FOLDER} && rm -rf {shlex.quote(staged)}")
-        _adb(serial, "push", str(copy), staged)
-        old, new = shlex.quote(place), shlex.quote(staged)
-        _adb(serial, "shell", f"rm -rf {old} && mv {new} {old}")
+        adb.do(f"rm -rf {new} && mkdir -p {new}")
+        adb.push(copy, staged)
+        adb.do(f"rm -rf {old} && mv {new} {old}")
     return place
-
-
-def _adb(serial: str | None, *arguments: str) -> None:
-    command = ["adb", *(["-s", serial] if serial else []), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise UserError("adb is not installed: apt-get install adb, or Android's platform tools") from error
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise UserError(f"adb {arguments[0]} failed ({said}): connect one phone with USB debugging on")
 
 
 app = typer.Typer(add_completion=False)

@@ -10,7 +10,6 @@ Confidence intervals are bootstrapped over the pictures (Efron 1979).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -30,7 +29,9 @@ from torch import Tensor
 
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError, exits_with_2
-from elir_mobile.engine import Engine, run, written_whole
+from elir_mobile.core.files import write_json
+from elir_mobile.core.statistics import CONFIDENCE, bootstrap
+from elir_mobile.engine import Engine, run
 from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.restore import (
     TILE,
@@ -43,7 +44,6 @@ from elir_mobile.restore import (
 )
 from elir_mobile.tasks import Task, get_task
 
-CONFIDENCE = 0.95
 FRECHET = "frechet_efficientnet_lite0"
 FRECHET_RESAMPLES = 200  # at most: one costs a decomposition as large as the set
 
@@ -82,29 +82,6 @@ class Estimate:
     low: float | None
     high: float | None
     images: int
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], float], count: int, resamples: int, seed: int
-) -> tuple[float, float] | None:
-    """Confidence interval of a statistic of ``count`` pictures.
-
-    The resampled values' quantiles, moved so that their mean is the statistic itself: drawing with
-    replacement makes a Fréchet distance larger, which is no property of the pictures.
-
-    Args:
-        statistic: of the pictures at these indices, (count,).
-        count: how many pictures there are; fewer than two have no interval.
-        resamples: how often to draw.
-        seed: of the draws.
-    """
-    if count < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(resamples)])
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    shift = statistic(np.arange(count)) - drawn.mean()
-    return float(low + shift), float(high + shift)
 
 
 @dataclass(frozen=True)
@@ -371,8 +348,7 @@ def main(
         facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
         facts["steps"] = steps  # null: the model's own
     report = to_json(measured, table, missing, facts)
-    with written_whole(out) as staged:
-        staged.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_json(out, report)
     console.print(terminal_table(table))
     for key, why in missing.items():
         console.print(f"{key}: {why}", style="yellow", markup=False)

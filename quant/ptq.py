@@ -41,6 +41,7 @@ from rich.table import Table
 from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.machine import peak_bytes
 from elir_mobile.core.manifest import bytes_of
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.compare import compare, golden_parity, pairwise_psnr, quality
@@ -50,7 +51,6 @@ from elir_mobile.harness.protocol import (
     machine_facts,
     measure,
     package_versions,
-    peak_memory_bytes,
     set_threads,
 )
 from elir_mobile.harness.report import image_facts, make_row, number, terminal_table, write_report
@@ -400,7 +400,7 @@ def _run_and_compare(
         "pairwise": pairwise_psnr(runners, parities),
         "export_seconds": export_seconds,
         "protocol": protocol.to_json(),
-        "machine": machine_facts() | {"peak_memory_bytes": peak_memory_bytes()},
+        "machine": machine_facts() | {"peak_memory_bytes": peak_bytes()},
     }
     columns = [("float", reference)]
     columns += [

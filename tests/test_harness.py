@@ -20,11 +20,12 @@ from typer.testing import CliRunner, Result
 from elir_mobile.bundle import file_entry, read_bundle
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
+from elir_mobile.core.golden import golden_parity_db, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.core.jobs import Result as JobResult
 from elir_mobile.core.manifest import read_golden, read_manifest
-from elir_mobile.core.sampling import Loop
+from elir_mobile.core.sampling import PROGRAMS, Loop
+from elir_mobile.core.statistics import psnr_db, sqnr_db
 from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.devices import protocol as devices
 from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
@@ -35,7 +36,7 @@ from elir_mobile.harness.charts import charts, number, standalone
 from elir_mobile.harness.history import read
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.harness.report import make_row, ops_text, page
-from elir_mobile.runtimes.programs import PROGRAMS, open_programs
+from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
 from tests.conftest import SIZE, STEPS, write_pictures

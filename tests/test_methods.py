@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP32, W4, W8, W8A8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.programs import build_programs

@@ -26,10 +26,11 @@ from typing import Any
 
 from elir_mobile.core.jobs import Job, Result, Row, Times, write_json
 from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.timing import Milliseconds, take_turns
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.worker import failed_row, host_facts
-from elir_mobile.runtimes.programs import PROGRAMS, TARGETS
+from elir_mobile.runtimes.programs import TARGETS
 
 COLD_STARTS = 3
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.runtimes.programs import PROGRAMS, LoadedPrograms
+from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.runtimes.programs import LoadedPrograms
 
 
 def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:

@@ -16,7 +16,6 @@ import numpy as np
 
 from elir_mobile.core.errors import UserError
 
-PROGRAMS = ("encode", "step", "decode")
 # Target → module in this folder with ``open_programs(path, threads) -> LoadedPrograms``.
 TARGETS = ("executorch", "litert", "coreml")
 
