@@ -35,7 +35,8 @@ from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.images import hstack_images, list_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import TASKS, Task, get_task
-from quant.ptq import Job, run, select_artifacts
+from quant.job import Job, select_artifacts
+from quant.ptq import run
 
 SEED = 0
 PICTURES = RESULTS.parents[1] / "docs" / "images"

@@ -28,7 +28,8 @@ from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.tasks import get_task
-from quant.ptq import Job, run, select_artifacts
+from quant.job import Job, select_artifacts
+from quant.ptq import run
 from quant.qat import (
     QatConfig,
     make_row,

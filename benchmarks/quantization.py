@@ -52,10 +52,12 @@ from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
+from quant.budget import find_recipe, rank_layers
 from quant.fakequant import Ranges, calibrate, simulate
+from quant.job import Job, select_artifacts
 from quant.judge import Judge, Verdict
 from quant.methods import RECONSTRUCTION_CALLS, correct_biases, reconstruct
-from quant.ptq import Job, find_recipe, rank_layers, run, select_artifacts
+from quant.ptq import run
 from quant.search import FASTEST, Budget
 
 FACES = 22  # judged in simulation
@@ -64,7 +66,7 @@ W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
 SWEPT = (FP16, W8, W4, W8A8)
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
-UNTIMED = Protocol(warmups=0, runs=1)  # latencies are the harness's
+UNTIMED = Protocol(warmups=0, runs=0, cold_starts=1)  # latencies are the harness's
 SWEEP_FACES = 6
 BASELINE_SECONDS = 1800
 
@@ -284,16 +286,16 @@ def file_rows(report: dict) -> list[dict]:
 
 
 def measure_files(task: str, console: Console) -> None:
-    """Export and run on held-out faces: for bfr every precision of every target, and then with moved
+    """Export and run on held-out faces: for bfr every precision of every target, and then with adjusted
     weights; of the other tasks, whose network is the same, w8a8 of every target."""
     if task == "bfr":
-        export_and_run(task, console, ",".join(RECIPES), reconstruct=False)
-        export_and_run(task, console, "w8,w4,w8a8", reconstruct=True)
+        export_and_run(task, console, ",".join(RECIPES), gptq=False)
+        export_and_run(task, console, "w8,w4,w8a8", gptq=True)
     else:
-        export_and_run(task, console, "w8a8", reconstruct=False)
+        export_and_run(task, console, "w8a8", gptq=False)
 
 
-def export_and_run(task: str, console: Console, precisions: str, *, reconstruct: bool) -> None:
+def export_and_run(task: str, console: Console, precisions: str, *, gptq: bool) -> None:
     restorer, info, _ = load(task)
     artifacts = select_artifacts(",".join(TARGETS), precisions, console)
     with tempfile.TemporaryDirectory() as out:
@@ -307,23 +309,23 @@ def export_and_run(task: str, console: Console, precisions: str, *, reconstruct:
             Path(out),
             SEED,
             UNTIMED,
-            reconstruct,
+            gptq,
         )
         _, report = run(job, console)
     pairs = len(report["data"]["evaluation"])
     rows = file_rows(report)
-    if reconstruct:
-        rows = [row | {"artifact": f"{row['artifact']}, reconstructed"} for row in rows[1:]]
+    if gptq:
+        rows = [row | {"artifact": f"{row['artifact']}, GPTQ"} for row in rows[1:]]
     store("files", task, rows, "artifact", f"{pairs} pairs of held-out faces, every file run.")
 
 
 def measure_budgets(task: str, console: Console) -> None:
-    """The search for each budget, with plain weights and reconstructed ones; what it finds is exported and
+    """The search for each budget, with plain weights and adjusted ones; what it finds is exported and
     run."""
     restorer, info, _ = load(task)
     folder = heldout_folder(info.size)
     plain = Job(get_task(task), restorer, info, info.size, (), folder, Path(), SEED, UNTIMED)
-    for start in (plain, replace(plain, reconstruct=True)):
+    for start in (plain, replace(plain, gptq=True)):
         ranking = rank_layers(start, console)
         for budget in BUDGETS:
             with tempfile.TemporaryDirectory() as out:
@@ -332,10 +334,10 @@ def measure_budgets(task: str, console: Console) -> None:
                 _, report = run(replace(job, artifacts=((TARGETS["executorch"], found.recipe),)), console)
             executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
             row = {
-                "budget": f"{budget}{', reconstructed' if job.reconstruct else ''}",
+                "budget": f"{budget}{', GPTQ' if job.gptq else ''}",
                 "max_psnr_drop_db": budget.psnr_drop_db,
                 "max_lpips_rise": budget.lpips_rise,
-                "reconstructed": job.reconstruct,
+                "gptq": job.gptq,
                 "raised": found.raised,
                 "simulated_drop_db": found.verdict.psnr_drop_db,
                 "simulated_drop_high_db": found.verdict.psnr_drop_db_high,

@@ -21,7 +21,8 @@ from elir_mobile.core.machine import peak_bytes, peak_bytes_of_children
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.tasks import get_task
 from export.targets import TARGETS
-from quant.ptq import Job, run, select_artifacts
+from quant.job import Job, select_artifacts
+from quant.ptq import run
 
 RESULTS = Path(__file__).with_name("results")
 

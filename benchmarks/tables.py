@@ -1,6 +1,6 @@
 """Put measured figures into the Markdown files: ``python -m benchmarks.tables [--check]``.
 
-``--take NAME report.json`` first keeps a report of the harness or of ``quant.sensitivity`` as a result.
+``--take NAME report.json`` first keeps a report of a measured bundle or of ``quant.sensitivity`` as a result.
 
 Every block between ``<!-- table NAME -->`` and ``<!-- end -->`` is replaced by the table made from
 ``benchmarks/results/NAME.json``; a block ``NAME-figures`` shows its charts, which are written to
@@ -18,8 +18,9 @@ import typer
 
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import UserError, exits_with_2
-from elir_mobile.harness.charts import charts, label, number, standalone
+from elir_mobile.harness.charts import charts, label, named_devices, number, standalone
 from elir_mobile.harness.report import megabytes
+from elir_mobile.precision import RECIPES, recipe_digest
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -28,45 +29,6 @@ DOCUMENTS = (
     *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization", "harness")),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def rows_table(report: dict) -> str:
-    """One line for each artifact of a report."""
-    lines = [
-        "| artifact | MB | median ms | p90 ms | × eager | × fp32 | vs float, dB | PSNR, dB | SSIM | LPIPS |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    degraded = report["data"]["degraded"]
-    if degraded["psnr_db"] is not None:
-        lines.append(f"| degraded input | | | | | | | {_quality(degraded)} |")
-    for row in report["rows"]:
-        latency = row["latency_ms"]
-        digits = 0 if (latency["median"] or 0) > 1000 else 1
-        cells = [
-            f"{row['target']} {row['precision']}",
-            number(row["bytes"] / 1e6),
-            number(latency["median"], digits),
-            number(latency["p90"], digits),
-            number(row["speedup_vs_eager"]),
-            number(row["speedup_vs_fp32"]),
-            number(row["image"]["psnr_vs_float_db"], 1),
-            _quality(row["image"]),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    protocol = report["protocol"]
-    lines += [
-        "",
-        f"{_machine(report['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
-        f"{protocol['runs']} runs, {protocol['order']}; "
-        f"{len(report['data']['evaluation'])} pairs from {report['data']['source']}.",
-    ]
-    if "peak_export_process_bytes" in report:
-        memory = report["peak_export_process_bytes"] / 2**30
-        lines[-1] += (
-            f" All files were exported in {report['export_seconds']:.0f} s, by {protocol['threads']} "
-            f"processes of at most {memory:.1f} GiB."
-        )
-    return "\n".join(lines)
 
 
 def programs_table(report: dict) -> str:
@@ -168,10 +130,10 @@ def qat_table(result: dict) -> str:
     return columns_table(columns, result["rows"], note)
 
 
-def harness_table(report: dict) -> str:
-    """One line for each row of a report of the harness, with what was compared with what below."""
+def report_table(report: dict) -> str:
+    """One line for each row of a report, with what was compared with what below."""
     rows = report["rows"]
-    several = len({row["device"] for row in rows}) > 1
+    several = named_devices(rows)
     lines = [
         "| artifact | MB | median ms (95 %) | p90 ms | × eager | × fp32 | load ms | peak MB | vs float, dB "
         "| PSNR, dB | drop, dB (95 %) | SSIM | LPIPS |",
@@ -205,6 +167,12 @@ def harness_table(report: dict) -> str:
         f"{_machine(report['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
         f"{protocol['runs']} runs, {protocol['order']}. Compared with: {_compared(rows)}.",
     ]
+    if "peak_export_process_bytes" in report:
+        memory = report["peak_export_process_bytes"] / 2**30
+        lines[-1] += (
+            f" All files were exported in {report['export_seconds']:.0f} s, by {protocol['threads']} "
+            f"processes of at most {memory:.1f} GiB."
+        )
     return "\n".join(lines)
 
 
@@ -284,13 +252,12 @@ def sensitivity_table(result: dict) -> str:
 
 KINDS = {
     "ablations": ablations_table,
-    "harness": harness_table,
     "qat": qat_table,
     "roofline": roofline_table,
     "sensitivity": sensitivity_table,
     "throughput": throughput_table,
 }
-# Charts that the documents show of a report of the harness, with what they are called.
+# Charts that the documents show of a report, with what they are called.
 FIGURES = {
     "pareto": "quality against latency",
     "latency": "latency",
@@ -415,7 +382,7 @@ def bars_table(results: dict, trained: dict) -> str:
             drop_db, rise = {"w8a8": (0.05, 0.003), "w4": (0.15, 0.01)}[row["recipe"]]
             add(f"bfr, {row['run_by']} {row['recipe']}, trained, seed {row['seed']}", costs, drop_db, rise)
     for row in results["budgets"]["rows"]:
-        weights = ", reconstructed" if row["reconstructed"] else ""
+        weights = ", GPTQ" if row["gptq"] else ""
         what = f"{row['task']}, executorch, searched for this budget{weights}"
         add(what, row, row["max_psnr_drop_db"], row["max_lpips_rise"])
     for row in results["released"]["rows"]:
@@ -455,7 +422,7 @@ def render(name: str) -> str:
         return programs_table(result)
     if "kind" in result:
         return KINDS[result["kind"]](result)
-    return rows_table(result) if "rows" in result else quality_table(result)
+    return report_table(result) if "rows" in result else quality_table(result)
 
 
 # Blocks whose result may not be there yet, and the command that makes it.
@@ -468,8 +435,6 @@ COMMANDS = {
 
 def figures(name: str, result: dict) -> dict[str, str]:
     """The SVG files that ``docs/images`` has of the result ``name``, by chart."""
-    if result.get("kind") != "harness":
-        return {}
     return {chart: standalone(svg) for chart, svg in charts(result).items()}
 
 
@@ -486,6 +451,20 @@ def images() -> dict[Path, str]:
     return wanted
 
 
+def outdated() -> list[str]:
+    """Results whose figures come from another recipe than the built-in one of that name today."""
+    today = {name: recipe_digest(recipe.to_json()) for name, recipe in RECIPES.items()}
+    found = []
+    for document in DOCUMENTS:
+        for match in BLOCK.finditer(document.read_text()):
+            path = RESULTS / f"{match[2]}.json"
+            result = json.loads(path.read_text()) if path.is_file() else {}
+            rows = [row for row in result.get("rows", []) if "bundle" in result and row["target"] != "eager"]
+            if any(row["recipe"] != today.get(row["precision"], row["recipe"]) for row in rows):
+                found.append(path.name)
+    return found
+
+
 def filled(text: str) -> str:
     """``text`` with every block made anew."""
     return BLOCK.sub(lambda m: f"{m[1]}{render(m[2])}\n{m[3]}", text)
@@ -500,12 +479,15 @@ def main(
     check: Annotated[bool, typer.Option(help="Only say whether a table or figure is stale.")] = False,
     take: Annotated[
         tuple[str, Path] | None,
-        typer.Option(help="First keep the harness's or quant.sensitivity's JSON: --take demo-bfr FILE."),
+        typer.Option(help="First keep a report.json or quant.sensitivity's JSON: --take demo-bfr FILE."),
     ] = None,
 ) -> None:
     """Update the tables and figures of the documents."""
     if take is not None:
         keep(*take)
+    if check and (old := outdated()):
+        typer.echo(f"{old[0]} has figures of another recipe: measure it again", err=True)
+        raise typer.Exit(1)
     wanted = {path: filled(path.read_text()) for path in DOCUMENTS} | images()
     for path, new in wanted.items():
         if path.is_file() and path.read_text() == new:
@@ -518,20 +500,20 @@ def main(
 
 
 def keep(name: str, report: Path) -> None:
-    """Put a report of the harness or of ``quant.sensitivity`` among the results.
+    """Put a report of a measured bundle or of ``quant.sensitivity`` among the results.
 
     Raises:
         UserError: it is no such report.
     """
     try:
         text = report.read_text()
-        if json.loads(text)["kind"] not in ("harness", "sensitivity") or not re.fullmatch(
-            r"[a-z0-9-]+", name
-        ):
+        result = json.loads(text)
+        measured = "bundle" in result or result["kind"] == "sensitivity"
+        if not measured or not re.fullmatch(r"[a-z0-9-]+", name):
             raise KeyError(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{report} is not a report.json of the harness or of quant.sensitivity, "
+            f"{report} is not a report.json of a measured bundle or of quant.sensitivity, "
             f"or '{name}' no name of a result"
         ) from error
     (RESULTS / f"{name}.json").write_text(text)

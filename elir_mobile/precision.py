@@ -20,6 +20,8 @@ A recipe of one's own is a TOML file::
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterable
@@ -103,6 +105,11 @@ RECIPES: dict[str, Recipe] = {
         Recipe("mixed", (*(Rule(layer, FP32) for layer in _ENDS), *_W8A8)),
     )
 }
+
+
+def recipe_digest(content: dict) -> str:
+    """SHA-256 of a recipe as plain data: figures of a file are remembered with it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def get_recipe(name: str) -> Recipe:

@@ -36,12 +36,12 @@ from elir_mobile.bundle import (
 from elir_mobile.core.manifest import read_golden
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.core.tiling import axis_windows
-from elir_mobile.harness.compare import golden_parity
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import TASKS
+from tests.conftest import golden_budgets
 
 SIZE, STEPS, SIGMA_S, CHANNELS = 64, 3, 0.1, 16
 # The second file differs a little from the float one, so that its parity is a finite number.
@@ -131,7 +131,7 @@ def write_bundle(folder: Path) -> Path:
             path = staging / "stub" / f"{name}.stub"
             path.write_text(json.dumps(stub))
             facts = {"target": "stub", "precision": name, "programs": ["encode", "step", "decode"]}
-            parity = golden_parity(golden, staging, runners[name], loop)
+            parity = golden_budgets(golden, staging, runners[name], **loop)
             files.append(file_entry(staging, path, **facts, parity=parity))
         write_manifest(
             staging,

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
-from elir_mobile.harness.compare import golden_parity
+from elir_mobile.core.golden import golden_outputs, golden_parity_db
+from elir_mobile.core.manifest import read_golden
+from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.registry import open_runner
@@ -171,6 +173,12 @@ def micro_programs(clip: Callable[[Tensor], Tensor], steps: int = STEPS) -> Prog
     return Programs(frozen, examples, table, steps, SIGMA_S)
 
 
+def golden_budgets(golden: dict, folder: Path, runner: Runner, *, steps: int, sigma_s: float) -> dict:
+    """The ``parity`` entry of a file that ``runner`` runs, by the golden vectors at ``folder``."""
+    vectors = read_golden(folder, golden)
+    return parity_budgets(golden_parity_db(golden_outputs(runner.loop(steps, sigma_s), vectors), vectors))
+
+
 def eager_of(programs: Programs) -> Runner:
     """The float programs themselves as a runner."""
     modules = programs.modules
@@ -214,7 +222,7 @@ def micro_bundle(
                 "target": name,
                 "precision": precision,
                 "delegation": {program: asdict(found) for program, found in split.items()},
-                "parity": golden_parity(golden, staging, exported, {"steps": STEPS, "sigma_s": SIGMA_S}),
+                "parity": golden_budgets(golden, staging, exported, steps=STEPS, sigma_s=SIGMA_S),
             }
             files.append(file_entry(staging, path, **facts))
         model = {"task": "bfr", **asdict(info), "parameters": 1000, "architecture": asdict(TINY)}

@@ -31,7 +31,6 @@ from elir_mobile.core.manifest import copy_files, read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
 from elir_mobile.harness import __main__ as command
-from elir_mobile.harness.compare import golden_parity
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
@@ -40,7 +39,7 @@ from export.programs import build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import adbd
-from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
+from tests.conftest import SIGMA_S, SIZE, STEPS, golden_budgets, write_pictures
 
 FILES = {
     ("executorch", "fp32"): "executorch/bfr-fp32.pte",
@@ -88,7 +87,7 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
         files = []
         for (target, precision), name in FILES.items():
             runner = open_runner(target, staging / name, precision, programs.table)
-            parity = golden_parity(golden, staging, runner, {"steps": STEPS, "sigma_s": SIGMA_S})
+            parity = golden_budgets(golden, staging, runner, steps=STEPS, sigma_s=SIGMA_S)
             entry = {"target": target, "precision": precision, "parity": parity}
             files.append(file_entry(staging, staging / name, **entry))
         facts = {"task": "bfr", "model": {"name": "tiny"}, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}

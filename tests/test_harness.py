@@ -24,7 +24,7 @@ from elir_mobile.core.golden import golden_parity_db, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.core.jobs import Result as JobResult
 from elir_mobile.core.manifest import read_golden, read_manifest
-from elir_mobile.core.sampling import PROGRAMS, Loop
+from elir_mobile.core.sampling import Loop
 from elir_mobile.core.statistics import psnr_db, sqnr_db
 from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.devices import protocol as devices
@@ -33,9 +33,8 @@ from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness import __main__ as command
 from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
-from elir_mobile.harness.history import read
-from elir_mobile.harness.protocol import latency_facts
-from elir_mobile.harness.report import make_row, ops_text, page
+from elir_mobile.harness.protocol import Protocol
+from elir_mobile.harness.report import ops_text, page
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
@@ -306,7 +305,11 @@ def test_the_runs_are_shared_by_fresh_processes(
         return ask(self, do, **arguments)
 
     monkeypatch.setattr(WorkerProcess, "ask", listening)
-    [row] = Host().run(micro_bundle, Job("", LITERT[:1], threads=1, warmup=1, runs=4), tmp_path, nothing).rows
+    [row] = (
+        Host()
+        .run(micro_bundle, Job("", LITERT[:1], threads=1, warmup=1, runs=4), tmp_path, nothing, cold_starts=3)
+        .rows
+    )
     assert row.total is not None
     assert len(row.total.runs_ms) == 4
     runs = Counter(pid for pid, do in asked if do == "run")
@@ -336,11 +339,11 @@ def finished(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.Te
     results = [
         harness(
             micro_bundle, "--target", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
-            "--threads", 1, "--out", folder / "out", "--budget", folder / budget, *more,
+            "--threads", 1, "--out", folder / name, "--budget", folder / f"{name}.toml", *more,
         )
-        for budget, more in (("holds.toml", ("--weights", tiny_weights)), ("fails.toml", ()))
+        for name, more in (("holds", ("--weights", tiny_weights)), ("fails", ()))
     ]  # fmt: skip
-    return folder / "out", results
+    return folder, results
 
 
 def test_a_budget_that_holds_is_exit_code_0_and_one_that_does_not_is_1(finished) -> None:
@@ -353,7 +356,8 @@ def test_a_budget_that_holds_is_exit_code_0_and_one_that_does_not_is_1(finished)
 
 
 def test_the_float_network_is_a_row_to_be_faster_than(finished) -> None:
-    eager, fp32, w8 = read(finished[0] / "history.jsonl")[0]["rows"]
+    report = json.loads((finished[0] / "holds" / "bfr-micro" / "report.json").read_text())
+    eager, fp32, w8 = report["rows"]
     assert (eager["target"], eager["golden"]["image"]["budget_db"]) == ("eager", None)
     assert eager["speedup_vs_eager"] == fp32["speedup_vs_fp32"] == 1
     assert w8["speedup_vs_eager"] == pytest.approx(eager["latency_ms"]["median"] / w8["latency_ms"]["median"])
@@ -361,7 +365,7 @@ def test_the_float_network_is_a_row_to_be_faster_than(finished) -> None:
 
 
 def test_every_row_says_what_was_compared_with_what(finished) -> None:
-    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    report = json.loads((finished[0] / "fails" / "bfr-micro" / "report.json").read_text())
     assert [(row["target"], row["precision"]) for row in report["rows"]] == [
         ("litert", "fp32"), ("litert", "w8"),
     ]  # fmt: skip
@@ -384,21 +388,24 @@ def test_every_row_says_what_was_compared_with_what(finished) -> None:
     assert facts["kind"] == "host"
 
 
-def test_the_history_keeps_both_runs_and_compares_them(finished) -> None:
-    out = finished[0]
-    result = harness("--out", out, "--compare", "0", "-1")
+def test_two_reports_are_compared(finished) -> None:
+    before, after = (finished[0] / name / "bfr-micro" / "report.json" for name in ("holds", "fails"))
+    result = harness("--compare", before, after)
     assert result.exit_code == 0, result.output
     assert "the same bundle" in result.output
-    assert "only in one run" in result.output  # the float network
+    assert "only in one report" in result.output  # the float network
     assert "sha256" not in result.output  # nothing that a file computes has changed
     assert "image, dB" not in result.output
-    unknown = harness("--out", out, "--compare", "0", "7")
-    assert unknown.exit_code == 2
-    assert "has no run '7'" in unknown.stderr
+    other = json.loads(after.read_text())
+    other["protocol"]["threads"] = 7
+    after.with_name("other.json").write_text(json.dumps(other))
+    refused = harness("--compare", before, after.with_name("other.json"))
+    assert refused.exit_code == 2
+    assert "differ in threads (1 and 7)" in refused.stderr
 
 
 def test_the_page_asks_nobody_for_anything(finished) -> None:
-    text = (finished[0] / "bfr-micro" / "report.html").read_text()
+    text = (finished[0] / "fails" / "bfr-micro" / "report.html").read_text()
     for source in re.findall(r'(?:src|href)="([^"]*)"', text):
         assert source.startswith("data:"), source[:80]
     assert "url(" not in text
@@ -406,13 +413,13 @@ def test_the_page_asks_nobody_for_anything(finished) -> None:
     assert text.count("<svg") == 3
     embedded = re.search(r'download="report.json" href="data:application/json;base64,([^"]+)"', text)
     assert embedded is not None
-    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    report = json.loads((finished[0] / "fails" / "bfr-micro" / "report.json").read_text())
     assert json.loads(base64.b64decode(embedded[1])) == report
-    assert (finished[0] / "bfr-micro" / "strip.png").is_file()
+    assert (finished[0] / "fails" / "bfr-micro" / "strip.png").is_file()
 
 
 def test_a_name_cannot_break_the_page(finished) -> None:
-    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    report = json.loads((finished[0] / "fails" / "bfr-micro" / "report.json").read_text())
     for row in report["rows"]:
         row["precision"] = "<script>alert(1)</script>"
         row["error"] = "</style><img src=x>"
@@ -422,7 +429,7 @@ def test_a_name_cannot_break_the_page(finished) -> None:
 
 
 def test_charts_are_left_out_where_there_are_no_figures(finished) -> None:
-    report = json.loads((finished[0] / "bfr-micro" / "report.json").read_text())
+    report = json.loads((finished[0] / "fails" / "bfr-micro" / "report.json").read_text())
     drawn = charts(report)
     assert drawn.keys() == {"pareto", "latency", "trajectory"}
     alone = standalone(drawn["pareto"])
@@ -432,33 +439,6 @@ def test_charts_are_left_out_where_there_are_no_figures(finished) -> None:
         row["trajectory_sqnr_db"] = []
         row["latency_ms"] |= dict.fromkeys(("median", "p90", "low", "high"))
     assert charts(report) == {}
-
-
-def test_a_report_made_in_one_process_has_its_page_too() -> None:
-    """quant.ptq measures in its own process, and knows neither devices nor a roof."""
-    latency = {name: latency_facts([40.0, 41.0]) for name in ("total", *PROGRAMS)}
-    programs = {name: {"sqnr_db": 40.0, "delegates": 1, "ops_outside": []} for name in PROGRAMS}
-    blank = dict.fromkeys(("psnr_db", "ssim", "lpips"))
-    rows = [
-        make_row(
-            target="executorch", precision="w8a8", size_bytes=100, latency=latency, eager_ms=90.0,
-            fp32_ms=80.0, programs=programs, trajectory=[40.0], image={"psnr_vs_float_db": 40.0, **quality},
-        )
-        for quality in (blank, {"psnr_db": 24.0, "ssim": 0.7, "lpips": 0.2})
-    ]  # fmt: skip
-    model = {"task": "bfr", "name": "x", "source": "here", "size": 64, "steps": 1, "parameters": 1}
-    report = {
-        "rows": rows,
-        "model": {**model, "trained": True},
-        "data": {"source": "here", "seed": 0, "evaluation": [], "degraded": {**blank, "psnr_db": 20.0}},
-        "pairwise": [{"precision": "w8a8", "targets": ["litert", "executorch"], "psnr_db": None}],
-        "protocol": {"runs": 2},
-        "machine": {},
-    }
-    text = page(report, None)
-    assert "20.00" in text
-    assert "litert – executorch" in text
-    assert text.count("<svg") == 2
 
 
 def test_figures_for_people() -> None:
@@ -483,7 +463,8 @@ def test_figures_for_people() -> None:
         (("BUNDLE", "--weights", "demo"), "is not what the bundle was made from"),
         (("BUNDLE", "--images", "none"), "no image folder"),
         (("BUNDLE", "--budget", "none.toml"), "cannot be read"),
-        (("--compare", "0", "1", "--history", "none.jsonl"), "there is no history"),
+        (("--compare", "none.json", "none.json"), "cannot be read"),
+        (("--compare", __file__, __file__), "is no report.json"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
@@ -533,6 +514,10 @@ def test_another_device_is_held_against_the_host(
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
     assert [(row["device"], row["target"]) for row in report["rows"]] == [("fake phone", "litert")] * 2
+    assert "fake phone" in result.output  # a lone device is named, too
+    html = (tmp_path / "bfr-micro" / "report.html").read_text()
+    assert "litert w8 @ fake phone" in html
+    assert "same bits" in html
     for row in report["rows"]:
         same = row["same_file_on_host"]
         assert [same[name]["identical"] for name in OUTPUTS] == [True, True, False, True]
@@ -544,9 +529,9 @@ def test_another_device_is_held_against_the_host(
 
 
 def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:
-    settings = measure.Settings(targets=("executorch",), threads=1)
+    settings, once = measure.Settings(targets=("executorch",)), Protocol(1, 0, 2, 1)
     with pytest.raises(UserError, match="fake phone runs litert: the bundle has none"):
-        measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], settings, nothing)
+        measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], settings, once, nothing)
 
 
 # Runtimes

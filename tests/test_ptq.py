@@ -17,11 +17,14 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
-from quant import ptq as ptq_module
+from quant import budget as budget_module
+from quant import exporting
+from quant.job import Job
 from quant.ptq import app
 from quant.search import Budget
 from tests.conftest import SIZE, STEPS
@@ -94,7 +97,10 @@ def test_the_manifest_lists_delegation_and_calibration(finished) -> None:
 def test_the_report_has_every_row_and_key(finished) -> None:
     report = json.loads((finished[0] / "report" / "report.json").read_text())
     assert report.pop("export_seconds") > 0
-    assert report.keys() == {"rows", "model", "data", "pairwise", "protocol", "machine"}
+    assert report.keys() == {
+        "rows", "bundle", "model", "data", "devices", "pairwise", "protocol", "machine",
+        "revision",
+    }  # fmt: skip
     assert [(r["target"], r["precision"]) for r in report["rows"]] == [
         ("eager", "fp32"),
         ("executorch", "fp32"),
@@ -111,6 +117,7 @@ def test_the_report_has_every_row_and_key(finished) -> None:
         assert all(row["image"][key] > 0 for key in ("psnr_db", "ssim", "lpips"))
     eager, fp32, w8a8 = report["rows"]
     assert eager["speedup_vs_eager"] == fp32["speedup_vs_fp32"] == 1
+    assert all(g["holds"] for row in (fp32, w8a8) for g in row["golden"].values())
     assert w8a8["speedup_vs_eager"] == pytest.approx(
         eager["latency_ms"]["median"] / w8a8["latency_ms"]["median"]
     )
@@ -119,6 +126,7 @@ def test_the_report_has_every_row_and_key(finished) -> None:
     assert fp32["image"]["psnr_vs_float_db"] > w8a8["image"]["psnr_vs_float_db"] > 20
     assert report["protocol"]["warmups"] == 3
     assert report["protocol"]["runs"] >= 20
+    assert report["bundle"]["sha256"] == sha256_of(finished[0] / MANIFEST)
     assert not set(report["data"]["calibration"]) & set(report["data"]["evaluation"])
 
 
@@ -238,7 +246,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monk
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("quant.ptq.shutil.copyfile", full)
+    monkeypatch.setattr("quant.exporting.shutil.copyfile", full)
     line = refused(
         tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32"
     )
@@ -257,7 +265,7 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
         "--out", out,
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(command, "_run_and_compare", stopped)
+        patch.setattr(command, "running", stopped)
         assert ptq(*arguments).exit_code != 0
     assert [path.name for path in out.iterdir()] == [".bfr-tiny-exports"]
     result = ptq(*arguments)
@@ -270,11 +278,9 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
 def test_an_export_process_that_dies_is_one_sentence(
     tmp_path: Path, weights, picture_folder, monkeypatch
 ) -> None:
-    import quant.ptq as command
-
-    pool = command.ProcessPoolExecutor
+    pool = exporting.ProcessPoolExecutor
     monkeypatch.setattr(
-        command,
+        exporting,
         "ProcessPoolExecutor",
         lambda n, **how: pool(n, **how | {"initializer": os._exit, "initargs": (1,)}),
     )
@@ -284,17 +290,17 @@ def test_an_export_process_that_dies_is_one_sentence(
     assert not (tmp_path / "bfr-tiny").exists()
 
 
-def test_reconstruction_is_said_in_the_manifest_and_lowers_the_error(
+def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
     finished, weights, odd_pictures, tmp_path: Path
 ) -> None:
     result = ptq(
         "--task", "bfr", "--weights", weights, "--images", odd_pictures,
-        "--out", tmp_path, "--seed", 3, "--precision", "fp32,w8a8", "--reconstruct",
+        "--out", tmp_path, "--seed", 3, "--precision", "fp32,w8a8", "--gptq",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     plain, moved = (read_bundle(folder).manifest["files"] for folder in (finished[0], tmp_path / "bfr-tiny"))
-    assert [entry["reconstructed"] for entry in plain] == [False, False]
-    assert [entry["reconstructed"] for entry in moved] == [False, True]
+    assert [entry["gptq"] for entry in plain] == [False, False]
+    assert [entry["gptq"] for entry in moved] == [False, True]
     assert plain[0]["sha256"] == moved[0]["sha256"]
     before, after = (
         json.loads((folder / "report" / "report.json").read_text())["rows"][2]["programs"]
@@ -366,6 +372,23 @@ def test_a_recipe_rule_that_matches_nothing(tmp_path: Path, weights) -> None:
     assert "rule 1 ('encoder.*') matches no layer" in line
 
 
+def recipe_file(path: Path, pattern: str, name: str) -> Path:
+    path.write_text(f'name = "{name}"\n[[rule]]\npattern = "{pattern}"\nprecision = "w8a8"\n')
+    return path
+
+
+def test_two_recipes_of_one_name_are_refused(tmp_path: Path, weights) -> None:
+    one, two = (recipe_file(tmp_path / f"{part}.toml", f"{part}.*", "mine") for part in ("enc", "dec"))
+    given = ("--task", "bfr", "--weights", weights, "--recipe", one, "--recipe", two)
+    assert "two recipes are called 'mine'" in refused(tmp_path, *given)
+
+
+def test_a_recipe_called_as_the_search_names_its_own_is_refused(tmp_path: Path, weights) -> None:
+    own = recipe_file(tmp_path / "own.toml", "enc.*", "searched")
+    given = ("--task", "bfr", "--weights", weights, "--recipe", own, "--max-psnr-drop", 0.1)
+    assert "a search names its recipe 'searched'" in refused(tmp_path, *given)
+
+
 def test_bytes_without_a_budget_for_the_pictures(tmp_path: Path) -> None:
     assert "--max-bytes alone" in refused(tmp_path, "--task", "bfr", "--max-bytes", 1000)
 
@@ -379,14 +402,14 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     restorer, odd_pictures, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(
-        ptq_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
+        budget_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
     )
-    monkeypatch.setattr(ptq_module, "PairCounts", lambda: PairCounts(calibration=1))
+    monkeypatch.setattr(budget_module, "PairCounts", lambda: PairCounts(calibration=1))
     info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1)
-    job = ptq_module.Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
+    job = Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
-    ranking = ptq_module.rank_layers(job, console)
-    found = ptq_module.find_recipe(job, ranking, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
+    ranking = budget_module.rank_layers(job, console)
+    found = budget_module.find_recipe(job, ranking, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
     assert not found.holds  # nobody is a hundred decibels better than float
     assert found.raised == 2
     recipe = read_recipe(tmp_path / "bfr-tiny-searched.toml")
@@ -396,14 +419,14 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     assert "0 layers in float" in text
     assert "2 layers in float" in text
     assert "cannot be held" in text
-    assert "--reconstruct" not in text
+    assert "--gptq" not in text
 
-    job = replace(job, reconstruct=True)
-    moved = ptq_module.rank_layers(job, console)
+    job = replace(job, gptq=True)
+    moved = budget_module.rank_layers(job, console)
     plain, reconstructed = (r.judge.judge(RECIPES["w8a8"], programs=False) for r in (ranking, moved))
     assert reconstructed.image_db > plain.image_db
-    ptq_module.find_recipe(job, moved, Budget(psnr_drop_db=-100.0), console)
-    assert "--reconstruct)" in console.export_text()
+    budget_module.find_recipe(job, moved, Budget(psnr_drop_db=-100.0), console)
+    assert "--gptq)" in console.export_text()
 
 
 def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
@@ -412,8 +435,8 @@ def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
         return {"target": "executorch", "precision": precision, "image": image, "bytes": 100}
 
     rows = [row("fp32", 24.5, 0.27), row("w8a8", 20.0, 0.4), row("searched", 24.4, 0.272)]
-    (holding,) = ptq_module.verdicts(rows, "searched", Budget(0.15, 0.003, 100))
+    (holding,) = budget_module.verdicts(rows, "searched", Budget(0.15, 0.003, 100))
     assert holding[:2] == ("executorch", True)
     assert "0.100 dB" in holding[2]
     for budget in (Budget(0.05, None), Budget(0.15, 0.001), Budget(0.15, None, 99)):
-        assert not ptq_module.verdicts(rows, "searched", budget)[0][1]
+        assert not budget_module.verdicts(rows, "searched", budget)[0][1]

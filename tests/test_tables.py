@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import tables
+from elir_mobile.precision import RECIPES, recipe_digest
 
 
 @pytest.mark.parametrize("path", tables.DOCUMENTS, ids=lambda p: p.name)
@@ -49,7 +50,7 @@ def test_sections_of_the_quantization_results_have_tables(tmp_path, monkeypatch)
     assert lines[-1] == "two faces."
 
 
-def harness_report() -> dict:
+def measured_report() -> dict:
     from elir_mobile.harness.compare import no_damage, no_quality
     from elir_mobile.harness.protocol import latency_facts
     from elir_mobile.harness.report import make_row
@@ -59,11 +60,12 @@ def harness_report() -> dict:
         return make_row(
             target=target, precision=precision, size_bytes=3_000_000,
             latency={"total": latency_facts(runs)}, eager_ms=90.0, fp32_ms=None, programs={},
+            recipe=recipe_digest(RECIPES[precision].to_json()),
             trajectory=[30.0, 29.0], image=quality, against={"parity": "the golden vectors", **facts},
         )  # fmt: skip
 
     return {
-        "kind": "harness",
+        "bundle": {},
         "rows": [
             row("eager", "fp32", [90.0, 91.0], 0.25),
             row("litert", "w8a8", [40.0, 41.0], 0.26),
@@ -75,13 +77,13 @@ def harness_report() -> dict:
     }
 
 
-def test_a_report_of_the_harness_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
+def test_a_report_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
     document, report = tmp_path / "README.md", tmp_path / "report.json"
     document.write_text(
         "<!-- table demo -->\n<!-- end -->\n<!-- table demo-figures -->\n<!-- end -->\n"
         "<!-- table roofline -->\n<!-- end -->\n"
     )
-    report.write_text(json.dumps(harness_report()))
+    report.write_text(json.dumps(measured_report()))
     for name, value in {"DOCUMENTS": (document,), "RESULTS": tmp_path, "IMAGES": tmp_path}.items():
         monkeypatch.setattr(tables, name, value)
 
@@ -102,10 +104,18 @@ def test_a_report_of_the_harness_becomes_table_and_figures(tmp_path, monkeypatch
     stale = run("--check")
     assert stale.exit_code == 1
     assert "demo-latency.svg is stale" in stale.stderr
+    assert run().exit_code == 0
+    other = measured_report()
+    other["rows"][1]["recipe"] = "0" * 64
+    report.write_text(json.dumps(other))
+    assert run("--take", "demo", report).exit_code == 0
+    stale = run("--check")
+    assert stale.exit_code == 1
+    assert "demo.json has figures of another recipe" in stale.stderr
     for name, path in (("demo", tmp_path / "none.json"), ("../demo", report), ("demo", document)):
         refused = run("--take", name, path)
         assert refused.exit_code == 2
-        assert "not a report.json of the harness" in refused.stderr
+        assert "not a report.json of a measured bundle" in refused.stderr
 
 
 def test_the_roof_is_the_best_row_of_each_kind() -> None:
@@ -120,6 +130,6 @@ def test_the_roof_is_the_best_row_of_each_kind() -> None:
         }
         for side, speed in ((64, 30.0), (128, 34.56))
     ]
-    machine = harness_report()["machine"]
-    result = {"rows": rows, "machine": machine, "protocol": harness_report()["protocol"]}
+    machine = measured_report()["machine"]
+    result = {"rows": rows, "machine": machine, "protocol": measured_report()["protocol"]}
     assert "| litert | fp32 | 34.6 | 8 × 32 channels at 128² |" in tables.roofline_table(result)

@@ -8,7 +8,6 @@ import pytest
 
 from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
 from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
-from elir_mobile.harness.compare import golden_parity
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
@@ -19,6 +18,7 @@ from tests.conftest import (  # noqa: F401
     SIZE,
     STEPS,
     degraded,
+    golden_budgets,
     overparametrized,
     programs,
     restorer,
@@ -55,7 +55,7 @@ def demo_bundle(programs, restorer, degraded, tmp_path_factory) -> Path:  # noqa
         golden = write_golden(staging, eager_runner(restorer, STEPS), picture, **loop)
         runner = open_runner("executorch", path, "fp32", programs.table)
         facts = {"target": "executorch", "precision": "fp32"}
-        entry = file_entry(staging, path, **facts, parity=golden_parity(golden, staging, runner, loop))
+        entry = file_entry(staging, path, **facts, parity=golden_budgets(golden, staging, runner, **loop))
         model = {"name": "tiny", "trained": False}
         table = write_table(staging, programs.table)
         manifest = {"task": "bfr", "model": model, "size": SIZE, **loop, "table": table, "golden": golden}

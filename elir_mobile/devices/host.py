@@ -2,9 +2,9 @@
 
 A worker process (``worker.py --serve``) holds one artifact. The workers restore the golden input in turn,
 told over a pipe, so that a slow spell of the machine hits all of them and each one's memory is its own.
-All of them are started ``COLD_STARTS`` times, each time with a share of the runs: loading is timed in fresh
-processes, and what differs from process to process (where memory and threads happen to lie) is in the
-times. What an interpreter runs (Core ML anywhere but on a Mac) is compared but not timed.
+All of them are started several times (``cold_starts``), each time with a share of the runs: loading is timed
+in fresh processes, and what differs from process to process (where memory and threads happen to lie) is in
+the times. What an interpreter runs (Core ML anywhere but on a Mac) is compared but not timed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.worker import failed_row, host_facts
 from elir_mobile.runtimes.programs import TARGETS
 
-COLD_STARTS = 3
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In
 # the pause cores fall asleep and caches are another file's, so that each turn begins with an untimed run.
 PAUSE_S = 0.05
@@ -145,6 +144,7 @@ class Host:
         *,
         weights: str | None = None,
         pictures: Path | None = None,
+        cold_starts: int = 1,
     ) -> Result:
         """Run ``job``; see :meth:`elir_mobile.devices.protocol.Device.run`.
 
@@ -152,12 +152,13 @@ class Host:
             weights: of the float network, which is then measured too; its row comes first.
             pictures: a file with ``x`` and ``noise``; what each artifact makes of them is written to
                 ``folder``, see :func:`pictures_of`.
+            cold_starts: fresh processes of each file, one after the other, that share the runs.
         """
         manifest = read_manifest(bundle)
         measured = [_Measured(file) for file in ([FLOAT] if weights else []) + list(job.files)]
-        shares = [len(range(start, job.runs, COLD_STARTS)) for start in range(COLD_STARTS)]
+        shares = [len(range(start, job.runs, cold_starts)) for start in range(cold_starts)]
         # Of an artifact that is timed, after it was opened first.
-        later = COLD_STARTS * (1 + job.warmup) + job.runs
+        later = cold_starts * (1 + job.warmup) + job.runs
         done, total = 0, len(measured) * (1 + later)
 
         def tick(text: str) -> None:
@@ -218,7 +219,7 @@ class Host:
                 for (_, item), runs in zip(alive, times, strict=True):
                     item.runs += runs
                 waiting = [item for _, item in alive if item.error is None]
-                if start == COLD_STARTS - 1:
+                if start == cold_starts - 1:
                     for worker, item in alive:
                         if item.error is None:
                             compute(worker, item)

@@ -1,13 +1,12 @@
 """Measure every file of a bundle: ``python -m elir_mobile.harness BUNDLE``.
 
 Runs the files on this machine and on any other device (``--device``), compares them with float and with
-each other, writes ``report.json``, ``report.html`` and ``strip.png``, and adds the run to a history.
-``--budget`` turns the figures into pass or fail; ``--compare`` says what changed between two runs.
+each other, and writes ``report.json``, ``report.html`` and ``strip.png``. ``--budget`` turns the figures into
+pass or fail; ``--compare`` says what changed between two reports.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from elir_mobile.bundle import read_bundle
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.devices.protocol import SPECS, device
-from elir_mobile.harness import history as runs_history
-from elir_mobile.harness.charts import label
+from elir_mobile.harness.charts import label, named_devices
+from elir_mobile.harness.difference import difference_table, read_report
 from elir_mobile.harness.gate import check, read_limits, shortfall_table
 from elir_mobile.harness.measure import Settings, measure_bundle
+from elir_mobile.harness.protocol import Protocol
 from elir_mobile.harness.report import terminal_table, write_report
 from elir_mobile.harness.roofline import furthest
-
-HISTORY = "history.jsonl"
 
 app = typer.Typer(add_completion=False)
 
@@ -54,34 +52,29 @@ def main(
         Path | None, typer.Option(help="TOML file of limits; exit code 1 if one is not held.")
     ] = None,
     compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(help="Two runs of the history, by id or index (-1: the newest): print what changed."),
+        tuple[Path, Path] | None,
+        typer.Option(help="Two report.json, the older first: print what changed, measure nothing."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where reports and the history are written.")] = Path(
-        "out/harness"
-    ),
-    history: Annotated[
-        Path | None, typer.Option(help=f"JSON lines of all runs. Default: {HISTORY} in --out.")
-    ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each runtime.")] = os.cpu_count() or 1,
-    runs: Annotated[int, typer.Option(min=2, help="Timed restorations of each file.")] = 60,
-    warmups: Annotated[int, typer.Option(min=0, help="Restorations before those that count.")] = 3,
+    out: Annotated[Path, typer.Option(help="Where reports are written.")] = Path("out/harness"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each runtime.")] = Protocol.threads,
+    runs: Annotated[int, typer.Option(min=2, help="Timed restorations of each file.")] = Protocol.runs,
+    warmups: Annotated[
+        int, typer.Option(min=0, help="Restorations before those that count.")
+    ] = Protocol.warmups,
 ) -> None:
     """Measure, compare with float, report, and gate."""
     console = Console()
-    record_path = history or out / HISTORY
     if compare is not None:
         if bundle is not None:
-            raise UserError("--compare prints two runs that were measured before: leave the bundle out")
-        records = runs_history.read(record_path)
-        console.print(runs_history.difference_table(*(runs_history.find(records, name) for name in compare)))
+            raise UserError("--compare prints two reports that were written before: leave the bundle out")
+        console.print(difference_table(*map(read_report, compare)))
         return
     if bundle is None:
-        raise UserError("name the bundle folder to measure, or two runs with --compare")
+        raise UserError("name the bundle folder to measure, or two reports with --compare")
     limits = read_limits(budget) if budget else []
     opened = read_bundle(bundle)
     devices = [device(spec) for spec in dict.fromkeys(on or ["host"])]
-    settings = Settings(tuple(target or ()), tuple(precision or ()), images, weights, threads, warmups, runs)
+    settings = Settings(tuple(target or ()), tuple(precision or ()), images, weights)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=None)
@@ -89,24 +82,22 @@ def main(
             opened,
             devices,
             settings,
+            Protocol(threads, warmups, runs),
             lambda done, total, text: progress.update(task, completed=done, total=total, description=text),
         )
     rows = report["rows"]
     folder = out / opened.folder.resolve().name
-    facts = {key: value for key, value in report.items() if key != "rows"}
-    write_report(folder, facts, rows, *((shown.pairs, shown.columns) if shown else ([], [])))
-    record = runs_history.run_record(report)
-    runs_history.append(record_path, record)
+    write_report(folder, report, shown)
     console.print(terminal_table(rows))
     if (slowest := furthest(rows)) is not None:
         console.print(
             f"furthest from its roof: {label(slowest)} {slowest['program']}, "
             f"{100 * slowest['roof_share']:.0f} % of {slowest['roof_gmacs_per_s']:.1f} GMAC/s"
         )
-    console.print(f"report: {folder / 'report.html'}\nrun {record['id']} added to {record_path}")
+    console.print(f"report: {folder / 'report.html'}")
     failed = [row for row in rows if row["error"]]
     for row in failed:
-        console.print(f"{label(row, len(devices) > 1)} did not run: {row['error']}")
+        console.print(f"{label(row, named_devices(rows))} did not run: {row['error']}")
     short = check(rows, limits)
     if short:
         console.print(shortfall_table(short))

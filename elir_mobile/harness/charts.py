@@ -31,6 +31,11 @@ def label(row: dict, with_device: bool = False) -> str:
     return f"{name} @ {row['device']}" if with_device else name
 
 
+def named_devices(rows: list[dict]) -> bool:
+    """Whether rows must say their device: unless all of them ran on this machine."""
+    return any(row["device"] != "host" for row in rows)
+
+
 def colours(names: tuple[str, ...]) -> str:
     """CSS variables of the series' colours."""
     return "".join(f"--c{i}:{name};" for i, name in enumerate(names))

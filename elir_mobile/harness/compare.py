@@ -1,6 +1,5 @@
 """Parity and quality: what an artifact computes, held against the float reference.
 
-Three layers. Program: each program's output for the *same* input as the float program's.
 Trajectory: the latent after each Euler step, errors adding up along the ODE. Image: the restored
 picture against the float one and against ground truth.
 """
@@ -10,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,12 +16,8 @@ import torch
 from torch import Tensor
 
 from elir_mobile import metrics
-from elir_mobile.core.golden import golden_outputs, golden_parity_db
-from elir_mobile.core.manifest import read_golden
 from elir_mobile.core.statistics import Sqnr, bootstrap
 from elir_mobile.data.pairs import Pair
-from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.runtimes.runner import Runner
 
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SQNR_DB = 90.0
@@ -34,9 +28,6 @@ ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was ro
 class Parity:
     """Everything measured of one artifact against the float reference."""
 
-    programs: dict[str, Sqnr] = field(
-        default_factory=lambda: {n: Sqnr() for n in ("encode", "step", "decode")}
-    )
     trajectory: list[Sqnr] = field(default_factory=list)
     image: Sqnr = field(default_factory=Sqnr)  # end to end, each file on its own trajectory
     restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
@@ -45,46 +36,6 @@ class Parity:
     def over(cls, steps: int) -> Parity:
         """Nothing measured yet, with K = ``steps``."""
         return cls(trajectory=[Sqnr() for _ in range(steps)])
-
-
-@torch.no_grad()
-def compare(
-    reference: Runner,
-    runners: list[Runner],
-    pairs: list[Pair],
-    *,
-    steps: int,
-    sigma_s: float,
-    seed: int,
-    advance: Callable[[], None] = lambda: None,
-) -> tuple[list[Tensor], list[Parity]]:
-    """Restore every pair with the float reference and with each runner.
-
-    Image ``i`` gets the noise of ``seed + i`` everywhere.
-
-    Returns:
-        The reference's restored images, and one :class:`Parity` for each runner.
-    """
-    parities = [Parity.over(steps) for _ in runners]
-    restored = []
-    for index, pair in enumerate(pairs):
-        x = pair.degraded
-        coarse = reference.encode(x)
-        noise = seeded_noise(tuple(coarse.shape), seed + index)
-        image, trajectory = reference.restore(x, noise, steps=steps, sigma_s=sigma_s)
-        restored.append(image)
-        for runner, parity in zip(runners, parities, strict=True):
-            parity.programs["encode"].add(coarse, runner.encode(x))
-            for k in range(steps):
-                parity.programs["step"].add(trajectory[k + 1], runner.step(trajectory[k], k))
-            parity.programs["decode"].add(image, runner.decode(trajectory[-1]))
-            out, path = runner.restore(x, noise, steps=steps, sigma_s=sigma_s)
-            for k in range(steps):
-                parity.trajectory[k].add(trajectory[k + 1], path[k + 1])
-            parity.image.add(image, out)
-            parity.restored.append(out)
-            advance()
-    return restored, parities
 
 
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -180,27 +131,20 @@ def pairwise_psnr(files: Sequence[Labelled], parities: list[Parity]) -> list[dic
     return found
 
 
-def golden_parity(
-    golden: dict, folder: Path, runner: Runner, facts: dict
-) -> dict[str, dict[str, float | None]]:
-    """What ``runner`` makes of the golden vectors here, and the budget it must hold on a device.
+def parity_budgets(parity: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:
+    """What a file made of the golden vectors here, and the budget it must hold on another device.
 
     Args:
-        golden: the manifest's entry.
-        folder: the bundle.
-        facts: ``steps`` and ``sigma_s``.
+        parity: see :func:`elir_mobile.core.golden.golden_parity_db`.
 
     Returns:
-        For ``encode`` and ``step`` the SQNR, for ``decode`` and the whole ``image`` the PSNR against
-        the stored 8-bit picture, in dB: ``{host_db, budget_db}``. A device may be ``PARITY_MARGIN_DB``
-        below the host, and need not be above ``ENOUGH_SQNR_DB`` or ``ENOUGH_PSNR_DB``.
+        For each golden output ``{host_db, budget_db}``: a device may be ``PARITY_MARGIN_DB`` below the host,
+        and need not be above ``ENOUGH_SQNR_DB`` or ``ENOUGH_PSNR_DB``.
     """
-    vectors = read_golden(folder, golden)
-    outputs = golden_outputs(runner.loop(facts["steps"], facts["sigma_s"]), vectors)
     enough = dict.fromkeys(("encode", "step"), ENOUGH_SQNR_DB)
     enough |= dict.fromkeys(("decode", "image"), ENOUGH_PSNR_DB)
-    parity = {}
-    for name, value in golden_parity_db(outputs, vectors).items():
+    budgets = {}
+    for name, value in parity.items():
         reached = math.inf if value is None else value
-        parity[name] = {"host_db": value, "budget_db": min(reached - PARITY_MARGIN_DB, enough[name])}
-    return parity
+        budgets[name] = {"host_db": value, "budget_db": min(reached - PARITY_MARGIN_DB, enough[name])}
+    return budgets

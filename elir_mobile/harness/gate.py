@@ -20,7 +20,7 @@ from typing import Any
 from rich.table import Table
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.harness.charts import label
+from elir_mobile.harness.charts import label, named_devices
 
 PATTERNS = ("target", "precision", "device")
 
@@ -132,7 +132,7 @@ def check(rows: list[dict], limits: list[Limit]) -> list[Shortfall]:
         UserError: no row at all has a limit's field, or it is no number.
     """
     short: list[Shortfall] = []
-    several = len({row["device"] for row in rows}) > 1
+    several = named_devices(rows)
     for limit in limits:
         if all(_value(row, limit.field) is _MISSING for row in rows):
             raise UserError(f"no row has a field '{limit.field}': see report.json for their names")

@@ -1,8 +1,9 @@
-"""Measure a bundle on devices: the rows of the report, each with what it was compared with.
+"""Measure a bundle on devices: the one way a figure of a file comes about.
 
-The host runs every file in a process of its own (``host.py``), with the float network beside them where
-its weights are at hand, and restores the evaluation pictures. Any other device runs the job file; what it
-computed is held against the golden vectors and against what the same file computed here.
+The host runs every file in a process of its own (``devices/host.py``), with the float network beside them
+where its weights are at hand, and restores the evaluation pictures. Any other device runs the job file; what
+it computed is held against the golden vectors and against what the same file computed here. ``quant.ptq``
+measures the bundle that it has written in the same way, with a shorter protocol.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +28,22 @@ from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.statistics import sqnr_db, unless_equal
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
-from elir_mobile.devices.host import COLD_STARTS, Host, pictures_of
+from elir_mobile.devices.host import Host, pictures_of
 from elir_mobile.devices.protocol import Device, Progress
 from elir_mobile.devices.worker import find_entry
-from elir_mobile.harness.compare import Parity, measured, no_quality, pairwise_psnr, quality_intervals
-from elir_mobile.harness.protocol import latency_facts, machine_facts
+from elir_mobile.harness.compare import (
+    Parity,
+    measured,
+    no_quality,
+    pairwise_psnr,
+    parity_budgets,
+    quality_intervals,
+)
+from elir_mobile.harness.protocol import Protocol, code_revision, latency_facts, machine_facts
 from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_facts
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.precision import FP32
+from elir_mobile.precision import FP32, recipe_digest
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32)
@@ -47,22 +57,17 @@ class Settings:
         targets, precisions: of the files to measure; empty: all.
         images: folder of clean pictures; None: the bundled portraits, if the bundle was judged on them.
         weights: of the float network; None: the demo's, if the bundle was made from them.
-        threads: that each runtime may use.
-        warmup, runs: restorations of each file before those that count, and those.
     """
 
     targets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     images: Path | None = None
     weights: str | None = None
-    threads: int = 2
-    warmup: int = 3
-    runs: int = 20
 
 
 @dataclass(frozen=True)
-class _Evaluation:
-    """The pictures that files are judged on."""
+class Evaluation:
+    """The pictures that files are judged on: picture ``i`` gets the noise of ``seed + i``."""
 
     pairs: list[Pair]
     source: str
@@ -107,7 +112,7 @@ def float_weights(bundle: Bundle, weights: str | None) -> str | None:
     raise UserError(f"--weights {weights} is not what the bundle was made from ({model['source']})")
 
 
-def evaluation(bundle: Bundle, images: Path | None) -> _Evaluation | None:
+def evaluation(bundle: Bundle, images: Path | None) -> Evaluation | None:
     """Degraded pictures with their ground truth, the same that the bundle's own report was made from.
 
     None where there is no ground truth to be had, or the weights are untrained.
@@ -129,11 +134,11 @@ def evaluation(bundle: Bundle, images: Path | None) -> _Evaluation | None:
     sets = load_pair_sets(
         images, get_task(manifest["task"]), manifest["size"], seed, PairCounts(calibration=0)
     )
-    return _Evaluation(sets.evaluation, sets.source, seed)
+    return Evaluation(sets.evaluation, sets.source, seed)
 
 
 def measure_bundle(
-    bundle: Bundle, devices: list[Device], settings: Settings, progress: Progress
+    bundle: Bundle, devices: Sequence[Device], settings: Settings, protocol: Protocol, progress: Progress
 ) -> tuple[dict, Shown | None]:
     """Everything that the report says, and the pictures that it shows.
 
@@ -143,16 +148,42 @@ def measure_bundle(
     entries = selected(bundle, settings)
     weights = float_weights(bundle, settings.weights)
     judged = evaluation(bundle, settings.images)
+    with running(bundle, entries, devices, protocol, progress, weights=weights, judged=judged) as ran:
+        return ran.report()
+
+
+@contextmanager
+def running(
+    bundle: Bundle,
+    entries: Sequence[dict],
+    devices: Sequence[Device],
+    protocol: Protocol,
+    progress: Progress,
+    *,
+    weights: str | None,
+    judged: Evaluation | None,
+) -> Iterator[Ran]:
+    """Run the files of ``entries``; what they computed lies in a folder that vanishes with the block.
+
+    Args:
+        bundle: that the entries are of.
+        devices: the host among them, or only needed to hold the others against.
+        weights: of the float network, to be measured beside the files on the host.
+        judged: pictures to restore on the host.
+
+    Raises:
+        UserError: a device does not answer, or has no file that it could run.
+    """
     others = [device for device in devices if device.kind != "host"]
     timed_here = len(others) < len(devices)
-    files = {id(device): _files_for(device, entries) for device in others}
-    wanted = {path for paths in files.values() for path in paths}
+    files = [_files_for(device, entries) for device in others]
+    wanted = {path for paths in files for path in paths}
     job = Job(
         bundle=str(bundle.folder),
         files=tuple(entry["path"] for entry in entries if timed_here or entry["path"] in wanted),
-        threads=settings.threads,
-        warmup=settings.warmup,
-        runs=settings.runs,
+        threads=protocol.threads,
+        warmup=protocol.warmups,
+        runs=protocol.runs,
     )
     with tempfile.TemporaryDirectory() as tmp:
         here = Path(tmp) / "host"
@@ -160,43 +191,25 @@ def measure_bundle(
         pictures = _write_pictures(bundle, judged, Path(tmp)) if judged and timed_here else None
         # Other devices are held against what the same files compute here.
         host_job = job if timed_here else replace(job, runs=0, warmup=0)
-        host = Host().run(bundle.folder, host_job, here, progress, weights=weights, pictures=pictures)
-        maker = _Rows(bundle, host, here, judged if pictures else None, settings)
-        rows = maker.host_rows() if timed_here else []
-        results = [host] if timed_here else []
-        for index, device in enumerate(others):
+        host = Host().run(
+            bundle.folder,
+            host_job,
+            here,
+            progress,
+            weights=weights,
+            pictures=pictures,
+            cold_starts=protocol.cold_starts,
+        )
+        ran = Ran(bundle, host, here, judged if pictures else None, protocol, timed_here)
+        for index, (device, paths) in enumerate(zip(others, files, strict=True)):
             folder = Path(tmp) / f"device-{index}"
             folder.mkdir()
-            result = device.run(bundle.folder, replace(job, files=files[id(device)]), folder, progress)
-            results.append(result)
-            rows += maker.device_rows(device.name, result, folder)
-        shown = maker.shown()
-    facts = {
-        "kind": "harness",
-        "bundle": {
-            "folder": bundle.folder.resolve().name,
-            "sha256": sha256_of(bundle.folder / MANIFEST),
-            "task": bundle.manifest["task"],
-        },
-        "model": bundle.manifest["model"],
-        "data": _data_facts(judged if pictures else None),
-        "devices": [_device_facts(result) for result in results],
-        "pairwise": maker.pairwise(),
-        "protocol": {
-            "warmups": settings.warmup,
-            "runs": settings.runs,
-            "threads": settings.threads,
-            "cold_starts": COLD_STARTS,
-            "order": f"each file in a process of its own, in {COLD_STARTS} processes one after the other, "
-            "processes take turns, one whole restoration each after an untimed one",
-            "statistic": "median, its 95 % bootstrap interval over the runs, 90th percentile",
-        },
-        "machine": machine_facts(),
-    }
-    return {"rows": rows, **facts}, shown
+            result = device.run(bundle.folder, replace(job, files=paths), folder, progress)
+            ran.elsewhere.append((device.name, result, folder))
+        yield ran
 
 
-def _files_for(device: Device, entries: list[dict]) -> tuple[str, ...]:
+def _files_for(device: Device, entries: Sequence[dict]) -> tuple[str, ...]:
     """Paths of the files that a device can run.
 
     Raises:
@@ -208,23 +221,7 @@ def _files_for(device: Device, entries: list[dict]) -> tuple[str, ...]:
     return files
 
 
-def _device_facts(result: Result) -> dict:
-    return {**vars(result.device)}
-
-
-def _data_facts(judged: _Evaluation | None) -> dict:
-    if judged is None:
-        return {"source": None, "seed": None, "evaluation": [], "degraded": no_quality()}
-    pairs = judged.pairs
-    return {
-        "source": judged.source,
-        "seed": judged.seed,
-        "evaluation": [pair.name for pair in pairs],
-        "degraded": quality_intervals(measured([pair.degraded for pair in pairs], pairs)),
-    }
-
-
-def _write_pictures(bundle: Bundle, judged: _Evaluation, folder: Path) -> Path:
+def _write_pictures(bundle: Bundle, judged: Evaluation, folder: Path) -> Path:
     """``x`` (N, 3, H, W) and ``noise`` (N, C, h, w) for the workers; image i has the noise of seed + i."""
     shape = tuple(bundle.manifest["golden"]["arrays"]["noise"]["shape"])
     x = np.concatenate([pair.degraded.numpy() for pair in judged.pairs])
@@ -234,34 +231,82 @@ def _write_pictures(bundle: Bundle, judged: _Evaluation, folder: Path) -> Path:
     return path
 
 
-class _Rows:
-    """Rows of the report from results of devices.
+@dataclass
+class Ran:
+    """What devices computed, and the report of it.
 
-    Args:
+    Attributes:
         bundle: that was run.
         host: what this machine computed.
         folder: its raw outputs.
         judged: the pictures that it restored, if any.
-        settings: of the run.
+        protocol: of the run.
+        timed_here: whether the host was asked for; if not, it ran only to hold the others against.
+        elsewhere: name, result and raw outputs of each other device.
     """
 
-    def __init__(
-        self, bundle: Bundle, host: Result, folder: Path, judged: _Evaluation | None, settings: Settings
-    ) -> None:
-        self.bundle, self.host, self.folder, self.settings = bundle, host, folder, settings
-        self.judged = judged
-        self.here = {(row.target, row.precision): row for row in host.rows}
+    bundle: Bundle
+    host: Result
+    folder: Path
+    judged: Evaluation | None
+    protocol: Protocol
+    timed_here: bool
+    elsewhere: list[tuple[str, Result, Path]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.trained = bool(self.bundle.manifest["model"]["trained"])
+        self.here = {(row.target, row.precision): row for row in self.host.rows}
         self.restored: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
-        if judged:
+        if self.judged:
             for key, row in self.here.items():
                 if row.error is None:
-                    with np.load(pictures_of(folder, *key)) as arrays:
+                    with np.load(pictures_of(self.folder, *key)) as arrays:
                         self.restored[key] = arrays["image"], arrays["trajectory"]
         self.reference = self._reference()
         self.parities = {key: self._parity(key) for key in self.restored}
+        pairs = self.judged.pairs if self.judged and self.trained else []
+        self.measured = {
+            key: measured(parity.restored, pairs) for key, parity in self.parities.items() if pairs
+        }
+        self.roof = roof_facts(self.bundle.manifest, self.protocol.threads)
+
+    def parity_budgets(self) -> dict[str, dict]:
+        """Of each file that ran here, by path: how far from float another device may be."""
+        return {row.path: parity_budgets(row.parity) for row in self.host.rows if row.path}
+
+    def report(self) -> tuple[dict, Shown | None]:
+        """Everything that the report says, and the pictures that it shows."""
+        manifest, judged = self.bundle.manifest, self.judged
+        results = ([self.host] if self.timed_here else []) + [result for _, result, _ in self.elsewhere]
+        rows = [self._row("host", row, self.folder, self.host) for row in self.host.rows if self.timed_here]
+        for name, result, folder in self.elsewhere:
+            rows += [self._row(name, row, folder, result) for row in result.rows]
         pairs = judged.pairs if judged else []
-        self.measured = {key: measured(parity.restored, pairs) for key, parity in self.parities.items()}
-        self.roof = roof_facts(bundle.manifest, settings.threads)
+        degraded = [pair.degraded for pair in pairs]
+        facts = {
+            "rows": rows,
+            "bundle": {
+                "folder": f"{manifest['task']}-{manifest['model']['name']}",
+                "sha256": sha256_of(self.bundle.folder / MANIFEST),
+                "task": manifest["task"],
+            },
+            "model": manifest["model"],
+            "data": {
+                "source": judged.source if judged else None,
+                "seed": judged.seed if judged else None,
+                "calibration": (manifest.get("calibration") or {}).get("images", []),
+                "evaluation": [pair.name for pair in pairs],
+                "degraded": quality_intervals(measured(degraded, pairs))
+                if pairs and self.trained
+                else no_quality(),
+            },
+            "devices": [vars(result.device) for result in results],
+            "pairwise": self._pairwise(),
+            "protocol": self.protocol.to_json(),
+            "machine": machine_facts(),
+            "revision": code_revision(),
+        }
+        return facts, self._shown()
 
     def _reference(self) -> tuple[str, str] | None:
         """What stands for float: the network itself, or the fp32 file nearest to its golden outputs."""
@@ -288,14 +333,6 @@ class _Rows:
             parity.image.add(torch.from_numpy(self.restored[self.reference][0]), torch.from_numpy(images))
         return parity
 
-    def host_rows(self) -> list[dict]:
-        """A row for each file that ran here, the float network first."""
-        return [self._row("host", row, self.folder, self.host) for row in self.host.rows]
-
-    def device_rows(self, name: str, result: Result, folder: Path) -> list[dict]:
-        """A row for each file that ran on another device."""
-        return [self._row(name, row, folder, result) for row in result.rows]
-
     def _row(self, device: str, row: Row, folder: Path, result: Result) -> dict:
         key = (row.target, row.precision)
         on_host = result is self.host
@@ -313,7 +350,8 @@ class _Rows:
             target=row.target,
             precision=row.precision,
             path=row.path,
-            sha256=row.sha256,
+            sha256=row.sha256 if entry else self.bundle.manifest["model"]["sha256"],
+            recipe=recipe_digest(entry["recipe"]) if entry and "recipe" in entry else None,
             size_bytes=entry["bytes"] if entry else 4 * self.bundle.manifest["model"]["parameters"],
             threads=row.threads,
             latency=latency,
@@ -437,12 +475,12 @@ class _Rows:
             said["same file"] = "its golden outputs on this machine"
         return said
 
-    def pairwise(self) -> list[dict]:
+    def _pairwise(self) -> list[dict]:
         """How far targets agree on the evaluation pictures."""
         rows = [self.here[key] for key in self.parities if key != EAGER]
         return pairwise_psnr(rows, [self.parities[row.target, row.precision] for row in rows])
 
-    def shown(self) -> Shown | None:
+    def _shown(self) -> Shown | None:
         """The pictures for people."""
         if self.judged is None or self.reference is None:
             return None

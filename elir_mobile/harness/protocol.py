@@ -1,44 +1,52 @@
-"""How latency is measured: warm-ups, interleaved runs, median with its interval and 90th percentile.
+"""How latency is measured: warm-ups, runs in turn, median with its interval and 90th percentile.
 
-Runs of the compared artifacts alternate, so that a slow spell of the machine hits all of them; each run
-is one whole restoration with the programs timed inside it (``timing.py``).
+Files take turns, so that a slow spell of the machine hits all of them; each run is one whole restoration
+with the programs timed inside it (``core/timing.py``).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from elir_mobile.core.machine import cpu_facts
-from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.statistics import bootstrap
-from elir_mobile.core.timing import take_turns, timed_restore
-from elir_mobile.runtimes.runner import Runner
 
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Counts of runs for each artifact; ``threads`` for PyTorch and ExecuTorch alike."""
+    """How often each file is run.
 
-    warmups: int = 3
-    runs: int = 20
+    Attributes:
+        threads: that each runtime may use.
+        warmups: restorations before those that count, in each process.
+        runs: restorations that count, shared by the processes; 0: nothing is timed.
+        cold_starts: fresh processes of each file, one after the other.
+    """
+
     threads: int = os.cpu_count() or 1
+    warmups: int = 3
+    runs: int = 60
+    cold_starts: int = 3
 
     def to_json(self) -> dict:
-        """With the order of the runs in words."""
-        order = "artifacts alternate, one whole restoration each"
-        return {**asdict(self), "order": order, "statistic": "median and 90th percentile"}
+        """With the order of the runs and the statistics in words."""
+        return {
+            **asdict(self),
+            "order": f"each file in a process of its own, in {self.cold_starts} one after the other, "
+            "processes take turns, one whole restoration each after an untimed one",
+            "statistic": "median, its 95 % bootstrap interval over the runs, 90th percentile",
+        }
 
 
 def latency_facts(runs_ms: Sequence[float]) -> Facts:
@@ -57,26 +65,6 @@ def latency_facts(runs_ms: Sequence[float]) -> Facts:
     }
 
 
-def measure(
-    runners: list[Runner],
-    x: Tensor,
-    noise: Tensor,
-    *,
-    steps: int,
-    sigma_s: float,
-    protocol: Protocol,
-    advance: Callable[[], None] = lambda: None,
-) -> list[dict[str, Facts]]:
-    """Latency of each runner in this process: of ``total``, ``encode``, ``step`` and ``decode``, see
-    :func:`latency_facts`."""
-    inputs = (x.numpy(), noise.numpy())
-    turns = [partial(timed_restore, runner.loop(steps, sigma_s), *inputs) for runner in runners]
-    times = take_turns(turns, warmup=protocol.warmups, count=protocol.runs, advance=advance)
-    return [
-        {name: latency_facts([run[name] for run in runs]) for name in ("total", *PROGRAMS)} for runs in times
-    ]
-
-
 def machine_facts() -> dict[str, object]:
     """Processor, its vector extensions, memory and versions: what a latency depends on."""
     return {**cpu_facts(), "python": platform.python_version(), "versions": package_versions()}
@@ -93,6 +81,15 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def set_threads(protocol: Protocol) -> None:
-    """Give PyTorch the protocol's thread count; ExecuTorch's pool takes every core by itself."""
-    torch.set_num_threads(protocol.threads)
+def code_revision() -> str:
+    """Version of this package, and the commit where it runs from a checkout; ``+`` after it: with changes."""
+    said = version("elir-mobile")
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
+        changes = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/*.py"], capture_output=True)
+    except FileNotFoundError:  # no git here
+        return said
+    if commit.returncode:
+        return said
+    return f"{said} {commit.stdout.strip()}{'+' if changes.returncode else ''}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment, PackageLoader, Undefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -24,11 +24,10 @@ from torch import Tensor
 
 from elir_mobile.core.files import write_json, write_text, written
 from elir_mobile.data.pairs import Pair
-from elir_mobile.harness.charts import charts, label, number, style
+from elir_mobile.harness.charts import charts, label, named_devices, number, style
 from elir_mobile.harness.compare import (
     Parity,
     damage,
-    measured,
     no_damage,
     no_quality,
     psnr_between,
@@ -56,6 +55,7 @@ def make_row(
     device: str = "host",
     path: str = "",
     sha256: str | None = None,
+    recipe: str | None = None,
     threads: int | None = None,
     load_ms: float | None = None,
     first_ms: float | None = None,
@@ -68,13 +68,14 @@ def make_row(
     """One row of ``report.json``.
 
     Args:
-        latency: of this artifact, as :func:`elir_mobile.harness.protocol.measure` gives it; None where
+        recipe: digest of the recipe that the file was made by.
+        latency: of this artifact, as :func:`elir_mobile.harness.protocol.latency_facts` gives it; None where
             what ran it says nothing of its speed.
         eager_ms, fp32_ms: whole-restoration medians of the float network and of the same target's
             ``fp32`` file (None if absent).
         programs: for each program ``sqnr_db``, ``delegates``, ``ops_outside``, and its share of the roof.
         trajectory: SQNR in dB after each Euler step; empty if not measured.
-        image: see :func:`image_facts`.
+        image: see :func:`judged_facts`.
         memory: ``peak_bytes`` of the process that ran it, ``base_bytes`` before it opened the file.
         golden: for each golden output ``db``, ``budget_db``, ``margin_db``, ``holds``.
         same_file_on_host: for each golden output ``identical`` and ``sqnr_db`` against the host's.
@@ -88,6 +89,7 @@ def make_row(
         "precision": precision,
         "path": path,
         "sha256": sha256,
+        "recipe": recipe,
         "bytes": size_bytes,
         "threads": threads,
         "load_ms": load_ms,
@@ -108,15 +110,6 @@ def make_row(
 
 def _ratio(base: float | None, value: float | None) -> float | None:
     return None if base is None or value is None else base / value
-
-
-def image_facts(
-    parity: Parity, reference: list[Tensor], pairs: list[Pair], trained: bool
-) -> dict[str, float | None]:
-    """The ``image`` entry of a row; blank for untrained weights, whose pictures mean nothing."""
-    if not trained:
-        return no_image_facts()
-    return judged_facts(parity, reference, measured(parity.restored, pairs), measured(reference, pairs))
 
 
 def no_image_facts() -> dict[str, float | None]:
@@ -145,28 +138,18 @@ class Shown:
     columns: list[tuple[str, list[Tensor]]]
 
 
-def write_report(
-    folder: Path,
-    facts: Mapping[str, object],
-    rows: list[dict],
-    pairs: list[Pair],
-    columns: list[tuple[str, list[Tensor]]],
-) -> None:
+def write_report(folder: Path, report: dict, shown: Shown | None) -> None:
     """Write ``report.json``, ``report.html`` and, with pictures, ``strip.png`` into ``folder``.
 
     Args:
         folder: made if it does not exist.
-        facts: ``model``, ``data``, ``pairwise``, ``protocol``, ``machine``.
-        rows: see :func:`make_row`.
-        pairs: the evaluated images.
-        columns: heading and restored images; the first is the float reference, the last the one
-            whose difference from it is shown.
+        report: ``rows`` (:func:`make_row`), ``bundle``, ``model``, ``data``, ``devices``, ``pairwise``,
+            ``protocol``, ``machine``.
+        shown: the pictures; the difference of the last column from the first is shown too.
     """
-    report = {"rows": rows, **facts}
-    shown = Shown(pairs, columns) if pairs and columns else None
     if shown:
         with written(folder / "strip.png") as staged:
-            draw_strip(pairs, columns).save(staged)
+            draw_strip(shown.pairs, shown.columns).save(staged)
     write_json(folder / "report.json", report)
     write_text(folder / "report.html", page(report, shown))
 
@@ -176,25 +159,21 @@ def page(report: dict, shown: Shown | None) -> str:
     environment = Environment(
         loader=PackageLoader("elir_mobile.harness"),
         autoescape=select_autoescape(("html", "j2")),
+        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _known_number, "label": label, "ops": ops_text, "megabytes": megabytes}
+    environment.filters |= {"number": number, "label": label, "ops": ops_text, "megabytes": megabytes}
     blob = base64.b64encode(json.dumps(report, indent=2).encode()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
-        several_devices=len({row["device"] for row in report["rows"]}) > 1,
+        several_devices=named_devices(report["rows"]),
         charts={**charts(report), "style": style(":root")},
         furthest=furthest(report["rows"]),
         roofline_command=COMMAND,
         pictures=_pictures(shown) if shown else None,
         json_blob=blob,
     )
-
-
-def _known_number(value: float | Undefined | None, digits: int = 2) -> str:
-    """:func:`number`, also of a figure that the report does not have: some are the harness's only."""
-    return number(None if isinstance(value, Undefined) else value, digits)
 
 
 def _pictures(shown: Shown) -> dict:
@@ -274,7 +253,7 @@ def terminal_table(rows: list[dict]) -> Table:
     table.add_column("artifact", no_wrap=True)
     for head in ("MB", "ms", "p90", "×eager", "×fp32", "~float", "PSNR", "LPIPS"):
         table.add_column(head, justify="right", no_wrap=True)
-    several = len({row["device"] for row in rows}) > 1
+    several = named_devices(rows)
     for row in rows:
         image, latency = row["image"], row["latency_ms"]
         digits = 0 if (latency["median"] or 0) >= 1000 else 1

@@ -1,18 +1,16 @@
-"""Runs of the harness one after another, and what changed between two of them.
+"""What changed between two reports.
 
-The history is a file of JSON lines, one a run, each with the bundle's sha256 and the machine. Figures that a
-file computes (sizes, parity, quality) repeat exactly, so any difference is a change. Times do not: a median
-has changed where the 95 % bootstrap intervals of the two medians do not overlap. Speed-ups are compared
-with the interval of the ratio, resampled over the turns, since the k-th runs of two artifacts are
-neighbours in time: they hold on a machine that is slow today where milliseconds do not.
+Figures that a file computes (sizes, parity, quality) repeat exactly on one machine, so any difference is a
+change; another processor has other kernels, which round differently. Times do not repeat: a median has
+changed where the 95 % bootstrap intervals of the two medians do not overlap. Speed-ups are compared with the
+interval of the ratio, resampled over the turns, since the k-th runs of two artifacts are neighbours in time:
+they hold on a machine that is slow today where milliseconds do not.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from rich.table import Table
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import bootstrap
-from elir_mobile.harness.charts import label
+from elir_mobile.harness.charts import label, named_devices
 
 MACHINE = ("system", "cpu", "cores", "cpu_flags")
 # Figures that repeat exactly: path in a row, heading, and what is too small to speak of (rounding of sums).
@@ -34,12 +32,12 @@ EXACT = (
     ("image.ssim", "SSIM", 5e-6),
     ("image.lpips", "LPIPS", 5e-6),
 )
-CHANGED, NOISE, SAME_VALUE = "changed", "within noise", "equal"
+CHANGED, NOISE, SAME_VALUE, ELSEWHERE = "changed", "within noise", "equal", "another machine"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of an artifact in two runs, and whether it changed beyond the noise."""
+    """One figure of an artifact in two reports, and whether it changed beyond the noise."""
 
     artifact: str
     figure: str
@@ -48,80 +46,47 @@ class Difference:
     verdict: str
 
 
-def run_record(report: dict) -> dict:
-    """What the history keeps of a report: everything but the pictures' facts."""
-    return {
-        "id": secrets.token_hex(4),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bundle": report["bundle"],
-        "machine": {key: report["machine"][key] for key in MACHINE},
-        "protocol": report["protocol"],
-        "rows": report["rows"],
-    }
-
-
-def append(path: Path, record: dict) -> None:
-    """Add a run to the history, which is made if it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
-
-
-def read(path: Path) -> list[dict]:
-    """All runs, the oldest first.
+def read_report(path: Path) -> dict:
+    """A ``report.json``.
 
     Raises:
-        UserError: there is no history, or a line of it is damaged.
+        UserError: there is none, or it is damaged.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"there is no history at {path}: run the harness on a bundle first") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a history") from error
-    records = []
-    for index, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            str(record["id"]), record["bundle"]["sha256"], record["machine"]["cpu"]
-            for row in record["rows"]:
-                row["device"], row["target"], row["precision"], row["latency_ms"]["runs"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"line {index} of {path} is damaged: remove it") from error
-        records.append(record)
-    return records
-
-
-def find(records: list[dict], name: str) -> dict:
-    """The run called ``name``: its id, or its index, 0 the oldest and -1 the newest.
-
-    Raises:
-        UserError: there is none.
-    """
-    for record in records:
-        if record["id"] == name:
-            return record
-    try:
-        return records[int(name)]
-    except (ValueError, IndexError):
-        ids = ", ".join(record["id"] for record in records[-5:])
-        raise UserError(
-            f"the history has no run '{name}': give an id ({ids}) or an index, -1 for the newest"
-        ) from None
+        report: dict = json.loads(path.read_text(encoding="utf-8"))
+        report["bundle"]["sha256"], report["machine"]["cpu"], report["protocol"]["threads"]
+        for row in report["rows"]:
+            row["device"], row["target"], row["precision"], row["latency_ms"]["runs"]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give two report.json") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is no report.json of a measured bundle: measure one first") from error
+    return report
 
 
 def compare(before: dict, after: dict) -> list[Difference]:
-    """What the two runs say of each artifact that both have, and which are in one only."""
-    old, new = ({_key(row): row for row in record["rows"]} for record in (before, after))
-    same_machine = before["machine"] == after["machine"]
-    several = len({key[0] for key in old | new}) > 1
+    """What the two reports say of each artifact that both have, and which are in one only.
+
+    Raises:
+        UserError: they were measured by different protocols.
+    """
+    for name in ("threads", "warmups", "runs", "cold_starts"):
+        first, second = (report["protocol"].get(name) for report in (before, after))
+        if first != second:
+            raise UserError(
+                f"the reports differ in {name} ({first} and {second}): measure both by one protocol"
+            )
+    old, new = ({_key(row): row for row in report["rows"]} for report in (before, after))
+    machines = [{key: report["machine"][key] for key in MACHINE} for report in (before, after)]
+    same_machine = machines[0] == machines[1]
+    several = named_devices([*before["rows"], *after["rows"]])
     found: list[Difference] = []
     for key in {**old, **new}:
         name = label((old.get(key) or new[key]), several)
         if key not in old or key not in new:
-            found.append(Difference(name, "row", *_presence(key in old), "only in one run"))
+            found.append(Difference(name, "row", *_presence(key in old), "only in one report"))
             continue
-        found += _exact(name, old[key], new[key])
+        found += _exact(name, old[key], new[key], same_machine)
         found += _times(name, old[key], new[key], old, new, same_machine)
     return found
 
@@ -141,7 +106,7 @@ def _at(row: dict, path: str) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def _exact(name: str, old: dict, new: dict) -> list[Difference]:
+def _exact(name: str, old: dict, new: dict, same_machine: bool) -> list[Difference]:
     found = []
     if old.get("sha256") != new.get("sha256"):
         before, after = ((row.get("sha256") or "–")[:12] for row in (old, new))
@@ -152,7 +117,9 @@ def _exact(name: str, old: dict, new: dict) -> list[Difference]:
             continue
         same = first is not None and second is not None and abs(first - second) <= small
         before, after = ("–" if value is None else f"{value:,.6g}" for value in (first, second))
-        found.append(Difference(name, title, before, after, SAME_VALUE if same else CHANGED))
+        computed = path != "bytes"
+        changed = ELSEWHERE if computed and not same_machine else CHANGED
+        found.append(Difference(name, title, before, after, SAME_VALUE if same else changed))
     return found
 
 
@@ -162,12 +129,12 @@ def _times(
     found = []
     first, second = (median_interval(row["latency_ms"]["runs"]) for row in (old, new))
     if first and second:
-        said = _verdict(first, second, "slower", "faster") if same_machine else "another machine"
+        said = _verdict(first, second, "slower", "faster") if same_machine else ELSEWHERE
         found.append(Difference(name, "median ms", _span(first, 1), _span(second, 1), said))
     ratios = (speedup_interval(row, rows) for row, rows in ((old, all_old), (new, all_new)))
     first, second = ratios
     if first and second:
-        said = _verdict(first, second, "higher", "lower") if same_machine else "another machine"
+        said = _verdict(first, second, "higher", "lower") if same_machine else ELSEWHERE
         found.append(Difference(name, "× eager", _span(first, 3), _span(second, 3), said))
     return found
 
@@ -214,8 +181,7 @@ def _span(interval: Interval, digits: int) -> str:
 
 def difference_table(before: dict, after: dict) -> Table:
     """:func:`compare` for the terminal, without what is equal."""
-    title = f"{before['id']} ({before['time']}) → {after['id']} ({after['time']})"
-    table = Table("artifact", "figure", "before", "after", "verdict", title=title)
+    table = Table("artifact", "figure", "before", "after", "verdict", title="what changed")
     differences = compare(before, after)
     for item in differences:
         if item.verdict != SAME_VALUE:

@@ -1,4 +1,4 @@
-"""Comparing runs: what is beyond the noise, on histories whose truth is known."""
+"""Comparing reports: what is beyond the noise, on reports whose truth is known."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.harness.history import (
+from elir_mobile.harness.difference import (
     CHANGED,
+    ELSEWHERE,
     NOISE,
     SAME_VALUE,
-    append,
     compare,
     difference_table,
-    find,
     median_interval,
-    read,
-    run_record,
+    read_report,
     speedup_interval,
 )
 from elir_mobile.harness.protocol import latency_facts
 
 MACHINE = {"system": "Linux", "cpu": "Zen", "cores": 2, "cpu_flags": ["avx2"], "versions": {"torch": "2"}}
+
+
+PROTOCOL = {"threads": 2, "warmups": 3, "runs": 20, "cold_starts": 1}
 
 
 def runs(median: float, seed: int, spread: float = 0.03) -> list[float]:
@@ -47,11 +48,11 @@ def report(eager: float, file: float, seed: int, **facts: object) -> dict:
         row("eager", "fp32", runs(eager, seed)),
         row("litert", "w8a8", runs(file, seed + 1), **facts),
     ]
-    return {"bundle": {"sha256": "b" * 64}, "machine": MACHINE, "protocol": {"runs": 20}, "rows": rows}
+    return {"bundle": {"sha256": "b" * 64}, "machine": MACHINE, "protocol": PROTOCOL, "rows": rows}
 
 
 def verdicts(before: dict, after: dict) -> dict[tuple[str, str], str]:
-    return {(d.artifact, d.figure): d.verdict for d in compare(run_record(before), run_record(after))}
+    return {(d.artifact, d.figure): d.verdict for d in compare(before, after)}
 
 
 def test_two_runs_of_one_thing_differ_by_noise_alone() -> None:
@@ -84,19 +85,26 @@ def test_what_a_file_computes_has_no_noise() -> None:
     assert said["litert w8a8", "PSNR, dB"] == SAME_VALUE
 
 
-def test_a_figure_or_a_row_that_only_one_run_has() -> None:
+def test_a_figure_or_a_row_that_only_one_report_has() -> None:
     before, after = report(90, 40, 0), report(90, 40, 0, image={"psnr_db": None})
     after["rows"].append(row("litert", "fp32", runs(50, 3)))
     said = verdicts(before, after)
     assert said["litert w8a8", "PSNR, dB"] == CHANGED
-    assert said["litert fp32", "row"] == "only in one run"
-    assert verdicts(after, before)["litert fp32", "row"] == "only in one run"
+    assert said["litert fp32", "row"] == "only in one report"
+    assert verdicts(after, before)["litert fp32", "row"] == "only in one report"
 
 
 def test_times_of_another_machine_get_no_verdict() -> None:
     other = report(30, 10, 0) | {"machine": MACHINE | {"cpu": "Zen 5"}}
     said = verdicts(report(90, 40, 0), other)
-    assert said["litert w8a8", "median ms"] == said["litert w8a8", "× eager"] == "another machine"
+    assert said["litert w8a8", "median ms"] == said["litert w8a8", "× eager"] == ELSEWHERE
+
+
+def test_other_kernels_round_differently_without_a_change() -> None:
+    other = report(90, 40, 0, golden={"image": {"db": 39.0}}, bytes=101)
+    said = verdicts(report(90, 40, 0), other | {"machine": MACHINE | {"cpu_flags": ["avx512"]}})
+    assert said["litert w8a8", "image, dB"] == ELSEWHERE
+    assert said["litert w8a8", "bytes"] == CHANGED
 
 
 def test_rows_without_latency_are_compared_in_the_rest() -> None:
@@ -132,23 +140,8 @@ def test_turns_that_were_slow_together_do_not_widen_the_ratio() -> None:
     assert interval == pytest.approx((2, 2, 2))
 
 
-def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "history.jsonl"
-    records = [run_record(report(90, 40, seed)) for seed in range(3)]
-    for record in records:
-        append(path, record)
-    assert read(path) == records
-    assert len({record["id"] for record in records}) == 3
-    assert find(records, records[1]["id"]) == records[1]
-    assert find(records, "0") == records[0]
-    assert find(records, "-1") == records[2]
-    for name in ("7", "-9", "nonsense", ""):
-        with pytest.raises(UserError, match="has no run"):
-            find(records, name)
-
-
 def test_the_table_leaves_out_what_is_equal() -> None:
-    before, after = run_record(report(90, 40, 0)), run_record(report(90, 48, 100))
+    before, after = report(90, 40, 0), report(90, 48, 100)
     table = difference_table(before, after)
     assert table.row_count == sum(d.verdict != SAME_VALUE for d in compare(before, after))
     assert "the same bundle" in str(table.caption)
@@ -156,36 +149,42 @@ def test_the_table_leaves_out_what_is_equal() -> None:
     assert "another bundle" in str(difference_table(before, after).caption)
 
 
-def test_damaged_histories_are_one_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "history.jsonl"
-    with pytest.raises(UserError, match="no history"):
-        read(path)
-    good = run_record(report(90, 40, 0))
+def test_reports_of_two_protocols_are_refused() -> None:
+    other = report(90, 40, 0) | {"protocol": PROTOCOL | {"threads": 4}}
+    with pytest.raises(UserError, match=r"differ in threads \(2 and 4\)"):
+        compare(report(90, 40, 0), other)
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report(90, 40, 0)))
+    assert read_report(path) == report(90, 40, 0)
+
+
+def test_damaged_reports_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    with pytest.raises(UserError, match="cannot be read"):
+        read_report(path)
+    good = report(90, 40, 0)
     bad: list[object] = [{}, [], 3, {**good, "rows": [{}]}, {**good, "rows": 3}, {**good, "machine": None}]
-    for value in bad:
-        path.write_text(json.dumps(good) + "\n" + json.dumps(value) + "\n")
-        with pytest.raises(UserError, match="line 2 of .* is damaged"):
-            read(path)
-    for content in (b"{\n", b"\xff\n", b"[" * 100_000):
+    contents = [json.dumps(value).encode() for value in bad] + [b"{\n", b"\xff\n", b"[" * 100_000]
+    for content in contents:
         path.write_bytes(content)
-        with pytest.raises(UserError):
-            read(path)
-
-
-RECORD = run_record(report(90, 40, 0))
+        with pytest.raises(UserError, match="is no report.json"):
+            read_report(path)
 
 
 @settings(deadline=None)
 @given(st.data())
-def test_a_record_with_anything_missing_is_read_or_refused(
+def test_a_report_with_anything_missing_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    record = copy.deepcopy(RECORD)
+    record = copy.deepcopy(report(90, 40, 0))
     key = data.draw(st.sampled_from(sorted(record)))
     record[key] = data.draw(st.none() | st.integers() | st.text(max_size=3) | st.just({}) | st.just([]))
-    path = tmp_path_factory.mktemp("any") / "history.jsonl"
-    path.write_text(json.dumps(record) + "\n")
+    path = tmp_path_factory.mktemp("any") / "report.json"
+    path.write_text(json.dumps(record))
     try:
-        read(path)
+        read_report(path)
     except UserError as error:
         assert "\n" not in str(error)

@@ -1,0 +1,171 @@
+"""Lower every artifact of a job, each in a process of its own: lowering is single-threaded Python.
+
+Each file waits in a folder beside the bundle under a key of all that shapes it, so that a run that was
+stopped goes on from what it had exported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from elir_mobile.core.errors import UserError
+from elir_mobile.harness.protocol import package_versions
+from elir_mobile.precision import Recipe
+from export.programs import Delegation, Programs, Samples
+from export.targets import Target, get_target
+from quant.job import Job, Stages
+from quant.methods import Moved, improved_weights, with_weights
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported file and what its lowering said."""
+
+    target: Target
+    recipe: Recipe
+    path: Path
+    delegation: dict[str, Delegation]
+
+
+@contextmanager
+def waiting_room(folder: Path) -> Iterator[Path]:
+    """Where exported files wait until the bundle at ``folder`` is whole; a run that is stopped leaves them to
+    the next. A disk that is full needs the room."""
+    exports = folder.with_name(f".{folder.name}-exports")
+    try:
+        yield exports
+    except OSError:
+        shutil.rmtree(exports, ignore_errors=True)
+        raise
+    shutil.rmtree(exports, ignore_errors=True)
+
+
+def export(
+    job: Job, samples: Samples, calibration: str, exports: Path, bundle: Path, stages: Stages
+) -> list[Artifact]:
+    """Lower what ``exports`` does not have yet and copy all of it into ``bundle``.
+
+    Args:
+        samples: calibration inputs; empty where no recipe needs them.
+        calibration: their digest.
+
+    Raises:
+        UserError: a process died.
+    """
+    places = [
+        exports / _key(job, target, recipe, calibration) / f"file{target.suffix}"
+        for target, recipe in job.artifacts
+    ]
+    with stages.stage("exporting", len(places)):
+        missing = []
+        for (target, recipe), place in zip(job.artifacts, places, strict=True):
+            if place.parent.is_dir():
+                stages.advance()
+            else:
+                missing.append((target, recipe, place))
+        if len(missing) < len(places):
+            stages.say(f"{len(places) - len(missing)} of {len(places)} files were exported before")
+        if missing:
+            _lower_all(job, samples, missing, exports / "log.txt", stages)
+    artifacts = []
+    for (target, recipe), place in zip(job.artifacts, places, strict=True):
+        path = bundle / target.name / f"{job.task.name}-{recipe.name}{target.suffix}"
+        path.parent.mkdir(exist_ok=True)
+        (shutil.copytree if place.is_dir() else shutil.copyfile)(place, path)
+        said = json.loads(place.with_name("delegation.json").read_text())
+        delegation = {name: Delegation(d["delegates"], tuple(d["ops_outside"])) for name, d in said.items()}
+        artifacts.append(Artifact(target, recipe, path, delegation))
+    return artifacts
+
+
+def _key(job: Job, target: Target, recipe: Recipe, calibration: str) -> str:
+    """Names everything that shapes a file."""
+    facts = {
+        "weights": job.info.sha256,
+        "size": job.size,
+        "steps": job.info.steps,
+        "sigma_s": job.info.sigma_s,
+        "target": target.name,
+        "recipe": recipe.to_json(),
+        "gptq": job.adjusts(recipe),
+        "calibration": calibration if recipe.needs_calibration or job.adjusts(recipe) else "",
+        "versions": package_versions(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _lower_all(
+    job: Job, samples: Samples, missing: list[tuple[Target, Recipe, Path]], log: Path, stages: Stages
+) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    built = {target.name: job.programs(target) for target, _, _ in missing}
+    adjusted: dict[Recipe, Moved] = {}
+    for _, recipe, _ in missing:
+        if job.adjusts(recipe) and recipe not in adjusted:
+            adjusted[recipe] = improved_weights(job.programs(), recipe, samples)
+            stages.say(f"adjusted weights for {recipe.name}")
+    workers = max(1, min(len(missing), job.protocol.threads))
+    with ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(max(1, job.protocol.threads // workers), log, built, samples, adjusted),
+    ) as pool:
+        futures = {
+            pool.submit(_lower, target.name, recipe, place): f"{target.name} {recipe.name}"
+            for target, recipe, place in missing
+        }
+        try:
+            for future in as_completed(futures):
+                future.result()
+                stages.advance()
+                stages.say(f"exported {futures[future]}")
+        except BrokenProcessPool as error:
+            raise UserError(f"an export process died, perhaps for lack of memory: see {log}") from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# Of an export worker: programs by target, samples, and adjusted weights by recipe.
+_work: tuple[dict[str, Programs], Samples, dict[Recipe, Moved]]
+
+
+def _start_worker(
+    threads: int, log: Path, built: dict[str, Programs], samples: Samples, adjusted: dict[Recipe, Moved]
+) -> None:
+    """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
+    global _work
+    with log.open("a") as notes:
+        os.dup2(notes.fileno(), sys.stderr.fileno())
+    torch.set_num_threads(threads)
+    _work = built, samples, adjusted
+
+
+def _lower(target_name: str, recipe: Recipe, place: Path) -> None:
+    """Lower one artifact to ``place``, whose folder appears when it is whole."""
+    built, samples, adjusted = _work
+    programs = built[target_name]
+    if recipe in adjusted:
+        programs = with_weights(programs, adjusted[recipe])
+    with tempfile.TemporaryDirectory(dir=place.parents[1]) as tmp:
+        staged = Path(tmp) / "staged"
+        staged.mkdir()
+        delegation = get_target(target_name).lower(programs, recipe, samples, staged / place.name)
+        text = json.dumps({name: asdict(d) for name, d in delegation.items()})
+        (staged / "delegation.json").write_text(text)
+        staged.rename(place.parent)

@@ -1,0 +1,148 @@
+"""One run of ``quant.ptq``: what it was asked for, and how it tells of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from elir_mobile.checkpoints import ModelInfo
+from elir_mobile.core.errors import UserError
+from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
+from elir_mobile.harness.protocol import Protocol
+from elir_mobile.models.restorer import Restorer
+from elir_mobile.precision import W4, W8, W8A8, Recipe, get_recipe
+from elir_mobile.tasks import Task
+from export.programs import Programs, build_programs
+from export.targets import TARGETS, Target, get_target, realizes
+
+# One fresh process of each file: the harness has the longer protocol.
+SHORT = Protocol(runs=20, cold_starts=1)
+# Untrained weights are for size and speed: one pair shows that the files run and agree.
+UNTRAINED_COUNTS = PairCounts(calibration=2, min_evaluation=1, max_evaluation=1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the command, inputs already validated and loaded."""
+
+    task: Task
+    restorer: Restorer
+    info: ModelInfo
+    size: int
+    artifacts: tuple[tuple[Target, Recipe], ...]  # what to export, in the order of the report
+    images: Path | None
+    out: Path
+    seed: int
+    protocol: Protocol = SHORT
+    gptq: bool = False  # adjust float weights so that rounding hurts least
+
+    @property
+    def name(self) -> str:
+        """Of the bundle's folder."""
+        return f"{self.task.name}-{self.info.name}"
+
+    def pairs(self, counts: PairCounts | None = None) -> PairSets:
+        """Degraded images with their ground truth.
+
+        Raises:
+            UserError: the images cannot be used.
+        """
+        usual = PairCounts() if self.info.trained else UNTRAINED_COUNTS
+        return load_pair_sets(self.images, self.task, self.size, self.seed, counts or usual)
+
+    def programs(self, target: Target = TARGETS["executorch"]) -> Programs:
+        """The float programs as ``target`` takes them."""
+        return build_programs(
+            self.restorer,
+            size=self.size,
+            steps=self.info.steps,
+            sigma_s=self.info.sigma_s,
+            group_norm=target.group_norm,
+            clip=target.clip,
+        )
+
+    def adjusts(self, recipe: Recipe) -> bool:
+        """Whether the weights of ``recipe`` are adjusted before they are rounded."""
+        return self.gptq and bool(recipe.precisions & {W8, W4, W8A8})
+
+
+def select_artifacts(
+    targets: str, precisions: str, console: Console, recipes: Sequence[Recipe] = ()
+) -> tuple[tuple[Target, Recipe], ...]:
+    """The files that comma-separated target and precision names ask for.
+
+    Args:
+        recipes: of the user's own, to be exported too.
+
+    Raises:
+        UserError: an unknown name, two recipes of one name, or a target that has none of the precisions.
+    """
+    wanted = [get_recipe(name.strip()) for name in precisions.split(",")] + list(recipes)
+    for index, recipe in enumerate(wanted):
+        if any(recipe.name == other.name and recipe != other for other in wanted[:index]):
+            raise UserError(f"two recipes are called '{recipe.name}': give one of them another name")
+    wanted = list(dict.fromkeys(wanted))
+    chosen = []
+    for target in dict.fromkeys(get_target(name.strip()) for name in targets.split(",")):
+        realized = [recipe for recipe in wanted if realizes(target, recipe)]
+        if not realized:
+            names = ", ".join(recipe.name for recipe in wanted)
+            raise UserError(f"{target.name} has none of {names}: use {', '.join(target.precisions)}")
+        absent = [recipe.name for recipe in wanted if recipe not in realized]
+        if absent:
+            console.print(f"{target.name} has no {', '.join(absent)}: left out")
+        chosen += [(target, recipe) for recipe in realized]
+    return tuple(chosen)
+
+
+class Stages:
+    """Progress on the terminal: a line for each stage, with a bar where its length is known."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    @contextmanager
+    def stage(self, text: str, total: int | None = None) -> Iterator[None]:
+        """Show ``text`` while the block runs; :meth:`advance` and :meth:`tell` move its bar."""
+        self.current = self.progress.add_task(text, total=total)
+        yield
+        length = self.progress.tasks[self.current].total or 1
+        self.progress.update(self.current, total=length, completed=length)
+
+    def advance(self) -> None:
+        """One more is done."""
+        self.progress.advance(self.current)
+
+    def tell(self, done: int, total: int, text: str) -> None:
+        """``done`` of ``total`` are done; ``text`` says what comes."""
+        self.progress.update(self.current, completed=done, total=total, description=text)
+
+    def say(self, text: str) -> None:
+        """A line above the bars."""
+        self.progress.console.print(text)
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Stages]:
+    """Stages shown on ``console`` while the block runs."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Stages(progress)
