@@ -6,7 +6,6 @@ interleaved in one run. Writes ``benchmarks/results/released-TASK.json`` in the 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from elir_mobile.checkpoints import random_weights
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.core.machine import peak_bytes, peak_bytes_of_children
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.tasks import get_task
@@ -49,9 +49,8 @@ def main(
         _, report = run(job, console)
     report["seconds"] = time.monotonic() - start
     report["peak_export_process_bytes"] = peak_bytes_of_children()
-    results.mkdir(parents=True, exist_ok=True)
     path = results / f"released-{task}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     console.print(terminal_table(report["rows"]))
     for row in report["rows"]:
         if row["target"] != "eager":

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all.
+"""Files and folders that appear whole or not at all, and where those lie that are fetched once.
 
 A writer works in a folder of its own beside the final place, ``.NAME.PID.part``, and renames at the end.
 What a killed process left there is removed by the next one that writes NAME, once no living process has
@@ -17,12 +17,24 @@ from pathlib import Path
 from elir_mobile.core.errors import UserError
 
 
+def cache_dir() -> Path:
+    """``$ELIR_MOBILE_CACHE``, or ``elir-mobile`` in the user's cache folder."""
+    root = os.environ.get("ELIR_MOBILE_CACHE")
+    if root:
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "elir-mobile"
+
+
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def written(path: Path, *, synced: bool = True) -> Iterator[Path]:
     """A path that does not exist yet, with the name of ``path``, for the block to make a file or a folder of.
 
-    When the block ends well it becomes ``path``, in place of what is there, its bytes on the disk; if not,
-    it vanishes. ``path``'s parent is made.
+    When the block ends well it becomes ``path``, in place of what is there; if not, it vanishes. ``path``'s
+    parent is made.
+
+    Args:
+        synced: put its bytes on the disk first. Not worth the wait for thousands of files that can be
+            fetched again.
 
     Raises:
         UserError: the place cannot be written, or the disk is full.
@@ -37,7 +49,8 @@ def written(path: Path) -> Iterator[Path]:
     try:
         staged = staging / path.name
         yield staged
-        _sync(staged)
+        if synced:
+            _sync(staged)
         if path.is_dir() and not path.is_symlink():  # a folder cannot be replaced in one move
             path.rename(staging / f"{path.name}.old")
         staged.replace(path)

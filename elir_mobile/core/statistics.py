@@ -89,6 +89,6 @@ def unless_equal(db: float) -> float | None:
     Raises:
         UserError: what was compared is not finite, which nothing in a report may hide.
     """
-    if db == -math.inf:
+    if not db > -math.inf:
         raise UserError("an output has values that are not finite: leave its file out, or export it anew")
     return None if db == math.inf else db
