@@ -24,7 +24,7 @@ from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_sha
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.core.jobs import Result as JobResult
 from elir_mobile.core.manifest import read_golden, read_manifest
-from elir_mobile.core.sampling import Loop
+from elir_mobile.core.sampling import PROGRAMS, Loop
 from elir_mobile.core.statistics import psnr_db, sqnr_db
 from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.devices import protocol as devices
