@@ -55,7 +55,7 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
     facts = gradle_facts()
     platform, executorch = PLATFORM.folder() / "android.jar", EXECUTORCH.folder()
     assets = work / "assets"
-    copy_bundle(read_bundle(bundle), assets / "bundles" / bundle.resolve().name, ("executorch",))
+    copy_bundle(read_bundle(bundle), assets / "bundles" / bundle.resolve().name, "android", ("executorch",))
     manifest, resources = _manifest(facts, work), _runtime_names(work)
     aapt = [
         "aapt",

@@ -32,8 +32,7 @@ from elir_mobile.devices.host import PAUSE_S
 from elir_mobile.harness.protocol import Protocol, latency_facts, machine_facts
 from elir_mobile.harness.roofline import cache_path, read_roof
 from elir_mobile.precision import FP32, RECIPES, W8A8
-from elir_mobile.runtimes import executorch, litert
-from elir_mobile.runtimes.programs import Program
+from elir_mobile.runtimes.programs import Program, open_programs
 from export.programs import Programs, Samples
 from export.targets import TARGETS
 
@@ -43,7 +42,7 @@ SHAPES = (
     (32, 128), (32, 64), (32, 32), (64, 256), (64, 128), (64, 64), (64, 16), (128, 64), (128, 32),
     (256, 32), (256, 16),
 )  # fmt: skip
-OPENERS = {"executorch": executorch.open_programs, "litert": litert.open_programs}
+CPU_TARGETS = tuple(target.name for target in TARGETS.values() if target.delegate == "xnnpack")
 
 
 class Chain(nn.Module):
@@ -95,19 +94,17 @@ def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Cons
     programs = chain_programs(wanted)
     samples: Samples = {name: [inputs] for name, inputs in programs.example_inputs.items()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    files = [(target, precision) for target in OPENERS for precision in (FP32, W8A8)]
+    files = [(target, precision) for target in CPU_TARGETS for precision in (FP32, W8A8)]
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console) as progress:
         task = progress.add_task("exporting", total=len(files))
         running: list[tuple[dict, partial[Milliseconds]]] = []
         for target, precision in files:
             path = Path(folder) / f"{precision}{TARGETS[target].suffix}"
             TARGETS[target].lower(programs, RECIPES[precision], samples, path)
-            loaded = OPENERS[target](path, protocol.threads, tuple(wanted))
+            loaded = open_programs(target, path, protocol.threads, tuple(wanted))
             for name, facts in wanted.items():
                 row = {"target": target, "precision": precision, **facts}
-                running.append(
-                    (row, partial(_timed, loaded.run[name], programs.example_inputs[name][0].numpy()))
-                )
+                running.append((row, partial(_timed, loaded[name], programs.example_inputs[name][0].numpy())))
             progress.advance(task)
         turns = (protocol.warmups + protocol.runs) * len(running)
         task = progress.add_task("timing, in turn", total=turns)

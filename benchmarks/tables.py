@@ -26,7 +26,10 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("demo-model", "ablations", "quantization", "harness")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("results", "demo-model", "ablations", "quantization", "harness")
+    ),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -173,6 +176,41 @@ def report_table(report: dict) -> str:
             f" All files were exported in {report['export_seconds']:.0f} s, by {protocol['threads']} "
             f"processes of at most {memory:.1f} GiB."
         )
+    return "\n".join(lines)
+
+
+# Of the demo bundle: what a reader of the first screen wants to know.
+SHORT = ("eager fp32", "executorch fp32", "executorch w8a8", "litert w8a8", "coreml fp16", "coreml w4")
+
+
+def short_table(report: dict) -> str:
+    """Six rows of a report: size, speed and what it costs in quality."""
+    lines = [
+        "| file | MB | ms | × eager | PSNR drop against float, dB (95 %) | LPIPS |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in report["rows"]:
+        if label(row) not in SHORT:
+            continue
+        image = row["image"]
+        drop = _interval(image["psnr_drop_db"], image["psnr_drop_db_low"], image["psnr_drop_db_high"], 3)
+        cells = [
+            label(row),
+            number(row["bytes"] / 1e6),
+            number(row["latency_ms"]["median"], 1),
+            number(row["speedup_vs_eager"]),
+            drop,
+            number(image["lpips"], 4),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    protocol, data = report["protocol"], report["data"]
+    timing = f"{protocol['threads']} threads, medians of {protocol['runs']} runs in turn"
+    quality = f"{len(data['evaluation'])} pairs, {data['source']}"
+    lines += [
+        "",
+        f"{_machine(report['machine'])}; {timing}. Quality on {quality}; LPIPS of the degraded input "
+        f"{number(data['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: no time is claimed.",
+    ]
     return "\n".join(lines)
 
 
@@ -410,16 +448,16 @@ def render(name: str) -> str:
             command = "methods" if section == "steps" else section
             return f"Not measured yet: `python -m benchmarks.quantization {command}`."
         return section_table(section, results[section])
-    base = name.removesuffix("-programs").removesuffix("-figures")
+    base = re.sub("-(programs|figures|short)$", "", name)
     path = RESULTS / f"{base}.json"
     if base in COMMANDS and not path.is_file():
         return f"Not measured yet: `{COMMANDS[base]}`."
     result = json.loads(path.read_text())
     if name.endswith("-figures"):
         drawn = figures(base, result)
-        return "\n".join(f"![{FIGURES[chart]}](docs/images/{base}-{chart}.svg)" for chart in drawn)
+        return "\n".join(f"![{FIGURES[chart]}](images/{base}-{chart}.svg)" for chart in drawn)
     if name != base:
-        return programs_table(result)
+        return short_table(result) if name.endswith("-short") else programs_table(result)
     if "kind" in result:
         return KINDS[result["kind"]](result)
     return report_table(result) if "rows" in result else quality_table(result)

@@ -17,7 +17,7 @@ output, ``step``'s first output, and the latent that ``decode`` is given. All fr
 
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
 with suspicion (``elir_mobile/core/manifest.py``).
-``python -m elir_mobile.bundle push`` puts a verified bundle where an app finds it.
+The command that puts a verified bundle where an app finds it is :mod:`elir_mobile.cli.push`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import write_json, written
 from elir_mobile.core.manifest import (
     MANIFEST,
@@ -52,11 +50,10 @@ from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name, runtimes_on
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
-ANDROID_TARGETS = ("executorch", "litert")
-IOS_TARGETS = ("coreml", "executorch")
 ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
 
 
@@ -167,15 +164,24 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))
 
 
-def copy_bundle(bundle: Bundle, target: Path, targets: tuple[str, ...]) -> Path:
-    """Copy a bundle with only what a device of these ``targets`` reads; ``target`` appears when it is whole.
+def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ...] = tuple(RUNTIMES)) -> Path:
+    """Copy a bundle with only what a device of ``kind`` reads; ``target`` appears when it is whole.
+
+    Args:
+        kind: see ``jobs.KINDS``.
+        runtimes: those that the device has.
 
     Raises:
-        UserError: the bundle has no file for them, or the place cannot be written.
+        UserError: the bundle has no file for it, or the place cannot be written.
     """
-    files = [entry for entry in bundle.manifest["files"] if entry["target"] in targets]
+    files = [
+        entry
+        for entry in bundle.manifest["files"]
+        if can_run(kind, entry) and runtime_name(entry["target"]) in runtimes
+    ]
     if not files:
-        raise UserError(f"{bundle.folder} has no {' or '.join(targets)} file: export one with --targets")
+        known = " or ".join(name for name in runtimes_on(kind) if name in runtimes)
+        raise UserError(f"{bundle.folder} has no {known} file: export one with --targets")
     with building(target) as staging:
         copy_files(bundle.folder, bundle.manifest, files, staging)
     return target
@@ -197,46 +203,14 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
     staged, place = f"{ANDROID_FOLDER}/.{name}", f"{ANDROID_FOLDER}/{name}"
     old, new = shlex.quote(place), shlex.quote(staged)
     with tempfile.TemporaryDirectory() as scratch:
-        copy = copy_bundle(bundle, Path(scratch) / name, ANDROID_TARGETS)
+        copy = copy_bundle(bundle, Path(scratch) / name, "android")
         adb.do(f"rm -rf {new} && mkdir -p {new}")
         adb.push(copy, staged)
         adb.do(f"rm -rf {old} && mv {new} {old}")
     return place
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.callback()
-def commands() -> None:
-    """Bundles: what one command writes and every device reads."""
-
-
-@app.command()
-@exits_with_2
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    android: Annotated[bool, typer.Option("--android", help="To the app on a phone, by adb.")] = False,
-    serial: Annotated[str | None, typer.Option(help="Which phone, where several are connected.")] = None,
-    android_folder: Annotated[
-        Path | None, typer.Option(help="Into this folder, to be built into the Android app.")
-    ] = None,
-    ios_folder: Annotated[
-        Path | None, typer.Option(help="Into this folder, to be built into the iOS app.")
-    ] = None,
-) -> None:
-    """Verify a bundle and copy what a phone reads of it to where the demo apps find it."""
-    if not (android or android_folder or ios_folder):
-        raise UserError("say where to: --android, --android-folder PATH or --ios-folder PATH")
-    bundle = read_bundle(folder)
-    name = folder.resolve().name
-    if android_folder:
-        typer.echo(copy_bundle(bundle, android_folder / name, ANDROID_TARGETS))
-    if ios_folder:
-        typer.echo(copy_bundle(bundle, ios_folder / name, IOS_TARGETS))
-    if android:
-        typer.echo(push_to_phone(bundle, serial))
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.push import app
+
     app()

@@ -47,10 +47,6 @@ DEMO_WEIGHTS = Path(__file__).with_name("weights")
 RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
 SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 NETWORK_TIMEOUT = 30  # seconds without a byte
-WEIGHTS_HELP = (
-    "'demo' (bundled), 'released' (upstream's for the task, downloaded once), "
-    "a .pth, .ckpt or .safetensors file, or its http(s) address."
-)
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
 PAIR = {"fmir": (2, 3), "mmse": (0, 1)}
 
@@ -177,6 +173,15 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
     if not state:
         raise UserError(f"{path} holds no tensors at its top level: it is not an ELIR checkpoint")
     return state, {}
+
+
+def absolute_weights(weights: str) -> str:
+    """``weights`` for a process in another working directory: a path made absolute, a name left alone.
+
+    ``demo`` and ``released`` stay names even where a file or folder is called so: that one is ``./demo``.
+    """
+    named = weights in ("demo", "released") or urlparse(weights).scheme in ("http", "https")
+    return weights if named else str(Path(weights).resolve())
 
 
 def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:

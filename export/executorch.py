@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,6 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
         ValueError: the recipe needs calibration and there are no samples.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
 
     if recipe.needs_calibration and not samples:
         raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
@@ -138,11 +138,26 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
         elif recipe.precisions == {FP16}:
             module = Half(module)
         exported[name] = torch.export.export(module, example)
+    return write(exported, lambda: [XnnpackPartitioner()], path)
+
+
+def write(exported: dict[str, Any], partitioners: Callable[[], list], path: Path) -> dict[str, Delegation]:
+    """Give exported programs to delegates and write one ``.pte``.
+
+    Args:
+        exported: by method name.
+        partitioners: makes those of one method, the first choice first; what none takes runs on
+            ExecuTorch's portable kernels.
+        path: the file to write.
+
+    Returns:
+        The delegation of each method.
+    """
+    from executorch.exir import to_edge_transform_and_lower
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        edge = to_edge_transform_and_lower(
-            exported, partitioner={name: [XnnpackPartitioner()] for name in exported}
-        )
+        edge = to_edge_transform_and_lower(exported, partitioner={name: partitioners() for name in exported})
         program = edge.to_executorch()
     delegation = {name: _delegation(program.exported_program(name).graph) for name in exported}
     path.write_bytes(program.buffer)

@@ -2,7 +2,8 @@
 
 Each function changes a module in place into one that computes the same thing (float32 error at
 most 1e-5) out of operators that XNNPACK, LiteRT and Core ML have. Layer names do not change, so
-that a recipe written for the reference network fits the rewritten one.
+that a recipe written for the reference network fits the rewritten one. A :class:`Form` is the set of
+them that one kind of target takes best.
 
 The remaining rewrite, collapsing overparametrized convolutions, happens when a checkpoint is
 loaded (``elir_mobile.checkpoints.collapse_state_dict``).
@@ -11,10 +12,12 @@ loaded (``elir_mobile.checkpoints.collapse_state_dict``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from elir_mobile.models.velocity import LUnet, ResnetBlock, pairs, time_embedding
 
@@ -69,7 +72,7 @@ class GroupNormConv(nn.Module):
         return centred * (self.spread(torch.rsqrt(variance + self.eps)) * self.weight) + self.bias
 
 
-def rewrite_group_norms(module: nn.Module, form: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d) -> None:
+def rewrite_group_norms(module: nn.Module, form: Callable[[nn.GroupNorm], nn.Module]) -> None:
     """Replace every ``nn.GroupNorm`` below ``module`` by its ``form``."""
     for name, child in module.named_children():
         if isinstance(child, nn.GroupNorm):
@@ -114,6 +117,47 @@ def rewrite_upsampling(layers: nn.Sequential) -> None:
         if isinstance(layer, nn.Upsample):
             layers[index] = nn.Identity()
             layers[index + 1] = transposed_from_upsampled(layers[index + 1])
+
+
+def clip_by_relus(x: Tensor) -> Tensor:
+    """Clip to [0, 1] with two ReLUs, exact behind an int8 convolution too.
+
+    ExecuTorch fuses a clamp into the convolution and rounds 1 to the nearest int8 step, which can lie
+    above 1. Zero is always a step.
+    """
+    return 1.0 - relu(1.0 - relu(x))
+
+
+def clip_by_minimum(x: Tensor) -> Tensor:
+    """Clip to [0, 1] in a form that LiteRT converts correctly and XNNPACK takes.
+
+    litert-torch 0.9.4 converts ``1 - x`` to ``x - 1``, and a clamp to RELU_0_TO_1, which stays outside
+    the delegate.
+    """
+    return (relu(x) - 1.0).clamp(max=0.0) + 1.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """The exact rewrites that one kind of target takes best.
+
+    Attributes:
+        group_norm: makes what stands in for a GroupNorm.
+        clip: of the image to [0, 1].
+        upsampling: rewrites the nearest upsamplings of the decoder's sequence in place.
+    """
+
+    group_norm: Callable[[nn.GroupNorm], nn.Module]
+    clip: Callable[[Tensor], Tensor]
+    upsampling: Callable[[nn.Sequential], None]
+
+    def to_json(self) -> dict[str, str]:
+        """The name of each rewrite, for the manifest."""
+        return {field.name: getattr(self, field.name).__name__ for field in fields(self)}
+
+
+CPU = Form(GroupNorm4d, clip_by_relus, rewrite_upsampling)
+CPU_CHANNELS_LAST = Form(GroupNormConv, clip_by_minimum, rewrite_upsampling)
 
 
 def resnet_blocks(unet: nn.Module) -> list[tuple[str, ResnetBlock]]:

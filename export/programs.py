@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from elir_mobile.models.restorer import Restorer
-from export.forms import GroupNorm4d, TableUnet, rewrite_group_norms, rewrite_upsampling, timestep_table
+from export.forms import CPU, Form, TableUnet, rewrite_group_norms, timestep_table
 
 PROGRAM_NAMES = ("encode", "step", "decode")
 
@@ -56,24 +55,6 @@ class Step(nn.Module):
         return latent + self.fmir(latent, row)
 
 
-def clip_by_relus(x: Tensor) -> Tensor:
-    """Clip to [0, 1] with two ReLUs, exact behind an int8 convolution too.
-
-    ExecuTorch fuses a clamp into the convolution and rounds 1 to the nearest int8 step, which can lie
-    above 1. Zero is always a step.
-    """
-    return 1.0 - relu(1.0 - relu(x))
-
-
-def clip_by_minimum(x: Tensor) -> Tensor:
-    """Clip to [0, 1] in a form that LiteRT converts correctly and XNNPACK takes.
-
-    litert-torch 0.9.4 converts ``1 - x`` to ``x - 1``, and a clamp to RELU_0_TO_1, which stays outside
-    the delegate.
-    """
-    return (relu(x) - 1.0).clamp(max=0.0) + 1.0
-
-
 class Decode(nn.Module):
     """Latent (1, C, h, w) → image (1, 3, 8h, 8w) clipped to [0, 1] by ``clip``."""
 
@@ -106,19 +87,12 @@ class Programs:
 
 
 def build_programs(
-    restorer: Restorer,
-    *,
-    size: int,
-    steps: int,
-    sigma_s: float,
-    group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d,
-    clip: Callable[[Tensor], Tensor] = clip_by_relus,
+    restorer: Restorer, *, size: int, steps: int, sigma_s: float, form: Form = CPU
 ) -> Programs:
     """Copy and rewrite ``restorer`` for square images of ``size`` pixels and K = ``steps``.
 
     Args:
-        group_norm: the exact form of GroupNorm that the target takes best.
-        clip: the form of the clip to [0, 1] that is exact on the target.
+        form: the rewrites that the target takes best.
 
     Raises:
         ValueError: ``size`` does not suit the network.
@@ -128,11 +102,11 @@ def build_programs(
         raise ValueError(f"the image side must be a positive multiple of {multiple}, got {size}")
     copied = copy.deepcopy(restorer).eval().requires_grad_(False)
     table = timestep_table(copied.fmir, steps)
-    rewrite_group_norms(copied, group_norm)
-    rewrite_upsampling(copied.dec.layers)
+    rewrite_group_norms(copied, form.group_norm)
+    form.upsampling(copied.dec.layers)
     latent = torch.zeros(restorer.arch.latent_shape(size, size))
     return Programs(
-        modules={"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied, clip)},
+        modules={"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied, form.clip)},
         example_inputs={
             "encode": (torch.zeros(1, 3, size, size),),
             "step": (latent, table[0].view(1, -1, 1, 1)),

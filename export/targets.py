@@ -6,53 +6,70 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
-
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import FP32, Recipe
+from elir_mobile.runtimes.table import RUNTIMES, target_name
 from export import coreml, executorch, litert
-from export.forms import GroupNorm4d, GroupNormConv
-from export.programs import Delegation, Programs, Samples, clip_by_minimum, clip_by_relus
+from export.forms import CPU, CPU_CHANNELS_LAST, Form
+from export.programs import Delegation, Programs, Samples
 
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What makes the files of one runtime.
+    """What makes files for one delegate of one runtime.
 
     Attributes:
-        name: also the folder of its files in a bundle.
-        suffix: of its files.
+        runtime: name of the one that opens its files, a row of ``elir_mobile/runtimes/table.py``.
+        delegate: what the operators go to; None where the device divides them itself.
+        form: how the programs are written for it.
         precisions: the recipes it can realize.
         lower: writes one file from programs, recipe and calibration samples.
         unmixed: precisions that all layers have together or none.
-        group_norm: the exact form of GroupNorm that it takes best.
-        clip: the form of the clip to [0, 1] that is exact on it.
+        devices: kinds of device that have the delegate; None: all that have the runtime.
     """
 
-    name: str
-    suffix: str
+    runtime: str
+    delegate: str | None
+    form: Form
     precisions: tuple[str, ...]
     lower: Lower
     unmixed: tuple[str, ...] = ()
-    group_norm: Callable[[nn.GroupNorm], nn.Module] = GroupNorm4d
-    clip: Callable[[Tensor], Tensor] = clip_by_relus
+    devices: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """``executorch`` for the runtime's own delegate, ``executorch/vulkan`` for another."""
+        return target_name(self.runtime, self.delegate)
+
+    @property
+    def suffix(self) -> str:
+        """Of its files."""
+        return RUNTIMES[self.runtime].suffix
+
+    def path(self, stem: str) -> str:
+        """Where a bundle has the file called ``stem``, which names task and precision."""
+        more = self.name.removeprefix(self.runtime).replace("/", "-")
+        return f"{self.runtime}/{stem}{more}{self.suffix}"
+
+    def to_json(self) -> dict:
+        """What a manifest says of a file's target."""
+        return {
+            "target": self.name,
+            "runtime": self.runtime,
+            "delegate": self.delegate,
+            "form": self.form.to_json(),
+            "devices": list(self.devices or RUNTIMES[self.runtime].devices),
+        }
 
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("executorch", ".pte", ("fp32", "fp16", "w8a8"), executorch.lower, unmixed=("fp16",)),
-        Target(
-            "litert",
-            ".tflite",
-            ("fp32", "fp16", "w8", "w8a8"),
-            litert.lower,
-            group_norm=GroupNormConv,
-            clip=clip_by_minimum,
-        ),
-        Target("coreml", ".mlpackage", ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
+        Target("executorch", "xnnpack", CPU, ("fp32", "fp16", "w8a8"), executorch.lower, unmixed=("fp16",)),
+        Target("litert", "xnnpack", CPU_CHANNELS_LAST, ("fp32", "fp16", "w8", "w8a8"), litert.lower),
+        Target("coreml", None, CPU, ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
     )
 }
 
@@ -65,11 +82,13 @@ def realizes(target: Target, recipe: Recipe) -> bool:
 
 
 def get_target(name: str) -> Target:
-    """The target called ``name``.
+    """The target called ``name``; of a runtime's own delegate the name may be given in full.
 
     Raises:
         UserError: there is none.
     """
-    if name not in TARGETS:
+    runtime, _, delegate = name.partition("/")
+    short = target_name(runtime, delegate) if delegate and runtime in RUNTIMES else name
+    if short not in TARGETS:
         raise UserError(f"unknown target '{name}': choose from {', '.join(TARGETS)}")
-    return TARGETS[name]
+    return TARGETS[short]

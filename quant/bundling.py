@@ -79,7 +79,7 @@ def _manifest(job: Job, artifacts: list[Artifact], folder: Path) -> dict:
             file_entry(
                 folder,
                 artifact.path,
-                target=artifact.target.name,
+                **artifact.target.to_json(),
                 precision=artifact.recipe.name,
                 programs=list(PROGRAMS),
                 recipe=artifact.recipe.to_json(),

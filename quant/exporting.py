@@ -84,7 +84,7 @@ def export(
             _lower_all(job, samples, missing, exports / "log.txt", stages)
     artifacts = []
     for (target, recipe), place in zip(job.artifacts, places, strict=True):
-        path = bundle / target.name / f"{job.task.name}-{recipe.name}{target.suffix}"
+        path = bundle / target.path(f"{job.task.name}-{recipe.name}")
         path.parent.mkdir(exist_ok=True)
         (shutil.copytree if place.is_dir() else shutil.copyfile)(place, path)
         said = json.loads(place.with_name("delegation.json").read_text())
@@ -100,7 +100,7 @@ def _key(job: Job, target: Target, recipe: Recipe, calibration: str) -> str:
         "size": job.size,
         "steps": job.info.steps,
         "sigma_s": job.info.sigma_s,
-        "target": target.name,
+        **target.to_json(),
         "recipe": recipe.to_json(),
         "gptq": job.adjusts(recipe),
         "calibration": calibration if recipe.needs_calibration or job.adjusts(recipe) else "",

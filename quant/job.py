@@ -69,8 +69,7 @@ class Job:
             size=self.size,
             steps=self.info.steps,
             sigma_s=self.info.sigma_s,
-            group_norm=target.group_norm,
-            clip=target.clip,
+            form=target.form,
         )
 
     def adjusts(self, recipe: Recipe) -> bool:

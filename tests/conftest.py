@@ -195,31 +195,38 @@ def eager_of(programs: Programs) -> Runner:
 def micro_bundle(
     degraded: list[Tensor], tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A bundle of real files of the micro programs: ExecuTorch fp32, LiteRT fp32 and w8, Core ML fp32.
+    """A bundle of ExecuTorch fp32, LiteRT fp32 and w8, Core ML fp32, see :func:`write_micro_bundle`."""
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-micro"
+    artifacts = (("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"))
+    return write_micro_bundle(folder, artifacts, degraded, tiny_weights)
+
+
+def write_micro_bundle(
+    folder: Path, artifacts: tuple[tuple[str, str], ...], degraded: list[Tensor], tiny_weights: Path
+) -> Path:
+    """A bundle of real files of the micro programs, by target and precision.
 
     Its manifest says that it was made from the tiny network.
     """
     info = load_weights(str(tiny_weights), get_task("bfr"))[1]
-    folder = tmp_path_factory.mktemp("bundles") / "bfr-micro"
-    artifacts = (("executorch", "fp32"), ("litert", "fp32"), ("litert", "w8"), ("coreml", "fp32"))
     with building(folder) as staging:
-        programs = micro_programs(TARGETS["executorch"].clip)
+        programs = micro_programs(TARGETS["executorch"].form.clip)
         image = (degraded[0] * 255).round() / 255
         golden = write_golden(staging, eager_of(programs), image, STEPS, SIGMA_S)
         files = []
         for name, precision in artifacts:
             target = TARGETS[name]
-            path = staging / name / f"bfr-{precision}{target.suffix}"
+            path = staging / target.path(f"bfr-{precision}")
             path.parent.mkdir(exist_ok=True)
             if name == "coreml":
                 models = coreml.float_models(programs, half=False, functions=PROGRAM_NAMES)
                 coreml.write(models, programs, RECIPES[precision], {}, path)
                 split = dict.fromkeys(PROGRAM_NAMES, Delegation(0, ()))
             else:
-                split = target.lower(micro_programs(target.clip), RECIPES[precision], {}, path)
+                split = target.lower(micro_programs(target.form.clip), RECIPES[precision], {}, path)
             exported = open_runner(name, path, precision, programs.table)
             facts = {
-                "target": name,
+                **target.to_json(),
                 "precision": precision,
                 "delegation": {program: asdict(found) for program, found in split.items()},
                 "parity": golden_budgets(golden, staging, exported, steps=STEPS, sigma_s=SIGMA_S),

@@ -11,13 +11,13 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import (
     ANDROID_FOLDER,
-    app,
     building,
     file_entry,
     read_bundle,
     write_manifest,
     write_table,
 )
+from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
 
 LOOP = {"size": 64, "steps": 2, "sigma_s": 0.1}

@@ -25,12 +25,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
+from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
 from elir_mobile.core.manifest import copy_files, read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
-from elir_mobile.harness import __main__ as command
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
@@ -68,9 +68,7 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
     """The tiny network in fp32 and int8 for both runtimes, as the exporters write it."""
     folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
     form = TARGETS["litert"]
-    channels_last = build_programs(
-        restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=form.group_norm, clip=form.clip
-    )
+    channels_last = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=form.form)
     converted = litert.convert(channels_last)
     with building(folder) as staging:
         for (target, precision), name in FILES.items():
@@ -261,7 +259,10 @@ def test_a_file_that_kills_the_process_costs_the_others_nothing() -> None:
 
 def test_the_copied_worker_runs_by_itself(tmp_path: Path) -> None:
     remote.copy_worker(tmp_path)
-    command = [sys.executable, "-m", remote.WORKER, "missing.json", "result.json"]
+    absent = ("torch", "PIL", "typer", "rich", "pydantic", "safetensors")  # a device has NumPy and a runtime
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
+    code += f"sys.argv[1:] = ['missing.json', 'result.json']; runpy.run_module({remote.WORKER!r}, None, '__main__')"
+    command = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -323,7 +324,7 @@ PHONE_FILES = ("executorch/a.pte", "executorch/c.pte")
 
 def test_the_app_on_a_phone_does_the_job(phone: Phone, small_bundle: Path, tmp_path: Path) -> None:
     found = device("adb:SERIAL")
-    assert (found.name, found.kind, found.targets) == ("Pixel 8 (adb)", "android", ("executorch", "litert"))
+    assert (found.name, found.kind, found.runtimes) == ("Pixel 8 (adb)", "android", ("executorch", "litert"))
     folder, watch = tmp_path / "out", Watch()
     folder.mkdir()
     result = found.run(small_bundle, job_of(PHONE_FILES), folder, watch)
@@ -451,7 +452,7 @@ def test_a_job_on_a_real_adbd_gives_the_bits_of_this_machine(
     real_adbd: adb.Adb, int8_bundle: Path, on_host, tmp_path: Path
 ) -> None:
     found = device(f"adb:{adbd.SERIAL}")
-    assert (found.kind, found.targets) == ("adb", ("executorch", "litert"))
+    assert (found.kind, found.runtimes) == ("adb", ("executorch", "litert"))
     result = found.run(int8_bundle, job_of(LITERT), tmp_path, Watch())
     assert (result.device.arch, result.device.runtimes) == ("aarch64", {"ai-edge-litert": "2.2.0"})
     assert_no_latency(result)
@@ -641,10 +642,10 @@ def test_the_report_is_readable_at_every_width_without_a_network(
 ) -> None:
     pictures = write_pictures(tmp_path / "pictures", 2)
     arguments = [
-        micro_bundle, "--target", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
+        micro_bundle, "--targets", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
         "--warmups", 0, "--out", tmp_path / "out",
     ]  # fmt: skip
-    measured = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
+    measured = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert measured.exit_code == 0, measured.output
     report = tmp_path / "out" / "bfr-micro" / "report.html"
     script = Path(__file__).with_name("report.mjs")

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from elir_mobile import restore as restore_command
 from elir_mobile.checkpoints import save_weights
+from elir_mobile.cli.restore import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import written
 from elir_mobile.engine import RAY_INSTALL, Engine, _ray_cluster, run
@@ -108,7 +108,7 @@ def test_no_file_is_lost_when_a_worker_is_killed(
         pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(picture_folder / f"{index}.png")
     task = get_task("bfr")
-    load = model_loader(task, str(weights), None, 64, None, "executorch", "w8a8")
+    load = model_loader(task, weights=str(weights), tile=64, target="executorch", precision="w8a8")
     make = partial(file_restorer, load, task, 0, False)
     killed: list[int] = []
 
@@ -137,7 +137,7 @@ def test_the_restore_command_runs_on_ray(
     weights = tmp_path / "tiny.safetensors"
     save_weights(restorer, weights, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
     arguments = [picture_folder, tmp_path / "out", "--task", "bfr", "--weights", weights, "--engine", "ray"]
-    result = CliRunner().invoke(restore_command.app, [str(a) for a in (*arguments, "--workers", 2)])
+    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--workers", 2)])
     assert result.exit_code == 0, result.output
     assert [path.name for path in list_images(tmp_path / "out")] == ["0.png", "1.png", "2.png"]
 

@@ -13,16 +13,20 @@ from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.models.velocity import time_embedding
 from elir_mobile.tasks import get_task
 from export.forms import (
+    CPU,
+    CPU_CHANNELS_LAST,
     GroupNorm4d,
     GroupNormConv,
     TableUnet,
+    clip_by_minimum,
+    clip_by_relus,
     resnet_blocks,
     rewrite_group_norms,
     rewrite_upsampling,
     timestep_table,
     transposed_from_upsampled,
 )
-from export.programs import build_programs, clip_by_minimum, clip_by_relus
+from export.programs import build_programs
 from tests.conftest import SIZE
 
 TOLERANCE = 1e-5
@@ -47,10 +51,10 @@ def relative(out: Tensor, reference: Tensor) -> float:
     return ((out - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
 
 
-FORMS = (GroupNorm4d, GroupNormConv)
+GROUP_NORMS = (GroupNorm4d, GroupNormConv)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", GROUP_NORMS)
 @pytest.mark.parametrize(("channels", "height", "width"), [(32, 8, 8), (64, 5, 7), (128, 4, 4)])
 def test_form_equals_group_norm(form, channels: int, height: int, width: int) -> None:
     torch.manual_seed(0)
@@ -63,7 +67,7 @@ def test_form_equals_group_norm(form, channels: int, height: int, width: int) ->
     assert relative(form(norm)(x), norm(x)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", GROUP_NORMS)
 def test_group_norms_of_the_network(net: Restorer, form) -> None:
     rewritten = copy.deepcopy(net.fmir)
     rewrite_group_norms(rewritten, form)
@@ -112,9 +116,9 @@ def test_table_has_one_column_for_each_block_channel(net: Restorer) -> None:
     assert timestep_table(net.fmir, 3).shape == (3, sum(widths))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [CPU, CPU_CHANNELS_LAST])
 def test_programs_equal_the_network(net: Restorer, degraded, form) -> None:
-    programs = build_programs(net, size=SIZE, steps=4, sigma_s=0.1, group_norm=form)
+    programs = build_programs(net, size=SIZE, steps=4, sigma_s=0.1, form=form)
     noise = seeded_noise(programs.latent_shape, 1)
     out, _ = sample(
         programs.modules["encode"],

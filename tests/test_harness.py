@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import file_entry, read_bundle
 from elir_mobile.checkpoints import load_weights
+from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
@@ -30,7 +31,6 @@ from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.devices import protocol as devices
 from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
 from elir_mobile.devices.worker import find_entry
-from elir_mobile.harness import __main__ as command
 from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
 from elir_mobile.harness.protocol import Protocol
@@ -343,7 +343,7 @@ def test_the_runs_are_shared_by_fresh_processes(
 
 
 def harness(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "160"}).invoke(command.app, [str(a) for a in arguments])
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +360,7 @@ def finished(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.Te
     )
     results = [
         harness(
-            micro_bundle, "--target", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
+            micro_bundle, "--targets", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
             "--threads", 1, "--out", folder / name, "--budget", folder / f"{name}.toml", *more,
         )
         for name, more in (("holds", ("--weights", tiny_weights)), ("fails", ()))
@@ -478,9 +478,9 @@ def test_figures_for_people() -> None:
         ((), "name the bundle folder"),
         (("none",), "is not a bundle"),
         (("BUNDLE", "--compare", "0", "1"), "leave the bundle out"),
-        (("BUNDLE", "--target", "onnx"), "has no target 'onnx': it has coreml, executorch, litert"),
+        (("BUNDLE", "--targets", "onnx"), "has no target 'onnx': it has coreml, executorch, litert"),
         (("BUNDLE", "--precision", "int8"), "has no precision 'int8'"),
-        (("BUNDLE", "--target", "coreml", "--precision", "w8"), "no file of that target at that precision"),
+        (("BUNDLE", "--targets", "coreml", "--precision", "w8"), "no file of that target at that precision"),
         (("BUNDLE", "--device", "toaster"), "unknown device 'toaster'"),
         (("BUNDLE", "--weights", "demo"), "is not what the bundle was made from"),
         (("BUNDLE", "--images", "none"), "no image folder"),
@@ -508,7 +508,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 class Recorded:
     """A device that gives back what the host computed, but for one output."""
 
-    name, kind, targets = "fake phone", "adb", ("litert",)
+    name, kind, runtimes = "fake phone", "adb", ("litert",)
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: devices.Progress) -> JobResult:
         golden = read_golden(bundle, read_manifest(bundle)["golden"])
@@ -531,8 +531,8 @@ class Recorded:
 def test_another_device_is_held_against_the_host(
     micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "device", lambda spec: Recorded())
-    result = harness(micro_bundle, "--device", "adb:1", "--target", "litert", "--out", tmp_path)
+    monkeypatch.setattr("elir_mobile.devices.protocol.device", lambda spec: Recorded())
+    result = harness(micro_bundle, "--device", "adb:1", "--targets", "litert", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
     assert [(row["device"], row["target"]) for row in report["rows"]] == [("fake phone", "litert")] * 2
@@ -575,7 +575,7 @@ def test_an_image_with_other_strides_is_the_same_image(
 def test_the_number_of_threads_changes_no_output(micro_bundle: Path, target: str) -> None:
     path = read_bundle(micro_bundle).file(target, "fp32")
     x = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32)
-    one, two = (open_programs(target, path, threads).run["encode"](x) for threads in (1, 2))
+    one, two = (open_programs(target, path, threads)["encode"](x) for threads in (1, 2))
     assert np.array_equal(one, two)
 
 

@@ -32,9 +32,7 @@ LEAST_DB = {"fp32": 90, "fp16": 50, "w8": 25, "w8a8": 18}
 @pytest.fixture(scope="module")
 def litert_programs(restorer) -> Programs:
     target = TARGETS["litert"]
-    return build_programs(
-        restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=target.group_norm, clip=target.clip
-    )
+    return build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=target.form)
 
 
 @pytest.fixture(scope="module")

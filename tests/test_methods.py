@@ -75,9 +75,7 @@ def test_improved_weights_fit_every_target_and_halve_the_error(restorer, program
     recipe = Recipe("w8", (Rule("*.add", FP32), Rule("*", W8)))
     moved = improved_weights(programs, recipe, samples)
     litert = TARGETS["litert"]
-    other = build_programs(
-        restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, group_norm=litert.group_norm, clip=litert.clip
-    )
+    other = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=litert.form)
     for form in (programs, other):
         better = with_weights(form, moved)
         for name in ("encode", "step"):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.cli.quantize import app
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
@@ -25,7 +26,6 @@ from elir_mobile.tasks import get_task
 from quant import budget as budget_module
 from quant import exporting
 from quant.job import Job
-from quant.ptq import app
 from quant.search import Budget
 from tests.conftest import SIZE, STEPS
 from tests.test_checkpoints import Hostile
@@ -312,11 +312,8 @@ def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
 
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:
     """The option itself at the released size is the benchmark's; here a tiny network stands in."""
-    import quant.ptq as command
-    from elir_mobile.checkpoints import ModelInfo
-
     info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1)
-    monkeypatch.setattr(command, "random_weights", lambda task, seed: (restorer, info))
+    monkeypatch.setattr("elir_mobile.checkpoints.random_weights", lambda task, seed: (restorer, info))
     result = ptq(
         "--task",
         "bfr",
@@ -395,8 +392,9 @@ def test_bytes_without_a_budget_for_the_pictures(tmp_path: Path) -> None:
 
 
 def test_a_budget_for_random_weights(tmp_path: Path) -> None:
-    arguments = ("--task", "bfr", "--random-weights", "--max-psnr-drop", 0.1)
-    assert "--random-weights" in refused(tmp_path, *arguments)
+    for option in (("--max-psnr-drop", 0.1), ("--weights", "demo")):
+        line = refused(tmp_path, "--task", "bfr", "--random-weights", *option)
+        assert f"{option[0]} means nothing with --random-weights" in line
 
 
 def test_the_search_writes_a_recipe_that_can_be_read_back(

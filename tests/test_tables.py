@@ -96,7 +96,7 @@ def test_a_report_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
     assert "| litert w8a8 | 3.00 | 40.5 (40.0–41.0) | 40.9 | 2.22 | – |" in text
     assert "| coreml w8a8 | 3.00 | – | – |" in text
     assert "Compared with: parity: the golden vectors; coreml: latency not claimed." in text
-    assert "![quality against latency](docs/images/demo-pareto.svg)" in text
+    assert "![quality against latency](images/demo-pareto.svg)" in text
     assert "Not measured yet: `python -m benchmarks.roofline`." in text
     assert (tmp_path / "demo-latency.svg").read_text().startswith("<svg ")
     assert run("--check").exit_code == 0

@@ -34,13 +34,11 @@ from elir_mobile.devices.remote import (
     run_surviving,
     without_latency,
 )
+from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
 
 APP = "org.elir.mobile.demo"
 INSTRUMENTATION = f"{APP}/.JobInstrumentation"
 APP_FOLDER = f"/sdcard/Android/data/{APP}/files"  # an app's own folder that the shell may write, too
-APP_TARGETS = ("executorch", "litert")
-# Module that runs a target's files → target.
-PYTHON_MODULES = {"executorch": "executorch", "ai_edge_litert": "litert"}
 # Android's place for a shell's files; other systems have none.
 MAKE_FOLDER = "d=/data/local/tmp; [ -d $d ] || d=/tmp; mktemp -d $d/elir-mobile.XXXXXX"
 MAKE_APP_FOLDER = f"rm -rf {APP_FOLDER}/harness && mkdir -p {APP_FOLDER}/harness && echo {APP_FOLDER}/harness"
@@ -149,7 +147,7 @@ class AdbDevice:
 
     Attributes:
         adb: the way to it.
-        name, kind, targets: see the protocol.
+        name, kind, runtimes: see the protocol.
         emulated: what it runs is no measure of it.
         make_folder: command line that makes the folder for a job and prints its path.
         needs_worker: whether the Python worker is pushed, too.
@@ -161,7 +159,7 @@ class AdbDevice:
     adb: Adb
     name: str
     kind: str
-    targets: tuple[str, ...]
+    runtimes: tuple[str, ...]
     emulated: bool
     make_folder: str
     needs_worker: bool
@@ -249,27 +247,30 @@ def connect(spec: str) -> AdbDevice:
     name = f"{model} (adb)"
     # Without a package manager the shell answers 127, without the app the manager 1.
     if adb.shell(f"pm path {APP}").code == 0:
-        return AdbDevice(adb, name, "android", APP_TARGETS, emulator, MAKE_APP_FOLDER, False, run_app)
-    targets = python_targets(adb)
+        runtimes = runtimes_on("android")
+        return AdbDevice(adb, name, "android", runtimes, emulator, MAKE_APP_FOLDER, False, run_app)
+    runtimes = python_runtimes(adb)
     emulated = emulator or EMULATED in adb.shell("cat /proc/cpuinfo").out
-    return AdbDevice(adb, name, "adb", targets, emulated, MAKE_FOLDER, True, run_worker)
+    return AdbDevice(adb, name, "adb", runtimes, emulated, MAKE_FOLDER, True, run_worker)
 
 
-def python_targets(adb: Adb) -> tuple[str, ...]:
-    """The targets that the device's ``python3`` has a runtime for.
+def python_runtimes(adb: Adb) -> tuple[str, ...]:
+    """Names of the runtimes that the device's ``python3`` has.
 
     Raises:
         UserError: there is none.
     """
+    known = runtimes_on("adb")
+    needed = {name: RUNTIMES[name].top_modules for name in known}
     probe = (
         "import numpy; from importlib.util import find_spec; "
-        f"print(*(m for m in {tuple(PYTHON_MODULES)!r} if find_spec(m)))"
+        f"print(*(name for name, modules in {needed!r}.items() if all(map(find_spec, modules))))"
     )
     said = adb.shell(f"python3 -c {shlex.quote(probe)}")
-    targets = tuple(PYTHON_MODULES[module] for module in said.out.split() if module in PYTHON_MODULES)
-    if said.code != 0 or not targets:
+    found = said.out.split()
+    if said.code != 0 or not found:
         raise UserError(
-            f"{adb.serial} has neither the demo app {APP} nor a python3 with NumPy and ExecuTorch or LiteRT: "
-            "install the app (android_demo)"
+            f"{adb.serial} has neither the demo app {APP} nor a python3 with NumPy and "
+            f"{' or '.join(RUNTIMES[name].title for name in known)}: install the app (android_demo)"
         )
-    return targets
+    return tuple(name for name in known if name in found)

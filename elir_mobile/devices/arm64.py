@@ -46,6 +46,7 @@ from elir_mobile.devices.remote import (
     run_surviving,
     without_latency,
 )
+from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
 
 SUITE = "bookworm"  # its Python is 3.11, which the wheels are for
 DEBIAN_PACKAGES = (
@@ -83,7 +84,6 @@ CPU part\t: 0xd0b
 CPU revision\t: 1
 
 """
-SELF_TEST = "import numpy, ai_edge_litert.interpreter, torch, executorch.runtime"
 POLL_S = 0.5
 
 
@@ -127,7 +127,7 @@ class Arm64:
 
     name = f"arm64 ({EMULATED})"
     kind = "arm64"
-    targets: tuple[str, ...] = ("executorch", "litert")
+    runtimes = runtimes_on("arm64")
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -282,7 +282,8 @@ def self_test(folder: Path) -> None:
     Raises:
         UserError: it fails.
     """
-    command, environment = python_command(folder, "-c", SELF_TEST)
+    imports = [module for name in Arm64.runtimes for module in RUNTIMES[name].imports]
+    command, environment = python_command(folder, "-c", f"import {', '.join(('numpy', *imports))}")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise UserError(

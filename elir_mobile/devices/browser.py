@@ -36,6 +36,7 @@ from elir_mobile.core.jobs import Job, Result, read_result, write_json
 from elir_mobile.core.manifest import read_manifest
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import last_line
+from elir_mobile.runtimes.table import runtimes_on
 
 PAGE = Path(__file__).parents[2] / "browser_demo"
 PACKAGES = ("package.json", "package-lock.json")
@@ -152,7 +153,7 @@ class Browser:
 
     name = "browser"
     kind = "browser"
-    targets: tuple[str, ...] = ("litert",)
+    runtimes = runtimes_on("browser")
 
     def __init__(self, node: str, chromium: str) -> None:
         self.node, self.chromium = node, chromium

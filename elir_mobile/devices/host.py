@@ -30,7 +30,7 @@ from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.timing import Milliseconds, take_turns
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.worker import failed_row, host_facts
-from elir_mobile.runtimes.programs import TARGETS
+from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
 
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In
 # the pause cores fall asleep and caches are another file's, so that each turn begins with an untimed run.
@@ -133,7 +133,7 @@ class Host:
 
     name = "host"
     kind = "host"
-    targets: tuple[str, ...] = TARGETS
+    runtimes = runtimes_on("host")
 
     def run(
         self,
@@ -232,7 +232,7 @@ class Host:
 def _row(item: _Measured, manifest: dict, threads: int) -> Row:
     if item.error is not None:
         row = failed_row(manifest, item.file, threads, item.error)
-        return replace(row, target="eager", precision="fp32", path="") if item.file == FLOAT else row
+        return replace(row, target=EAGER, precision="fp32", path="") if item.file == FLOAT else row
     opened = item.opened[0]
     row = Row(
         **{key: opened[key] for key in ("path", "sha256", "target", "precision")},
@@ -253,7 +253,7 @@ def _row(item: _Measured, manifest: dict, threads: int) -> Row:
 def pictures_of(folder: Path, target: str, precision: str) -> Path:
     """Where :meth:`Host.run` put an artifact's pictures: ``image`` (N, 3, H, W) and ``trajectory``
     (N, K+1, C, h, w)."""
-    return folder / f"{target}-{precision}-pictures.npz"
+    return folder / f"{file_stem(target, precision)}-pictures.npz"
 
 
 def connect(spec: str) -> Host:

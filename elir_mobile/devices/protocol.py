@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.jobs import Job, Result
+
+if TYPE_CHECKING:  # the measure command names the devices in its help, and NumPy would delay that
+    from elir_mobile.core.jobs import Job, Result
 
 # Called with how much is done, of how much, and what is being done.
 Progress = Callable[[int, int, str], None]
@@ -35,19 +37,19 @@ class Device(Protocol):
     Attributes:
         name: for people, in tables: ``host``, ``Pixel 8 (adb)``.
         kind: one of ``jobs.KINDS``.
-        targets: the targets whose files it can run; others are not asked of it.
+        runtimes: names of those whose files it can run; others are not asked of it.
     """
 
     name: str
     kind: str
-    targets: tuple[str, ...]
+    runtimes: tuple[str, ...]
 
     def run(self, bundle: Path, job: Job, folder: Path, progress: Progress) -> Result:
         """Run ``job``.
 
         Args:
             bundle: the verified bundle on this machine; the device fills in ``job.bundle`` as it sees it.
-            job: ``files`` are of ``targets`` only.
+            job: ``files`` are of ``runtimes`` only.
             folder: an existing empty folder on this machine; raw outputs that ``Row.outputs`` names are
                 put into it, together with ``result.json``.
             progress: to be called now and then.

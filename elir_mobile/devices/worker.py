@@ -17,11 +17,10 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,14 +40,14 @@ from elir_mobile.core.manifest import GoldenArrays, read_golden, read_manifest, 
 from elir_mobile.core.sampling import PROGRAMS, Loop
 from elir_mobile.core.timing import Milliseconds, take_turns, timed_restore
 from elir_mobile.runtimes.programs import open_programs
-
-RUNTIMES = {
-    "executorch": ("torch", "executorch.runtime"),
-    "litert": ("ai_edge_litert.interpreter",),
-    "coreml": ("coremltools",),
-}
-# Runtime packages whose version is stated, by target.
-PACKAGES = {"executorch": "executorch", "litert": "ai-edge-litert", "coreml": "coremltools", "eager": "torch"}
+from elir_mobile.runtimes.table import (
+    EAGER,
+    RUNTIMES,
+    file_stem,
+    get_runtime,
+    installed_versions,
+    runtime_name,
+)
 
 
 @dataclass
@@ -93,12 +92,12 @@ def open_artifact(bundle: Path, manifest: dict, path: str, threads: int) -> Arti
     """
     entry = find_entry(manifest, path)
     table = read_table(bundle, manifest)
-    import_runtime(entry["target"])
+    runtime = get_runtime(entry["target"])
+    runtime.load()  # not part of loading the file
     base = peak_bytes()
     start = time.perf_counter()
-    programs = open_programs(entry["target"], bundle / path, threads)
+    run = open_programs(entry["target"], bundle / path, threads)
     load_ms = 1e3 * (time.perf_counter() - start)
-    run = programs.run
     loop = Loop(
         run["encode"],
         lambda z, k: run["step"](z, table[k].reshape(1, -1, 1, 1)),
@@ -106,7 +105,7 @@ def open_artifact(bundle: Path, manifest: dict, path: str, threads: int) -> Arti
         manifest["steps"],
         manifest["sigma_s"],
     )
-    return Artifact(entry, loop, programs.timed, load_ms, base)
+    return Artifact(entry, loop, not runtime.interpreted, load_ms, base)
 
 
 def find_entry(manifest: dict, path: str) -> dict:
@@ -122,13 +121,6 @@ def find_entry(manifest: dict, path: str) -> dict:
     raise UserError(f"the bundle has no file {path}")
 
 
-def import_runtime(target: str) -> None:
-    """Import what opening a file of ``target`` would import, so that this is not part of loading it."""
-    for module in RUNTIMES.get(target, ()):
-        with suppress(ImportError):  # opening the file says what is missing
-            import_module(module)
-
-
 def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
     """The float network itself in PyTorch eager, as an artifact: on this machine only.
 
@@ -141,9 +133,8 @@ def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
     eager = import_module("elir_mobile.runtimes.eager")
     base = peak_bytes()
     start = time.perf_counter()
-    entry, loop = eager.open_weights(
-        weights, manifest["task"], manifest["steps"], manifest["sigma_s"], threads
-    )
+    facts = {key: manifest[key] for key in ("task", "steps", "sigma_s")}
+    entry, loop = eager.open_weights(weights, threads=threads, **facts)
     return Artifact(entry, loop, True, 1e3 * (time.perf_counter() - start), base)
 
 
@@ -151,7 +142,7 @@ def write_outputs(artifact: Artifact, golden: GoldenArrays, folder: Path) -> dic
     """Run the golden vectors and write the raw outputs into ``folder``: ``parity``, ``output_sha256`` and
     ``outputs`` of the result's row."""
     outputs = golden_outputs(artifact.loop, golden)
-    stem = f"{artifact.entry['target']}-{artifact.entry['precision']}"
+    stem = file_stem(artifact.entry["target"], artifact.entry["precision"])
     names = {name: f"{stem}-{name}.f32" for name in outputs}
     for name, values in outputs.items():
         (folder / names[name]).write_bytes(output_bytes(values))
@@ -230,12 +221,9 @@ def sentence(error: BaseException) -> str:
 
 def host_facts(targets: set[str]) -> DeviceFacts:
     """This machine, and the versions of the runtimes of ``targets``."""
-    runtimes = {}
-    for target in sorted(targets & PACKAGES.keys()):
-        try:
-            runtimes[PACKAGES[target]] = version(PACKAGES[target])
-        except PackageNotFoundError:
-            continue
+    names = {runtime_name(target) for target in targets}
+    packages = [runtime.package for runtime in RUNTIMES.values() if runtime.name in names]
+    packages += ["torch"] if EAGER in names else []
     return DeviceFacts(
         name="host",
         kind="host",
@@ -243,7 +231,7 @@ def host_facts(targets: set[str]) -> DeviceFacts:
         arch=platform.machine(),
         cpu=cpu_name(),
         emulated=False,
-        runtimes=runtimes,
+        runtimes=installed_versions(packages),
     )
 
 

@@ -44,6 +44,7 @@ from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_f
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, recipe_digest
+from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32)
@@ -178,9 +179,15 @@ def running(
     timed_here = len(others) < len(devices)
     files = [_files_for(device, entries) for device in others]
     wanted = {path for paths in files for path in paths}
+    if timed_here and not weights:
+        _files_for(Host(), entries)
     job = Job(
         bundle=str(bundle.folder),
-        files=tuple(entry["path"] for entry in entries if timed_here or entry["path"] in wanted),
+        files=tuple(
+            entry["path"]
+            for entry in entries
+            if _runs(Host(), entry) and (timed_here or entry["path"] in wanted)
+        ),
         threads=protocol.threads,
         warmup=protocol.warmups,
         runs=protocol.runs,
@@ -209,15 +216,19 @@ def running(
         yield ran
 
 
+def _runs(device: Device, entry: dict) -> bool:
+    return runtime_name(entry["target"]) in device.runtimes and can_run(device.kind, entry)
+
+
 def _files_for(device: Device, entries: Sequence[dict]) -> tuple[str, ...]:
     """Paths of the files that a device can run.
 
     Raises:
         UserError: there is none.
     """
-    files = tuple(entry["path"] for entry in entries if entry["target"] in device.targets)
+    files = tuple(entry["path"] for entry in entries if _runs(device, entry))
     if not files:
-        raise UserError(f"{device.name} runs {', '.join(device.targets)}: the bundle has none of these")
+        raise UserError(f"{device.name} runs {', '.join(device.runtimes)}: the bundle has no file for it")
     return files
 
 
@@ -366,7 +377,7 @@ class Ran:
             else [],
             image=self._image(key) if on_host else no_image_facts(),
             golden=self._golden(row, entry),
-            same_file_on_host=None if on_host or entry is None else self._against_host(row, folder),
+            same_file_on_host=None if on_host or key not in self.here else self._against_host(row, folder),
             against={},
             error=row.error,
         )
@@ -451,6 +462,7 @@ class Ran:
                 if self.reference == EAGER
                 else f"the {' '.join(self.reference)} file on the host (no float weights at hand)"
             )
+        runtime = RUNTIMES.get(runtime_name(facts["target"]))  # the float network has none
         said = {"parity": "the golden vectors: outputs of the float network, stored in the bundle"}
         if facts["latency_ms"]["median"] is not None:
             said["latency"] = (
@@ -459,8 +471,8 @@ class Ran:
             )
         elif result.device.emulated:
             said["latency"] = "not claimed: the processor is emulated"
-        elif facts["target"] == "coreml" and on_host:
-            said["latency"] = "not claimed: an interpreter of the saved program ran it, not Core ML"
+        elif on_host and runtime and runtime.interpreted:
+            said["latency"] = f"not claimed: an interpreter of the saved program ran it, not {runtime.title}"
         else:
             said["latency"] = "not measured"
         if facts["image"]["psnr_db"] is not None and self.judged:

@@ -11,7 +11,7 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from elir_mobile.core.machine import cpu_facts
 from elir_mobile.core.statistics import bootstrap
+from elir_mobile.runtimes.table import RUNTIMES, installed_versions
 
 Facts = dict[str, Any]
 
@@ -71,14 +72,9 @@ def machine_facts() -> dict[str, object]:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that shape an artifact."""
-    found = {}
-    for name in ("torch", "torchao", "executorch", "litert-torch", "ai-edge-quantizer", "coremltools"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Installed versions of the packages that shape an artifact, this one's among them."""
+    packages = [package for runtime in RUNTIMES.values() for package in runtime.packages]
+    return installed_versions(["elir-mobile", "torch", *packages])
 
 
 def code_revision() -> str:

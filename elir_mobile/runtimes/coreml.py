@@ -5,7 +5,7 @@ operator by operator with PyTorch. Arithmetic is float32; an operator whose outp
 as float16 has it rounded to half, and compressed weights are expanded as the ``constexpr`` operators
 say (operator semantics: https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html).
 That is the file's arithmetic, not the Neural Engine's, which may add up in less than float32; and an
-interpreter's speed says nothing, so its programs are not ``timed``.
+interpreter's speed says nothing of the file's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,8 @@ from torch import Tensor
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.sampling import PROGRAMS
-from elir_mobile.runtimes.programs import LoadedPrograms
+from elir_mobile.runtimes.programs import Program
+from elir_mobile.runtimes.table import RUNTIMES
 
 INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",), "encode_image": ("image",)}
 
@@ -44,10 +44,9 @@ def coremltools() -> Iterator[Any]:
     """
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     with contextlib.redirect_stderr(io.StringIO()):
-        try:
-            import coremltools as ct
-        except ImportError as error:
-            raise UserError("coremltools is not installed: pip install 'elir-mobile[coreml]'") from error
+        RUNTIMES["coreml"].load()
+        import coremltools as ct
+
         yield ct
 
 
@@ -385,7 +384,7 @@ def read_package(path: Path) -> Functions:
         return {name: Function(function) for name, function in program.functions.items()}
 
 
-def packages(path: Path) -> dict[str, tuple[Path, str]]:
+def packages(path: Path, names: tuple[str, ...] = PROGRAMS) -> dict[str, tuple[Path, str]]:
     """Where each program is: its package and the function's name there.
 
     Either ``path`` is a package with a function for each, or a folder of packages called after them.
@@ -394,35 +393,35 @@ def packages(path: Path) -> dict[str, tuple[Path, str]]:
         UserError: one is missing.
     """
     if (path / "Manifest.json").is_file():
-        return {name: (path, name) for name in PROGRAMS}
-    places = {name: (path / f"{name}.mlpackage", "main") for name in PROGRAMS}
+        return {name: (path, name) for name in names}
+    places = {name: (path / f"{name}.mlpackage", "main") for name in names}
     for place, _ in places.values():
         if not place.is_dir():
             raise UserError(f"{place} is missing: export {path} again")
     return places
 
 
-def open_programs(path: Path, threads: int) -> LoadedPrograms:
-    """Load ``encode``, ``step`` and ``decode``: with Core ML on a Mac, with the interpreter elsewhere.
+def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str, Program]:
+    """Load the functions ``names``: with Core ML on a Mac, with the interpreter elsewhere.
 
     Args:
         path: a package of several functions, or a folder of packages (before iOS 18).
         threads: of the interpreter; Core ML chooses its own.
 
     Raises:
-        UserError: coremltools is not installed, or the package cannot be loaded.
+        UserError: the package cannot be loaded.
     """
-    if sys.platform == "darwin":
-        return predicting_programs(path)
+    if not RUNTIMES["coreml"].interpreted:
+        return predicting_programs(path, names)
     torch.set_num_threads(threads)
-    return interpreting_programs(path)
+    return interpreting_programs(path, names)
 
 
-def interpreting_programs(path: Path) -> LoadedPrograms:
+def interpreting_programs(path: Path, names: tuple[str, ...] = PROGRAMS) -> dict[str, Program]:
     """:func:`open_programs` with the interpreter, on any machine."""
     read: dict[Path, Functions] = {}
     functions: Functions = {}
-    for name, (place, function) in packages(path).items():
+    for name, (place, function) in packages(path, names).items():
         if place not in read:
             read[place] = read_package(place)
         if function not in read[place]:
@@ -433,20 +432,20 @@ def interpreting_programs(path: Path) -> LoadedPrograms:
         tensors = (torch.from_numpy(np.ascontiguousarray(value)) for value in inputs)
         return functions[name](dict(zip(INPUTS[name], tensors, strict=True)))[0].numpy()
 
-    return LoadedPrograms({name: partial(run, name) for name in PROGRAMS}, timed=False)
+    return {name: partial(run, name) for name in names}
 
 
-def predicting_programs(path: Path) -> LoadedPrograms:
+def predicting_programs(path: Path, names: tuple[str, ...] = PROGRAMS) -> dict[str, Program]:
     """:func:`open_programs` with Core ML itself, on macOS."""
     with coremltools() as ct:
         models = {
             # A package of one function must not be asked for it by name.
             name: ct.models.MLModel(str(place), function_name=None if function == "main" else function)
-            for name, (place, function) in packages(path).items()
+            for name, (place, function) in packages(path, names).items()
         }
 
     def run(name: str, *inputs: np.ndarray) -> np.ndarray:
         (out,) = models[name].predict(dict(zip(INPUTS[name], inputs, strict=True))).values()
         return np.asarray(out, np.float32)
 
-    return LoadedPrograms({name: partial(run, name) for name in PROGRAMS})
+    return {name: partial(run, name) for name in names}

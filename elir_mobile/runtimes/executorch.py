@@ -1,4 +1,4 @@
-"""Run a ``.pte`` with ExecuTorch's own Python runtime (XNNPACK delegate)."""
+"""Run a ``.pte`` with ExecuTorch's own Python runtime."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from pathlib import Path
 import numpy as np
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.sampling import PROGRAMS
-from elir_mobile.runtimes.programs import LoadedPrograms
+from elir_mobile.runtimes.programs import Program
+
+NOT_FOUND = "0x:20"  # Error::NotFound of a backend, executorch/runtime/core/error.h
 
 
-def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:
+def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str, Program]:
     """Load the methods ``names`` of ``path``.
 
     Args:
         path: the ``.pte`` file.
-        threads: of the runtime's pool, which all programs of this process share.
+        threads: of the runtime's pool, which all programs of this process share, and of PyTorch, which
+            copies the outputs.
 
     Raises:
-        UserError: ExecuTorch is not installed, or the file cannot be loaded.
+        UserError: the file cannot be loaded, or was written for a delegate that is not here.
     """
-    try:
-        import torch
-        from executorch.extension.pybindings import portable_lib
-        from executorch.runtime import Runtime, Verification
-    except ImportError as error:
-        raise UserError("ExecuTorch is not installed: pip install 'elir-mobile[executorch]'") from error
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime, Verification
+
+    torch.set_num_threads(threads)
     # Older releases (1.1 on arm64) cannot be asked; their pool has a thread for each core.
     count = getattr(portable_lib, "_threadpool_get_thread_count", None)
     if count is not None and count() != threads:
@@ -36,6 +37,10 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -
         program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
         methods = {name: program.load_method(name) for name in names}
     except RuntimeError as error:
+        if NOT_FOUND in str(error):
+            raise UserError(
+                f"ExecuTorch on this machine lacks the delegate of {path}: run it on a device that has it"
+            ) from error
         raise UserError(f"{path} is damaged or not an ExecuTorch program: export it again") from error
     missing = [name for name, method in methods.items() if method is None]
     if missing:
@@ -47,4 +52,4 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -
         out: np.ndarray = methods[name].execute(tensors)[0].clone().numpy()
         return out
 
-    return LoadedPrograms({name: partial(run, name) for name in names})
+    return {name: partial(run, name) for name in names}

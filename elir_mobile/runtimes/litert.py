@@ -1,4 +1,4 @@
-"""Run a ``.tflite`` with LiteRT's Python interpreter (XNNPACK delegate)."""
+"""Run a ``.tflite`` with LiteRT's Python interpreter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.sampling import PROGRAMS
-from elir_mobile.runtimes.programs import LoadedPrograms
+from elir_mobile.runtimes.programs import Program
 
 
-def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -> LoadedPrograms:
+def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str, Program]:
     """Load the signatures ``names`` of ``path``.
 
     Args:
@@ -20,12 +19,10 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -
         threads: that the interpreter may use.
 
     Raises:
-        UserError: LiteRT is not installed, or the file cannot be loaded.
+        UserError: the file cannot be loaded.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise UserError("LiteRT is not installed: pip install 'elir-mobile[litert]'") from error
+    from ai_edge_litert.interpreter import Interpreter
+
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         found = interpreter.get_signature_list()
@@ -43,4 +40,4 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...] = PROGRAMS) -
         out: np.ndarray = signatures[name](**arguments)["output_0"]
         return out
 
-    return LoadedPrograms({name: partial(run, name) for name in names})
+    return {name: partial(run, name) for name in names}

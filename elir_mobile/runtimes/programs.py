@@ -8,39 +8,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.runtimes.table import get_runtime
 
-# Target → module in this folder with ``open_programs(path, threads) -> LoadedPrograms``.
-TARGETS = ("executorch", "litert", "coreml")
-
-
+# ``encode``: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8). ``step``: latent and its row
+# (1, ΣC, 1, 1) of the table → latent. ``decode``: latent → image in [0, 1]. All float32; an output is not
+# overwritten by the next call.
 Program = Callable[..., np.ndarray]
 
 
-@dataclass(frozen=True)
-class LoadedPrograms:
-    """The programs of one file.
-
-    Attributes:
-        run: ``encode``: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8). ``step``: latent
-            and its row (1, ΣC, 1, 1) of the table → latent. ``decode``: latent → image in [0, 1]. All
-            float32; an output is not overwritten by the next call.
-        timed: whether their speed is the file's. An interpreter that only shows what a file computes
-            says nothing of it.
-    """
-
-    run: Mapping[str, Program]
-    timed: bool = True
-
-
-def open_programs(target: str, path: Path, threads: int | None = None) -> LoadedPrograms:
-    """Load the artifact at ``path``.
+def open_programs(
+    target: str, path: Path, threads: int | None = None, names: tuple[str, ...] = PROGRAMS
+) -> Mapping[str, Program]:
+    """Load the programs ``names`` of the artifact at ``path``.
 
     Args:
         threads: that the runtime may use; None: one for each core.
@@ -48,8 +33,9 @@ def open_programs(target: str, path: Path, threads: int | None = None) -> Loaded
     Raises:
         UserError: no such target, its runtime is not installed, or the file cannot be loaded.
     """
-    if target not in TARGETS:
-        raise UserError(f"unknown target '{target}': choose from {', '.join(TARGETS)}")
-    module = import_module(f"elir_mobile.runtimes.{target}")
-    loaded: LoadedPrograms = module.open_programs(path, threads or os.cpu_count() or 1)
-    return loaded
+    runtime = get_runtime(target)
+    runtime.load()
+    programs: Mapping[str, Program] = import_module(runtime.module).open_programs(
+        path, threads or os.cpu_count() or 1, names
+    )
+    return programs

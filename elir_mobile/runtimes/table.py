@@ -1,0 +1,168 @@
+"""The runtimes, a row each: all that the rest of the package asks of one without opening a file.
+
+A target is a runtime and the delegate that the operators of its files go to, and is called
+``runtime/delegate``, or by the runtime alone where the delegate is the runtime's own. So a target's name
+tells which runtime opens its files (:func:`get_runtime`). NumPy and the standard library are all that is
+imported: a worker reads the table where nothing else is installed.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from elir_mobile.core.errors import UserError
+
+EAGER = "eager"  # the float network in PyTorch, which has no file and so no row
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What opens the files of some targets.
+
+    Attributes:
+        name: also the folder of its files in a bundle, and the extra of this package that installs it.
+        title: its name in sentences.
+        module: has ``open_programs(path, threads, names) -> {name: Program}``, see
+            :mod:`elir_mobile.runtimes.programs`.
+        imports: modules that it needs to open a file.
+        package: on PyPI, the one that runs the files.
+        exporters: the further ones that write them.
+        suffix: of its files.
+        devices: kinds of device that can run them, see ``jobs.KINDS``.
+        delegate: that of the target called by the runtime's name alone; None where the device divides the
+            operators itself.
+        interpreted: on this machine an interpreter of ours runs the files, which shows what they compute
+            and says nothing of their speed.
+    """
+
+    name: str
+    title: str
+    module: str
+    imports: tuple[str, ...]
+    package: str
+    exporters: tuple[str, ...]
+    suffix: str
+    devices: tuple[str, ...]
+    delegate: str | None
+    interpreted: bool = False
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Every PyPI package of the extra."""
+        return (self.package, *self.exporters)
+
+    @property
+    def top_modules(self) -> list[str]:
+        """The packages of ``imports``, without their parts."""
+        return sorted({module.partition(".")[0] for module in self.imports})
+
+    def load(self) -> None:
+        """Import ``imports``.
+
+        Raises:
+            UserError: they are not installed; says how to.
+        """
+        try:
+            with redirect_stderr(io.StringIO()):  # coremltools reports other packages' versions
+                for module in self.imports:
+                    import_module(module)
+        except ImportError as error:
+            raise UserError(
+                f"{self.package} is not installed: pip install 'elir-mobile[{self.name}]'"
+            ) from error
+
+
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime(
+            "executorch",
+            "ExecuTorch",
+            module="elir_mobile.runtimes.executorch",
+            imports=("torch", "executorch.runtime"),
+            package="executorch",
+            exporters=("torchao",),
+            suffix=".pte",
+            devices=("host", "arm64", "adb", "android", "ios"),
+            delegate="xnnpack",
+        ),
+        Runtime(
+            "litert",
+            "LiteRT",
+            module="elir_mobile.runtimes.litert",
+            imports=("ai_edge_litert.interpreter",),
+            package="ai-edge-litert",
+            exporters=("litert-torch", "ai-edge-quantizer"),
+            suffix=".tflite",
+            devices=("host", "arm64", "adb", "android", "browser"),
+            delegate="xnnpack",
+        ),
+        Runtime(
+            "coreml",
+            "Core ML",
+            module="elir_mobile.runtimes.coreml",
+            imports=("torch", "coremltools"),
+            package="coremltools",
+            exporters=(),
+            suffix=".mlpackage",
+            devices=("host", "ios"),
+            delegate=None,
+            interpreted=sys.platform != "darwin",
+        ),
+    )
+}
+
+
+def target_name(runtime: str, delegate: str | None) -> str:
+    """What the target of ``delegate`` is called: by the runtime alone where the delegate is its own."""
+    return runtime if delegate == RUNTIMES[runtime].delegate else f"{runtime}/{delegate}"
+
+
+def runtime_name(target: str) -> str:
+    """Name of the runtime that opens the files of ``target``."""
+    return target.partition("/")[0]
+
+
+def get_runtime(target: str) -> Runtime:
+    """The runtime that opens the files of ``target``.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = runtime_name(target)
+    if name not in RUNTIMES:
+        raise UserError(f"unknown target '{target}': choose from {', '.join(RUNTIMES)}")
+    return RUNTIMES[name]
+
+
+def can_run(kind: str, entry: dict) -> bool:
+    """Whether a device of ``kind`` can run the file of a manifest's ``entry``; older ones name no devices."""
+    runtime = RUNTIMES.get(runtime_name(entry["target"]))
+    return kind in entry.get("devices", runtime.devices if runtime else ())
+
+
+def runtimes_on(kind: str) -> tuple[str, ...]:
+    """Names of the runtimes whose files a device of ``kind`` can run."""
+    return tuple(runtime.name for runtime in RUNTIMES.values() if kind in runtime.devices)
+
+
+def file_stem(target: str, precision: str) -> str:
+    """The start of the names of files made from the artifact of ``target`` at ``precision``."""
+    return f"{target.replace('/', '-')}-{precision}"
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those of ``packages`` that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

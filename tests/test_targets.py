@@ -1,0 +1,348 @@
+"""The tables of runtimes and targets, and what a new row of each costs: the places that a toy had to name."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from elir_mobile.bundle import copy_bundle, read_bundle
+from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.jobs import KINDS, Job
+from elir_mobile.devices import adb, worker
+from elir_mobile.harness import __main__ as harness
+from elir_mobile.harness.protocol import Protocol, package_versions
+from elir_mobile.runtimes import table
+from elir_mobile.runtimes.programs import open_programs
+from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.table import RUNTIMES, Runtime, get_runtime, runtimes_on
+from elir_mobile.tasks import get_task
+from export import __main__ as export_command
+from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
+from export.programs import build_programs
+from export.targets import TARGETS, Target, get_target
+from quant import exporting
+from quant.job import Job as ExportJob
+from quant.job import select_artifacts
+from quant.ptq import run
+from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
+
+# The toys, each a module of a few lines.
+PORTABLE = '''
+import torch
+from export.executorch import write
+
+def lower(programs, recipe, samples, path):
+    """A .pte that is given to no delegate."""
+    modules, inputs = programs.modules, programs.example_inputs
+    return write({name: torch.export.export(modules[name], inputs[name]) for name in modules}, list, path)
+'''
+SAVED = '''
+import torch
+from export.programs import Delegation
+
+def lower(programs, recipe, samples, path):
+    """The exported graphs as PyTorch saves them."""
+    path.mkdir()
+    for name, module in programs.modules.items():
+        torch.export.save(torch.export.export(module, programs.example_inputs[name]), path / f"{name}.pt2")
+    return {name: Delegation(0, ()) for name in programs.modules}
+'''
+OPENED = """
+import torch
+
+def open_programs(path, threads, names):
+    torch.set_num_threads(threads)
+    graphs = {name: torch.export.load(path / f"{name}.pt2").module() for name in names}
+    def program(name):
+        return lambda *inputs: graphs[name](*map(torch.from_numpy, inputs)).numpy()
+    return {name: program(name) for name in names}
+"""
+
+
+def keep_upsampling(layers: torch.nn.Sequential) -> None:
+    """Nearest upsampling and a convolution, as the network has them."""
+
+
+NEAREST = Form(GroupNormConv, clip_by_minimum, keep_upsampling)
+
+
+class Places:
+    """Puts a toy in and notes every place that had to name it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch, self.named = folder, monkeypatch, []
+        (folder / "toys").mkdir()
+        (folder / "toys" / "__init__.py").touch()
+        monkeypatch.syspath_prepend(str(folder))
+
+    def module(self, name: str, text: str) -> Any:
+        (self.folder / "toys" / f"{name}.py").write_text(text)
+        self.named.append(f"a module: {name}")
+        importlib.invalidate_caches()
+        for known in [known for known in sys.modules if known.partition(".")[0] == "toys"]:
+            self.patch.delitem(sys.modules, known)
+        return importlib.import_module(f"toys.{name}")
+
+    def row(self, rows: dict, value: Runtime | Target) -> None:
+        self.patch.setitem(rows, value.name, value)
+        self.named.append(f"a row: {type(value).__name__}")
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    (tmp_path / "package").mkdir()
+    return Places(tmp_path / "package", monkeypatch)
+
+
+def invoke(app: Any, *arguments: object) -> Any:
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(a) for a in arguments])
+
+
+def test_a_new_delegate_is_a_row_and_a_lowering_function(
+    places: Places, degraded, tiny_weights: Path, tmp_path: Path
+) -> None:
+    lower = places.module("portable", PORTABLE).lower
+    kinds = ("host", "android")  # which have it, though iPhones have the runtime
+    places.row(TARGETS, Target("executorch", "portable", NEAREST, ("fp32",), lower, devices=kinds))
+    assert places.named == ["a module: portable", "a row: Target"]
+
+    name, path = "executorch/portable", "executorch/bfr-fp32-portable.pte"
+    assert [t.name for t, _ in select_artifacts(f"executorch,{name}", "fp32", Console(quiet=True))] == [
+        "executorch", name,
+    ]  # fmt: skip
+    folder = tmp_path / "bfr-micro"
+    write_micro_bundle(folder, (("executorch", "fp32"), (name, "fp32")), degraded, tiny_weights)
+    bundle = read_bundle(folder)
+    own, other = bundle.manifest["files"]
+    assert own["path"] == "executorch/bfr-fp32.pte"
+    assert (own["target"], own["runtime"], own["delegate"]) == ("executorch", "executorch", "xnnpack")
+    assert other["path"] == path
+    assert (other["target"], other["runtime"], other["delegate"]) == (name, "executorch", "portable")
+    assert other["form"] == {
+        "group_norm": "GroupNormConv", "clip": "clip_by_minimum", "upsampling": "keep_upsampling"
+    }  # fmt: skip
+    assert [split["delegates"] for split in own["delegation"].values()] == [1, 1, 1]
+    assert [split["delegates"] for split in other["delegation"].values()] == [0, 0, 0]
+    assert bundle.file(name, "fp32") == folder / path
+    for kind, targets in (("android", ["executorch", name]), ("ios", ["executorch"])):
+        copied = read_bundle(copy_bundle(bundle, tmp_path / kind / "bfr-micro", kind))
+        assert [entry["target"] for entry in copied.manifest["files"]] == targets
+
+    # In worker processes, which know the table as it is in the repository.
+    pictures, out = write_pictures(tmp_path / "pictures", 2), tmp_path / "report"
+    said = invoke(
+        harness.app,
+        *(folder, "--target", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
+    )
+    assert said.exit_code == 0, said.output
+    (found,) = out.rglob("report.json")
+    report = json.loads(found.read_text())
+    (row,) = report["rows"]
+    assert (row["target"], row["path"], row["error"]) == (name, path, None)
+    assert row["latency_ms"]["median"] > 0
+    assert min(row["golden"][output]["db"] or 999 for output in ("encode", "step")) > 90
+    assert row["image"]["psnr_db"] is not None
+    assert "executorch" in report["devices"][0]["runtimes"]
+
+
+def in_this_process(workers: int, *, initargs: tuple, **options: Any) -> ThreadPoolExecutor:
+    """In place of the pool of processes, which do not see the toys."""
+    exporting._work = initargs[2:]
+    return ThreadPoolExecutor(1)
+
+
+def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_here(
+    places: Places, picture_folder: Path, restorer, tmp_path: Path, monkeypatch
+) -> None:
+    lower = places.module("saved", SAVED).lower
+    places.row(
+        RUNTIMES, Runtime("toy", "Toy", "toys.absent", (), "numpy", (), ".pt2", ("host", "ios"), "cpu")
+    )
+    places.row(TARGETS, Target("toy", "npu", CPU, ("fp32",), lower, devices=("ios",)))
+    monkeypatch.setattr(exporting, "ProcessPoolExecutor", in_this_process)
+    task = get_task("bfr")
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S)
+    quick = Protocol(warmups=0, runs=0, cold_starts=1)
+    artifacts = select_artifacts("toy/npu", "fp32", Console(quiet=True))
+    job = ExportJob(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, quick)
+    folder, report = run(job, Console(quiet=True))
+    (entry,) = read_bundle(folder).manifest["files"]
+    assert (entry["path"], entry["devices"]) == ("toy/bfr-fp32-npu.pt2", ["ios"])
+    assert [row["target"] for row in report["rows"]] == ["eager"]
+
+
+def test_a_new_runtime_is_a_row_and_a_module_more(
+    places: Places, degraded, tiny_weights: Path, tmp_path: Path
+) -> None:
+    places.module("opened", OPENED)
+    lower = places.module("saved", SAVED).lower
+    places.row(
+        RUNTIMES,
+        Runtime("toy", "Toy", "toys.opened", ("toys.opened",), "numpy", (), ".pt2", ("host", "adb"), "cpu"),
+    )
+    places.row(TARGETS, Target("toy", "cpu", CPU, ("fp32",), lower))
+    assert places.named == ["a module: opened", "a module: saved", "a row: Runtime", "a row: Target"]
+
+    folder = write_micro_bundle(tmp_path / "bfr-micro", (("toy", "fp32"),), degraded, tiny_weights)
+    job, path = Job("", ("toy/bfr-fp32.pt2",), threads=1, warmup=0, runs=1), tmp_path / "raw"
+    path.mkdir()
+    result = worker.run_job(job, folder, path)
+    assert [row.error for row in result.rows] == [None]
+    assert min(result.rows[0].parity[name] or 999 for name in ("encode", "step")) > 90
+    assert result.device.runtimes == {"numpy": np.__version__}
+    assert "toy" in runtimes_on("adb") and "toy" not in runtimes_on("android")
+    assert "numpy" in package_versions()
+
+    # The whole tiny network by the command.
+    file = tmp_path / "tiny.pt2"
+    asked = ("--task", "bfr", "--target", "toy/cpu", "--precision", "fp32", "--weights", tiny_weights, file)
+    said = invoke(export_command.app, *asked)
+    assert said.exit_code == 0, said.output
+    facts = json.loads(file.with_name("tiny.pt2.json").read_text())
+    assert (facts["target"], facts["runtime"], facts["form"]) == ("toy", "toy", CPU.to_json())
+    x = degraded[0]
+    encoded = torch.from_numpy(open_programs("toy", file, 1)["encode"](x.numpy()))
+    assert (encoded - load_weights(str(tiny_weights), get_task("bfr"))[0].encode(x)).abs().max() < 1e-4
+
+
+def test_a_runtimes_own_delegate_may_be_named() -> None:
+    assert get_target("executorch/xnnpack") is get_target("executorch") is TARGETS["executorch"]
+    assert get_target("litert/xnnpack") is TARGETS["litert"]
+    for name in ("executorch/", "executorch/vulkan", "coreml/xnnpack", "coreml/None", "toy/cpu", "onnx", ""):
+        with pytest.raises(UserError, match="choose from executorch, litert, coreml"):
+            get_target(name)
+
+
+def test_every_target_has_its_runtime_and_files_of_two_delegates_do_not_meet() -> None:
+    assert {target.runtime for target in TARGETS.values()} == RUNTIMES.keys()
+    assert get_runtime("executorch/vulkan") is RUNTIMES["executorch"]
+    vulkan = Target("executorch", "vulkan", CPU, ("fp32",), TARGETS["executorch"].lower)
+    assert vulkan.path("bfr-fp32") == "executorch/bfr-fp32-vulkan.pte"
+    assert TARGETS["executorch"].path("bfr-fp32") == "executorch/bfr-fp32.pte"
+    assert table.file_stem(vulkan.name, "fp32") == "executorch-vulkan-fp32"
+
+
+def test_runtimes_run_on_known_devices_of_which_the_host_is_one() -> None:
+    for runtime in RUNTIMES.values():
+        assert set(runtime.devices) <= set(KINDS)
+        assert "host" in runtime.devices
+    assert runtimes_on("android") == runtimes_on("arm64") == ("executorch", "litert")
+    assert runtimes_on("ios") == ("executorch", "coreml")
+    assert runtimes_on("browser") == ("litert",)
+
+
+class Here:
+    """This machine's shell in place of a phone's."""
+
+    serial = "here"
+
+    def shell(self, command: str) -> adb.Said:
+        done = subprocess.run(
+            ["sh", "-c", command.replace("python3", sys.executable, 1)], capture_output=True, text=True
+        )
+        return adb.Said(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_python_at_the_other_end_is_asked_for_every_runtime_it_may_have(monkeypatch) -> None:
+    assert adb.python_runtimes(Here()) == runtimes_on("adb") == ("executorch", "litert")
+    monkeypatch.setitem(
+        RUNTIMES, "executorch", replace(RUNTIMES["executorch"], imports=("torch", "absent.module"))
+    )
+    assert adb.python_runtimes(Here()) == ("litert",)
+    monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], imports=("absent.module",)))
+    with pytest.raises(UserError, match="nor a python3 with NumPy and ExecuTorch or LiteRT: install the app"):
+        adb.python_runtimes(Here())
+
+
+def test_each_runtime_is_an_extra_of_its_packages() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    for runtime in RUNTIMES.values():
+        named = {re.split("[=<>]", requirement)[0] for requirement in extras[runtime.name]}
+        assert named == set(runtime.packages), runtime.name
+        assert runtime.name in re.split("[^a-z]", extras["all"][0])
+
+
+def test_versions_name_every_package_that_shapes_a_file_and_this_one() -> None:
+    found = package_versions()
+    assert {"elir-mobile", "torch"} < found.keys()
+    assert {p for runtime in RUNTIMES.values() for p in runtime.packages} < found.keys()
+
+
+@pytest.mark.parametrize("name", ["executorch", "litert", "coreml"])
+def test_a_runtime_that_is_not_installed_is_one_sentence(name: str, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, RUNTIMES[name].imports[-1], None)
+    with pytest.raises(UserError, match=rf"is not installed: pip install 'elir-mobile\[{name}\]'"):
+        open_programs(name, tmp_path / "any")
+
+
+def _threads_of_executorch() -> int:
+    from executorch.extension.pybindings import portable_lib
+
+    return portable_lib._threadpool_get_thread_count()
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("executorch", (_threads_of_executorch, torch.get_num_threads)), ("coreml", (torch.get_num_threads,))],
+)
+def test_threads_reach_the_runtime(
+    micro_bundle: Path, name: str, counts: tuple[Callable[[], int], ...]
+) -> None:
+    bundle, before = read_bundle(micro_bundle), torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            open_runner(name, bundle.file(name, "fp32"), "fp32", bundle.table, threads)
+            assert [count() for count in counts] == [threads] * len(counts)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_file_for_a_delegate_that_is_not_here_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.pte"
+    content = read_bundle(micro_bundle).file("executorch", "fp32").read_bytes()
+    assert b"XnnpackBackend" in content
+    path.write_bytes(content.replace(b"XnnpackBackend", b"UnknownBackend"))
+    with pytest.raises(UserError, match="lacks the delegate of .*elsewhere.pte: run it on a device that has"):
+        open_programs("executorch", path, 1)
+
+
+def test_threads_reach_litert(micro_bundle: Path, monkeypatch) -> None:
+    from ai_edge_litert import interpreter
+
+    class Recording(interpreter.Interpreter):
+        def __init__(self, **options: Any) -> None:
+            asked.append(options["num_threads"])
+            super().__init__(**options)
+
+    asked: list[int] = []
+    monkeypatch.setattr(interpreter, "Interpreter", Recording)
+    bundle = read_bundle(micro_bundle)
+    open_runner("litert", bundle.file("litert", "fp32"), "fp32", bundle.table, 1)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_programs_are_written_in_their_targets_form(restorer, target: str) -> None:
+    form = TARGETS[target].form
+    programs = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=form)
+    parts = [part for module in programs.modules.values() for part in module.modules()]
+    assert form.group_norm in map(type, parts)
+    assert not any(isinstance(part, torch.nn.GroupNorm | torch.nn.Upsample) for part in parts)
+    assert programs.modules["decode"].clip is form.clip
