@@ -261,7 +261,8 @@ def test_the_copied_worker_runs_by_itself(tmp_path: Path) -> None:
     remote.copy_worker(tmp_path)
     absent = ("torch", "PIL", "typer", "rich", "pydantic", "safetensors")  # a device has NumPy and a runtime
     code = f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
-    code += f"sys.argv[1:] = ['missing.json', 'result.json']; runpy.run_module({remote.WORKER!r}, None, '__main__')"
+    code += "sys.argv[1:] = ['missing.json', 'result.json']; "
+    code += f"runpy.run_module({remote.WORKER!r}, None, '__main__')"
     command = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -47,6 +47,6 @@ def _extra_of(module: str) -> str | None:
         return None
     for line in lines:
         found = re.match(r"([\w-]+).*extra == [\"']([\w-]+)", line)
-        if found and found[1].lower() == wanted:
+        if found and found[1].lower() == wanted != "elir-mobile":  # which the extra "all" names, too
             return found[2]
     return None
