@@ -3,8 +3,9 @@
 ::
 
     <out>/<task>-<model>/
-      manifest.json     schema, task, model, sizes, versions, calibration digest, files with
-                        sha256, bytes, target, recipe and delegation
+      manifest.json     schema, task, model, sizes, versions, calibration digest, files with sha256,
+                        bytes, target (runtime, delegate, form), the kinds of device that have it,
+                        recipe and delegation, and which of them a device takes
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
       executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
       golden/           what a device checks itself against: raw little-endian arrays, see below
@@ -15,6 +16,12 @@ SHA-256 of each. ``input`` and ``output`` are (H, W, 3) uint8, the degraded and 
 ``noise``, ``coarse``, ``step`` and ``latent`` are float32 of the latent's shape: the noise, ``encode``'s
 output, ``step``'s first output, and the latent that ``decode`` is given. All from the float network.
 
+The manifest says all that an app must know of the task (:func:`task_facts`) and which file each kind of
+device should take (:func:`recommendation`). Schema 1 named the task alone: this package opens such a
+bundle with the facts of its own table of tasks, and :func:`copy_bundle` writes them down. An app that comes
+upon one shows the task's name, does not enlarge, says nothing of a domain and takes the first file that it
+can run.
+
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
 with suspicion (``elir_mobile/core/manifest.py``).
 The command that puts a verified bundle where an app finds it is :mod:`elir_mobile.cli.push`.
@@ -24,7 +31,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +56,66 @@ from elir_mobile.core.manifest import (
 from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name, runtimes_on
+from elir_mobile.tasks import Task, get_task
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
 ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
+
+# What each kind of device is advised to run, the faster first: targets, and built-in recipes.
+_INT8 = ("w8a8", "mixed", "w8")
+RECOMMENDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "android": (("litert", "executorch"), (*_INT8, "fp16", "fp32")),
+    "ios": (("coreml", "executorch"), (*_INT8, "fp16", "fp32")),
+    "browser": (("litert",), (*_INT8, "fp32", "fp16")),  # fp16 is not delegated there, and far slower
+    "host": (("litert", "executorch"), (*_INT8, "fp32", "fp16")),
+}
+
+
+def task_facts(task: Task, domain: str) -> dict:
+    """The manifest's entries on ``task``: what an app shows of it, and does to a photograph beforehand.
+
+    Args:
+        domain: what the network was trained on, ``tasks.ALIGNED_FACE`` or ``tasks.PHOTO``.
+    """
+    return {
+        "task": task.name,
+        "title": task.title,
+        "domain": domain,
+        "upscale": task.upscale,
+        "enlarge": task.enlarge.name.lower(),
+    }
+
+
+def recommendation(files: Sequence[dict]) -> dict[str, str]:
+    """Path of the file that each kind of device is advised to run; a kind that can run none is left out.
+
+    A recipe of one's own goes first, since it was made for this very network; then int8, then float, and
+    last the built-in recipes that :data:`RECOMMENDED` does not name. Of one precision the faster target
+    goes first, of one target and kind the file that the manifest names first.
+
+    Args:
+        files: entries of the manifest.
+    """
+    found = {}
+    for kind, (targets, precisions) in RECOMMENDED.items():
+        ranked = [
+            (_place(entry["precision"], precisions), targets.index(entry["target"]), number, entry["path"])
+            for number, entry in enumerate(files)
+            if entry["target"] in targets
+        ]
+        if ranked:
+            found[kind] = min(ranked)[-1]
+    return found
+
+
+def _place(precision: str, precisions: tuple[str, ...]) -> int:
+    if precision in precisions:
+        return precisions.index(precision)
+    return len(precisions) if precision in RECIPES else -1
 
 
 @contextmanager
@@ -130,8 +191,9 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write ``manifest.json``; the schema version is added."""
-    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest})
+    """Write ``manifest.json``; schema version and recommendation are added."""
+    added = {"recommendation": recommendation(manifest["files"])}
+    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest, **added})
 
 
 @dataclass(frozen=True)
@@ -151,16 +213,21 @@ class Bundle:
         for entry in self.manifest["files"]:
             if (entry["target"], entry["precision"]) == (target, precision):
                 return self.folder / entry["path"]
-        raise UserError(f"{self.folder} has no {target} file at {precision}")
+        others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in self.manifest["files"])
+        raise UserError(f"{self.folder} has no {target} file at {precision}: it has {others}")
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Open a bundle and verify all of it.
+    """Open a bundle and verify all of it; what schema 1 lacks is added.
 
     Raises:
-        UserError: missing, damaged, too new, or naming a path outside itself.
+        UserError: missing, damaged, newer than this package, or naming a path outside itself.
     """
     manifest = read_manifest(folder)
+    if manifest["schema_version"] == 1:
+        task = get_task(str(manifest.get("task")))
+        added = task_facts(task, task.domain) | {"recommendation": recommendation(manifest["files"])}
+        manifest = {**manifest, **added, "schema_version": SCHEMA_VERSION}
     return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))
 
 
@@ -184,6 +251,7 @@ def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ..
         raise UserError(f"{bundle.folder} has no {known} file: export one with --targets")
     with building(target) as staging:
         copy_files(bundle.folder, bundle.manifest, files, staging)
+        write_manifest(staging, {**bundle.manifest, "files": files})  # with what is recommended of these
     return target
 
 

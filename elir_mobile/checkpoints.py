@@ -62,6 +62,7 @@ class ModelInfo:
     size: int  # image side it is meant for, pixels
     steps: int  # K
     sigma_s: float
+    domain: str  # what it was trained on: tasks.ALIGNED_FACE or tasks.PHOTO
 
 
 def collapse_state_dict(state: Mapping[str, Tensor]) -> StateDict:
@@ -189,7 +190,7 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
 
     Args:
         weights: ``demo``, ``released``, a path, or an http(s) address.
-        task: names the demo and the released file; gives size, K and sigma_s where a file does not.
+        task: names the demo and the released file; gives size, K, sigma_s and domain where a file does not.
 
     Raises:
         UserError: none bundled or released for the task, no network, another file than the one first
@@ -227,12 +228,14 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         size=task.size,
         steps=task.steps,
         sigma_s=task.sigma_s,
+        domain=task.domain,
     )
     if facts := metadata.get("elir"):
         stated = json.loads(facts)
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
-        info = replace(info, **{key: stated[key] for key in ("size", "steps", "sigma_s")})
+        known = {key: stated[key] for key in ("size", "steps", "sigma_s")}
+        info = replace(info, **known, domain=stated.get("domain", task.domain))
     return restorer, info
 
 
@@ -250,6 +253,7 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
         size=task.size,
         steps=task.steps,
         sigma_s=task.sigma_s,
+        domain=task.domain,
     )
     return restorer, info
 
@@ -262,15 +266,18 @@ def save_weights(
     size: int,
     steps: int,
     sigma_s: float,
+    domain: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write safetensors with the facts that :func:`load_weights` reads back.
 
-    ``dtype`` is float32 where a quantizer's grid must find the very weights it was trained with.
+    Args:
+        domain: what it was trained on; None: what the task's networks usually are.
+        dtype: float32 where a quantizer's grid must find the very weights it was trained with.
     """
     state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
-    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s}
-    get_task(task)
+    domain = domain or get_task(task).domain
+    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s, "domain": domain}
     with written(path) as staged:
         save_file(state, staged, metadata={"elir": json.dumps(facts, sort_keys=True)})
         staged.chmod(0o644)  # safetensors makes it private

@@ -64,6 +64,7 @@ def _measure(job: Job, data: PairSets, bundle: Bundle, shown: Stages) -> tuple[d
             size=job.size,
             steps=job.info.steps,
             sigma_s=job.info.sigma_s,
+            domain=job.info.domain,
             dtype=torch.float32,
         )
         judged = Evaluation(data.evaluation, data.source, job.seed)

@@ -369,6 +369,7 @@ def save_trained(trained: Restorer, info: ModelInfo, task: Task, recipe: Recipe,
         size=info.size,
         steps=info.steps,
         sigma_s=info.sigma_s,
+        domain=info.domain,
         dtype=torch.float32,
     )
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,6 +71,7 @@ def test_the_version_is_the_packages() -> None:
         ("export --precision w8", "w8a8"),
         ("export --task b", "bsr"),
         ("export --target lit", "litert"),
+        ("quantize --precision fp32,w8", "fp32,w8a8"),
         ("restore --engine ", "ray"),
     ],
 )
@@ -81,6 +83,32 @@ def test_the_shell_completes(words: str, found: str) -> None:
     }
     result = CliRunner(env=environment).invoke(app, [], prog_name="elir-mobile")
     assert found in result.output.split(), result.output
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize(
+    ("name", "module", "words"),
+    [
+        ("quantize", "quant.ptq", ()),
+        ("sensitivity", "quant.sensitivity", ()),
+        ("qat", "quant.qat", ()),
+        ("export", "export", ()),
+        ("measure", "elir_mobile.harness", ()),
+        ("restore", "elir_mobile.restore", ()),
+        ("evaluate", "elir_mobile.evaluate", ()),
+        ("train", "elir_mobile.train", ()),
+        ("push", "elir_mobile.bundle", ("push",)),
+    ],
+)
+def test_python_m_runs_the_same_command(
+    name: str, module: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module, *words, "--help"])
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines()[1:] == call(name, "--help").splitlines()[1:]
 
 
 def test_wrong_commands_and_options_name_what_is_near() -> None:

@@ -24,7 +24,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
+from elir_mobile.bundle import (
+    building,
+    file_entry,
+    read_bundle,
+    task_facts,
+    write_golden,
+    write_manifest,
+    write_table,
+)
 from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
@@ -34,6 +42,7 @@ from elir_mobile.devices.protocol import Device, device
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import executorch, litert
 from export.programs import build_programs
 from export.samples import collect_samples
@@ -88,7 +97,9 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
             parity = golden_budgets(golden, staging, runner, steps=STEPS, sigma_s=SIGMA_S)
             entry = {"target": target, "precision": precision, "parity": parity}
             files.append(file_entry(staging, staging / name, **entry))
-        facts = {"task": "bfr", "model": {"name": "tiny"}, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        # Its task takes 8×8 pixels and enlarges them first: what the page does with a photo shows.
+        facts = task_facts(get_task("sr"), ALIGNED_FACE) | {"model": {"name": "tiny"}, "size": SIZE}
+        facts |= {"steps": STEPS, "sigma_s": SIGMA_S}
         table = write_table(staging, programs.table)
         write_manifest(staging, {**facts, "table": table, "golden": golden, "files": files})
     return folder
@@ -287,7 +298,7 @@ def small_bundle(tmp_path: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(name.encode())
             files.append(file_entry(staging, path, target="executorch", precision=name))
-        facts = {"size": 64, "steps": 2, "sigma_s": 0.1}
+        facts = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
         write_manifest(staging, {**facts, "table": write_table(staging, torch.zeros(2, 3)), "files": files})
     return tmp_path / "bundle"
 
@@ -602,11 +613,13 @@ def test_a_damaged_file_is_a_row_with_its_error(
 def test_the_page_restores_a_photo_at_every_width(
     chromium: browser.Browser, int8_bundle: Path, tmp_path: Path
 ) -> None:
-    """A photo on its side is upright, the budgets hold, and no request leaves the machine."""
+    """A photo on its side is upright and as its task takes it, the budgets hold, and no request leaves."""
     # Red and green above blue and white; stored lying on its side, which the EXIF orientation 6 says.
     quarters = Image.new("RGB", (2, 2))
     quarters.putdata([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)])
     upright = quarters.resize((400, 400), Image.Resampling.NEAREST)
+    grain = np.random.default_rng(0).integers(-30, 31, (400, 400, 1))
+    upright = Image.fromarray((np.asarray(upright) + grain).clip(0, 255).astype(np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.rotate(90).save(tmp_path / "photo.jpg", exif=exif, quality=95)
@@ -621,6 +634,9 @@ def test_the_page_restores_a_photo_at_every_width(
     for name, view in views.items():
         expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
         assert np.abs(np.array(view["corners"]) - expected).max() <= 12, name
+        assert view["squares"] == {"8": True, "16": False}, name  # pixels of 8×8, as the task enlarges
+        assert view["title"] == "super-resolution ×8"
+        assert "64×64 pixels, for a photo that one upright face fills." in view["about"]
         assert view["cut"] == "30%"
         assert [row[0] for row in view["latency"]] == ["encode", f"step (× {STEPS})", "decode", "whole"]
         assert all(float(cell) > 0 for row in view["latency"] for cell in row[1:])

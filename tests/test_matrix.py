@@ -85,7 +85,7 @@ def test_one_command_writes_every_file_of_a_task(
     restorer: Restorer, picture_folder: Path, tmp_path: Path
 ) -> None:
     task = get_task("sr")
-    info = ModelInfo("tiny", "tiny", "0", False, SIZE, task.steps, task.sigma_s)
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, task.steps, task.sigma_s, task.domain)
     artifacts = select_artifacts(",".join(TARGETS), ",".join(RECIPES), Console(quiet=True))
     expected = {(t.name, r.name) for t in TARGETS.values() for r in RECIPES.values() if realizes(t, r)}
     untimed = Protocol(warmups=0, runs=0, cold_starts=1)

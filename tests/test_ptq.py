@@ -22,7 +22,7 @@ from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
 from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from quant import budget as budget_module
 from quant import exporting
 from quant.job import Job
@@ -312,7 +312,7 @@ def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
 
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:
     """The option itself at the released size is the benchmark's; here a tiny network stands in."""
-    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1)
+    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1, ALIGNED_FACE)
     monkeypatch.setattr("elir_mobile.checkpoints.random_weights", lambda task, seed: (restorer, info))
     result = ptq(
         "--task",
@@ -404,7 +404,7 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
         budget_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
     )
     monkeypatch.setattr(budget_module, "PairCounts", lambda: PairCounts(calibration=1))
-    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1)
+    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1, ALIGNED_FACE)
     job = Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
     ranking = budget_module.rank_layers(job, console)

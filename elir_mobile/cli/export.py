@@ -78,8 +78,9 @@ def main(
     with written(out) as staged, Progress(*columns, console=console) as progress:
         samples: Samples = {}
         if pairs:
-            progress.add_task("calibrating", total=None)
+            calibrating = progress.add_task("calibrating", total=1)
             samples = collect_samples(programs, (pair.degraded for pair in pairs), seed)
+            progress.advance(calibrating)
         progress.add_task(f"exporting {target} {rounding.name}", total=None)
         delegation = kind.lower(programs, rounding, samples, staged)
         facts = {

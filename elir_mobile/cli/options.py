@@ -6,7 +6,7 @@ once, and a package that is not installed is missed only by the command that nee
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ import typer
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
+from elir_mobile.runtimes.table import RUNTIMES
 
 # Those that have demo weights: the table of all would import the network with it.
 _TASKS = sorted(path.stem.removeprefix("demo-") for path in Path(__file__).parents[1].glob("weights/demo-*"))
@@ -29,12 +30,14 @@ def command_app(*, completion: bool = False, no_args_is_help: bool = False) -> t
     )
 
 
-def _targets() -> list[str]:
-    return list(import_module("export.targets").TARGETS)
+def _in_list(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Completion of the last name of a list with commas."""
 
+    def complete(incomplete: str) -> list[str]:
+        before = incomplete[: incomplete.rfind(",") + 1]
+        return [before + name for name in names]
 
-def _recipes() -> list[str]:
-    return list(RECIPES)
+    return complete
 
 
 Task = Annotated[
@@ -56,17 +59,25 @@ Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of noise and degrad
 Steps = Annotated[int | None, typer.Option(metavar="K", min=1, help="Euler steps. Default: the model's.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Default: one for each core.")]
 Target = Annotated[
-    str, typer.Option("--target", metavar="NAME", help="Kind of exported file.", autocompletion=_targets)
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help=f"{', '.join(RUNTIMES)}.", autocompletion=lambda: list(RUNTIMES)
+    ),
 ]
 Precision = Annotated[
-    str, typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=_recipes)
+    str, typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=lambda: list(RECIPES))
 ]
 Targets = Annotated[
-    str, typer.Option("--targets", metavar="NAME,…", help="Kinds of exported files.", autocompletion=_targets)
+    str,
+    typer.Option(
+        "--targets", metavar="NAME,…", help=f"{', '.join(RUNTIMES)}.", autocompletion=_in_list(RUNTIMES)
+    ),
 ]
 Precisions = Annotated[
     str,
-    typer.Option("--precision", metavar="NAME,…", help=f"{', '.join(RECIPES)}.", autocompletion=_recipes),
+    typer.Option(
+        "--precision", metavar="NAME,…", help=f"{', '.join(RECIPES)}.", autocompletion=_in_list(RECIPES)
+    ),
 ]
 RecipeFile = Annotated[
     Path | None,

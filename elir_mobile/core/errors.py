@@ -46,7 +46,7 @@ def _extra_of(module: str) -> str | None:
     except PackageNotFoundError:
         return None
     for line in lines:
-        found = re.match(r"([\w-]+).*extra == [\"']([\w-]+)", line)
-        if found and found[1].lower() == wanted != "elir-mobile":  # which the extra "all" names, too
+        found = re.match(r"(?!elir-mobile)([\w-]+).*extra == [\"']([\w-]+)", line)
+        if found and found[1].lower() == wanted:
             return found[2]
     return None

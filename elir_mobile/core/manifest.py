@@ -19,7 +19,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import write_json
 from elir_mobile.core.reader import OPTIONAL, Limit, NotNegative, Positive, Sha256, load_object, one_of, read
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TABLE = "steps.bin"
 
@@ -80,7 +80,7 @@ class _Golden:
     arrays: dict[str, _GoldenArray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Manifest:
     """What every reader of a bundle relies on; a manifest says more."""
 
@@ -92,6 +92,17 @@ class _Manifest:
     golden: _Golden = field(default=_Golden(), metadata=OPTIONAL)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _TaskManifest(_Manifest):
+    """Since schema 2 also what an app shows of the task, and does to a photograph beforehand."""
+
+    task: str
+    title: str
+    domain: str
+    upscale: Positive
+    enlarge: Annotated[str, one_of("nearest", "bicubic", "lanczos")]
+
+
 def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
     """The manifest of the bundle at ``folder``, after everything it names was verified.
 
@@ -99,13 +110,17 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
         files: artifacts to verify, by path; None: all. A device may have been given some only.
 
     Raises:
-        UserError: missing, damaged, too new, or naming a path outside itself.
+        UserError: missing, damaged, newer than this package, or naming a path outside itself.
     """
     place = folder / MANIFEST
     if not place.is_file():
         raise UserError(f"{folder} is not a bundle: it has no {MANIFEST}")
     manifest = load_object(place, SCHEMA_VERSION)
-    facts = read(_Manifest, manifest, place)
+    facts = read(_TaskManifest if manifest["schema_version"] > 1 else _Manifest, manifest, place)
+    if isinstance(facts, _TaskManifest) and facts.size % facts.upscale:
+        raise UserError(
+            f"{place} is damaged: size {facts.size} is no multiple of upscale {facts.upscale}"
+        )
     root = folder.resolve()
     artifacts = [file for file in facts.files if files is None or file.path in files]
     named: list[_File] = [facts.table, *facts.golden.arrays.values(), *artifacts]

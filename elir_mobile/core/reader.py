@@ -75,9 +75,10 @@ def checked_schema(value: Any, schema: int, source: Path | str) -> dict[str, Any
         raise UserError(f"{source} is damaged: it is not an object")
     found = value.get("schema_version")
     if type(found) is int and found > schema:
-        raise UserError(f"{source} has schema {found}, newer than {schema}: update elir-mobile")
+        said = f"(it has schema {found}, this one reads {schema})"
+        raise UserError(f"{source} is of a newer elir-mobile {said}: update elir-mobile")
     if type(found) is not int or found < 1:
-        raise UserError(f"{source} has schema {found!r}, this version reads {schema}")
+        raise UserError(f"{source} is damaged: it has schema {found!r}, this version reads {schema}")
     return value
 
 

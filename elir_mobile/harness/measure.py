@@ -228,7 +228,7 @@ def _files_for(device: Device, entries: Sequence[dict]) -> tuple[str, ...]:
     """
     files = tuple(entry["path"] for entry in entries if _runs(device, entry))
     if not files:
-        raise UserError(f"{device.name} runs {', '.join(device.runtimes)}: the bundle has no file for it")
+        raise UserError(f"{device.name} runs {', '.join(device.runtimes)}: the bundle has none of these")
     return files
 
 
