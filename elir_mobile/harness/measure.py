@@ -23,9 +23,10 @@ from torch import Tensor
 from elir_mobile.bundle import Bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.golden import sqnr_db
 from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
 from elir_mobile.core.manifest import MANIFEST, sha256_of
+from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.core.statistics import sqnr_db, unless_equal
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
 from elir_mobile.devices.host import Host, pictures_of
 from elir_mobile.devices.protocol import Device, Progress
@@ -43,7 +44,6 @@ from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_f
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, recipe_digest
-from elir_mobile.runtimes.programs import PROGRAMS
 from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name
 from elir_mobile.tasks import get_task
 
@@ -414,8 +414,7 @@ class Ran:
         found = self._output(row, folder, "decode")
         if expected is None or found is None or row.target == "eager":
             return None
-        value = sqnr_db(expected, found)
-        return value if math.isfinite(value) else None
+        return unless_equal(sqnr_db(expected, found))
 
     @staticmethod
     def _output(row: Row | None, folder: Path, name: str) -> np.ndarray | None:
@@ -450,8 +449,8 @@ class Ran:
             same = row.output_sha256[name] == here.output_sha256[name]
             expected, value = self._output(here, self.folder, name), self._output(row, folder, name)
             known = expected is not None and value is not None and expected.shape == value.shape and not same
-            db = sqnr_db(expected, value) if known else math.inf  # type: ignore[arg-type]
-            found[name] = {"identical": same, "sqnr_db": db if math.isfinite(db) else None}
+            db = unless_equal(sqnr_db(expected, value)) if known else None
+            found[name] = {"identical": same, "sqnr_db": db}
         return found
 
     def _against(self, facts: dict, on_host: bool, result: Result) -> dict[str, str]:
