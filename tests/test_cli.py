@@ -210,6 +210,7 @@ def test_export_refuses_in_one_sentence(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml"]
 
 
+@pytest.mark.lowering
 def test_an_exported_file_runs(tiny_weights: Path, degraded, noise, tmp_path: Path) -> None:
     out = tmp_path / "a.pte"
     command = ("export", out, "--task", "bfr", "--target", "executorch", "--weights", tiny_weights)

@@ -105,6 +105,7 @@ def test_degraded_and_restored_are_what_the_other_commands_make(
     assert again["metrics"]["images"] == report["metrics"]["restored"]
 
 
+@pytest.mark.lowering
 def test_an_exported_file_is_evaluated_on_ray_as_here(
     tmp_path: Path, programs: Programs, degraded: list[torch.Tensor], picture_folder: Path
 ) -> None:

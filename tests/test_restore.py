@@ -21,8 +21,8 @@ from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.restore import Model, load_float, restore
 from elir_mobile.tasks import ALIGNED_FACE, get_task
-from export.executorch import lower
 from export.programs import Programs, build_programs
+from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, eager_of
 
 ORIENTATION, CAMERA = 0x0112, 0x0110
@@ -199,7 +199,7 @@ def exported(programs: Programs, degraded: torch.Tensor, folder: Path) -> Path:
     """A bundle with one file of ``programs``."""
     with building(folder) as staging:
         path = staging / "bfr-fp32.pte"
-        lower(programs, get_recipe("fp32"), {}, path)
+        TARGETS["executorch"].lower(programs, get_recipe("fp32"), {}, path)
         write_manifest(
             staging,
             {
@@ -218,6 +218,7 @@ def bundle(programs: Programs, degraded: list[torch.Tensor], tmp_path_factory) -
     return exported(programs, degraded[0], tmp_path_factory.mktemp("bundles") / "bfr-tiny")
 
 
+@pytest.mark.lowering
 def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Path, tmp_path: Path) -> None:
     photo(112, 80).save(tmp_path / "in.png")
     call(tmp_path / "in.png", tmp_path / "pte.png", "--bundle", bundle, "--precision", "fp32")
@@ -233,6 +234,7 @@ def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Pat
     )
 
 
+@pytest.mark.lowering
 def test_a_latent_of_four_channels_restores_in_float_and_exported(
     degraded: list[torch.Tensor], tmp_path: Path
 ) -> None:
@@ -249,11 +251,11 @@ def test_a_latent_of_four_channels_restores_in_float_and_exported(
     assert np.abs(pte - eager).max() <= 1
 
 
-def test_what_would_be_ignored_is_refused(bundle: Path, picture_folder: Path, tmp_path: Path) -> None:
+def test_what_would_be_ignored_is_refused(picture_folder: Path, tmp_path: Path) -> None:
     picture, out = picture_folder / "0.png", tmp_path / "out.png"
     for arguments, sentence in (
-        (("--bundle", bundle, "--weights", "demo"), "--weights is of the float model"),
-        (("--bundle", bundle, "--tile", 512), "--tile is of the float model"),
+        (("--bundle", tmp_path, "--weights", "demo"), "--weights is of the float model"),
+        (("--bundle", tmp_path, "--tile", 512), "--tile is of the float model"),
         (("--precision", "w8a8"), "--precision chooses a file of --bundle"),
         (("--target", "litert"), "--target chooses a file of --bundle"),
         (("--workers", 2), "--workers is of --engine ray"),
@@ -274,6 +276,7 @@ def test_a_folder_called_demo_does_not_hide_the_demo_weights(
     assert absolute_weights("./demo") == str(tmp_path / "demo")
 
 
+@pytest.mark.lowering
 def test_threads_reach_the_runtime_and_the_float_model(
     bundle: Path, weights: Path, picture_folder: Path, tmp_path: Path
 ) -> None:
