@@ -45,7 +45,7 @@ from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule
+from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export import coreml
 from export.executorch import quantize
@@ -54,17 +54,18 @@ from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
 from quant.budget import find_recipe, rank_layers
-from quant.fakequant import Ranges, calibrate, simulate
+from quant.calibrate import calibrate
+from quant.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.job import Job, select_artifacts
 from quant.judge import Judge, Verdict
-from quant.methods import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.ptq import run
 from quant.search import FASTEST, Budget
+from quant.simulate import Ranges, simulate
 
 FACES = 22  # judged in simulation
 STEP_COUNTS = (1, 2, 3, 5, 8)
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
-SWEPT = (FP16, W8, W4, W8A8)
+SWEPT = ("fp16", "w8", "w4", "w8a8")
 SIMULATED = "fake quantization in eager PyTorch"
 BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
 UNTIMED = Protocol(warmups=0, runs=0, cold_starts=1)  # latencies are the harness's
@@ -144,20 +145,23 @@ def measure_methods(task: str, console: Console) -> None:
 
     for name in observers:
         keep(name, judge.judge_programs(simulate(programs, recipe, ranges[name])))
-    keep("weights alone in int8", judge.judge(Recipe("w8", RECIPES["w8"].rules)))
+    keep("weights alone in int8", judge.judge(RECIPES["w8"]))
     alone = without_weights(simulate(programs, recipe, chosen), programs)
     keep("activations alone in int8", judge.judge_programs(alone))
-    corrected = correct_biases(programs, recipe, chosen, samples)
+    corrected = correct_biases(programs, recipe, chosen, samples, reference=programs)
     keep("MSE + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
-    moved = reconstruct(programs, recipe, chosen, few)
-    keep("MSE + reconstruction", judge.judge_programs(simulate(moved, recipe, chosen)))
-    moved = correct_biases(moved, recipe, chosen, samples)
-    keep("MSE + reconstruction + bias correction", judge.judge_programs(simulate(moved, recipe, chosen)))
-    for four in (RECIPES["w4"], W4_EVERYWHERE):
-        nearest, moved = (simulate(p, four) for p in (programs, reconstruct(programs, four, {}, few)))
-        keep(four.name, judge.judge_programs(nearest))
-        keep(f"{four.name} + reconstruction", judge.judge_programs(moved))
+    rounded = reconstruct(programs, recipe, chosen, few)
+    keep("MSE + reconstruction", judge.judge_programs(simulate(rounded, recipe, chosen)))
+    corrected = correct_biases(rounded, recipe, chosen, samples, reference=programs)
+    keep("MSE + reconstruction + bias correction", judge.judge_programs(simulate(corrected, recipe, chosen)))
+    for weights in (RECIPES["w8"], RECIPES["w4"], W4_EVERYWHERE):
+        rounded = reconstruct(programs, weights, {}, few)
+        corrected = correct_biases(rounded, weights, {}, samples, reference=programs)
+        keep(weights.name, judge.judge_programs(simulate(programs, weights)))
+        keep(f"{weights.name} + reconstruction", judge.judge_programs(simulate(rounded, weights)))
+        both = judge.judge_programs(simulate(corrected, weights))
+        keep(f"{weights.name} + reconstruction + bias correction", both)
     measure_step_ranges(task, judge, samples, console)
 
 
@@ -170,12 +174,12 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
     for k, ranges in enumerate(step_ranges(programs, samples)):
         own = simulate(programs, recipe, ranges).modules["step"]
         z, row, want = judge.trajectory[k], programs.row(k), judge.trajectory[k + 1]
-        moved = want - z  # the step itself: z passes it in float
+        update = want - z  # the step itself: z passes it in float
         rows.append(
             {
                 "k": k,
-                "shared_db": sqnr_db(moved, shared(z, row) - z),
-                "own_db": sqnr_db(moved, own(z, row) - z),
+                "shared_db": sqnr_db(update, shared(z, row) - z),
+                "own_db": sqnr_db(update, own(z, row) - z),
             }
         )
     note = f"{SIMULATED}; SQNR of the update z[k+1] - z[k] on the float trajectory."
@@ -197,7 +201,7 @@ def measure_converted(task: str, console: Console) -> None:
             graph = quantize(
                 module,
                 programs.example_inputs[name],
-                RECIPES["w8a8"],
+                RECIPES["w8a8"].on(programs.roles),
                 samples[name],
                 observer,
             )
@@ -337,7 +341,7 @@ def measure_budgets(task: str, console: Console) -> None:
                 "max_psnr_drop_db": budget.psnr_drop_db,
                 "max_lpips_rise": budget.lpips_rise,
                 "gptq": job.gptq,
-                "raised": found.raised,
+                "raised": found.fallbacks,
                 "simulated_drop_db": found.verdict.psnr_drop_db,
                 "simulated_drop_high_db": found.verdict.psnr_drop_db_high,
                 "simulated_rise": found.verdict.lpips_rise,

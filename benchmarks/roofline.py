@@ -94,7 +94,7 @@ def sweep(shapes: tuple[tuple[int, int], ...], protocol: Protocol, console: Cons
     programs = chain_programs(wanted)
     samples: Samples = {name: [inputs] for name, inputs in programs.example_inputs.items()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    files = [(target, precision) for target in CPU_TARGETS for precision in (FP32, W8A8)]
+    files = [(target, precision) for target in CPU_TARGETS for precision in (FP32.name, W8A8.name)]
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console) as progress:
         task = progress.add_task("exporting", total=len(files))
         running: list[tuple[dict, partial[Milliseconds]]] = []

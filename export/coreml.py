@@ -1,7 +1,7 @@
 """Core ML: the three programs as functions of one ``.mlpackage``, their weights compressed by the recipe.
 
-``coremltools`` converts the exported graph; its weight quantizers, palettizer and activation quantizer
-are told the layers one by one, by the recipe. Activation ranges are measured by running the package with
+``coremltools`` converts the exported graph; its weight quantizers and activation quantizer are
+told the layers one by one, by the recipe. Activation ranges are measured by running the package with
 our own interpreter (``elir_mobile.runtimes.coreml``), since Core ML itself runs on a Mac only.
 (https://apple.github.io/coremltools, "Optimization")
 """
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from elir_mobile.precision import FP16, FP32, W4, W8, W8A8, Recipe
+from elir_mobile.precision import FP32, Grid, Precision, Recipe, integer_grid
 from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
+from export.observers import bounds, make_observer
 from export.programs import Delegation, Programs, Samples
 
 IOS17, IOS18 = 17, 18
@@ -34,15 +35,12 @@ DESCRIPTIONS = {
     "next_latent": "Latent after one Euler step, (1, C, H/8, W/8).",
     "restored": "Restored image (1, 3, H, W) in [0, 1].",
 }
-BLOCKS = (32, 16)  # input channels that share a 4-bit scale; the first that divides the layer's
 _CONV_TARGETS = (
     torch.ops.aten.conv2d.default,
     torch.ops.aten.conv_transpose2d.input,
     torch.ops.aten.linear.default,
 )
 _CONV_OPS = ("conv", "conv_transpose", "linear")
-_NO_ACTIVATIONS = "conv_transpose"  # coremltools quantizes no activations around it
-
 
 AUTHOR = "elir-mobile"
 LICENCE = "Apache-2.0; the weights have the licence of the checkpoint they were converted from."
@@ -128,44 +126,61 @@ def weight_of(convolution: Any) -> Any:
     return convolution.inputs["weight"].op
 
 
-def stored_precision(convolution: Any) -> str:
-    """What a convolution of a MIL function has become, in the words of a recipe."""
-    weight = weight_of(convolution)
-    if weight.op_type == "const":
-        return FP16 if weight.outputs[0].val.dtype == np.float16 else FP32
-    data = weight.inputs.get("data") or weight.inputs.get("quantized_data")
-    if data is None or is_int4(data):
-        return W4
-    before = convolution.inputs["x"].op
-    return W8A8 if before is not None and before.op_type == "dequantize" else W8
+def is_transposed(convolution: Any) -> bool:
+    """Whether a convolution of a MIL function has its input channels first in the weight."""
+    return convolution.op_type == "conv_transpose"
 
 
-def is_int4(data: Any) -> bool:
-    """Whether a MIL variable holds 4-bit integers."""
+def wanted_grid(convolution: Any, precision: Precision) -> Grid | None:
+    """The grid that a convolution's weight, still in float, is to be stored on."""
+    shape = weight_of(convolution).outputs[0].shape
+    return integer_grid(precision, shape, transposed=is_transposed(convolution))
+
+
+def stored_grid(convolution: Any) -> Grid | None:
+    """The grid that a convolution's weight is stored on in a MIL function; None for a float weight."""
     from coremltools.converters.mil.mil import types
 
-    return data.dtype == types.int4
+    weight = weight_of(convolution)
+    if weight.op_type == "const":
+        return None
+    if weight.op_type == "constexpr_affine_dequantize":  # before iOS 18: int8, a scale for each channel
+        shape = weight.outputs[0].shape
+        scales = [n if axis == weight.inputs["axis"].val else 1 for axis, n in enumerate(shape)]
+        return Grid(8, tuple(scales))
+    bits = 4 if weight.inputs["data"].dtype == types.int4 else 8
+    return Grid(bits, weight.inputs["scale"].shape)
 
 
-def activation_ranges(model: Any, names: tuple[str, ...], calls: list[tuple[Tensor, ...]]) -> Ranges:
-    """Least and greatest value of every variable of ``model`` over all ``calls``.
+def has_integer_inputs(convolution: Any) -> bool:
+    """Whether a convolution of a MIL function reads activations that were rounded to integers."""
+    before = convolution.inputs["x"].op
+    return before is not None and before.op_type == "dequantize"
+
+
+def activation_ranges(
+    model: Any, layers: list[Any], names: tuple[str, ...], calls: Calls, bits: int
+) -> Ranges:
+    """Ranges of what the convolutions ``layers`` of ``model`` read and make, by the observer of all targets.
 
     Args:
         names: of the inputs.
         calls: calibration inputs, a tuple for each call.
+        bits: of the integers that activations become.
     """
-    ranges: Ranges = {}
+    variables = [v for op in layers for v in (op.inputs["x"], op.outputs[0])]
+    fused = [user.outputs[0] for v in variables for user in v.child_ops if user.op_type == "relu"]
+    observers = {variable.name: make_observer(bits=bits) for variable in (*variables, *fused)}
 
     def observe(name: str, value: Tensor) -> None:
-        low, high = value.aminmax()
-        known = ranges.setdefault(name, {"rmin": low.item(), "rmax": high.item()})
-        known["rmin"] = min(known["rmin"], low.item())
-        known["rmax"] = max(known["rmax"], high.item())
+        if name in observers:
+            observers[name](value)
 
     function = Function(_program(model))
     for inputs in calls:
         function(dict(zip(names, inputs, strict=True)), observe)
-    return ranges
+    ranges = ((name, bounds(observer)) for name, observer in observers.items())
+    return {name: {"rmin": low, "rmax": high} for name, (low, high) in ranges}
 
 
 def quantize_activations(model: Any, layers: list[str], ranges: Ranges) -> Any:
@@ -183,66 +198,53 @@ def quantize_activations(model: Any, layers: list[str], ranges: Ranges) -> Any:
             return cto.linear_quantize_activations(model, config, [])
 
 
-def compress_weights(model: Any, precisions: dict[str, str], ios: int) -> Any:
-    """``model`` with the weights of each convolution (by MIL name) stored as ``precisions`` says."""
+def compress_weights(model: Any, grids: dict[str, Grid]) -> Any:
+    """``model`` with the weights of the convolutions in ``grids`` (by MIL name) stored on those grids."""
     with coremltools():
         import coremltools.optimize.coreml as cto
 
-        int8 = cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
-        palette = cto.OpPalettizerConfig(mode="kmeans", nbits=4, weight_threshold=0)
-        linear: dict[str, Any] = {}
-        palettized: dict[str, Any] = {}
+        configs = {}
         for op in convolutions(_program(model)):
-            precision = precisions[op.name]
-            if precision in (W8, W8A8):
-                linear[op.name] = int8
-            elif precision == W4:
-                block = _block(op) if ios >= IOS18 else None
-                if block is None:
-                    palettized[op.name] = palette
-                else:
-                    linear[op.name] = cto.OpLinearQuantizerConfig(
-                        mode="linear_symmetric",
-                        dtype="int4",
-                        granularity="per_block",
-                        block_size=block,
-                        weight_threshold=0,
-                    )
-        if linear:
-            model = cto.linear_quantize_weights(model, cto.OptimizationConfig(op_name_configs=linear))
-        if palettized:
-            model = cto.palettize_weights(model, cto.OptimizationConfig(op_name_configs=palettized))
+            if op.name not in grids:
+                continue
+            grid, shape = grids[op.name], weight_of(op).outputs[0].shape
+            axis = 0 if is_transposed(op) else 1
+            groups = grid.scales[axis]
+            how: dict[str, Any] = {"granularity": "per_channel"}
+            if groups > 1:
+                how = {"granularity": "per_block", "block_size": shape[axis] // groups}
+            configs[op.name] = cto.OpLinearQuantizerConfig(
+                mode="linear_symmetric", dtype=f"int{grid.bits}", weight_threshold=0, **how
+            )
+        if configs:
+            model = cto.linear_quantize_weights(model, cto.OptimizationConfig(op_name_configs=configs))
     return model
 
 
-def _block(convolution: Any) -> int | None:
-    """Input channels to a 4-bit scale; None where no size divides the layer's."""
-    axis = 0 if convolution.op_type == "conv_transpose" else 1
-    channels = weight_of(convolution).outputs[0].shape[axis]
-    return next((size for size in BLOCKS if channels % size == 0), None)
-
-
-def realize(converted: Converted, recipe: Recipe, inputs: tuple[str, ...], calls: Calls, ios: int) -> Any:
+def realize(converted: Converted, recipe: Recipe, inputs: tuple[str, ...], calls: Calls) -> Any:
     """The float function ``converted`` with every layer in the precision of ``recipe``.
 
     Layers that the recipe leaves in float keep the precision of the conversion.
 
     Raises:
-        RuntimeError: coremltools left a layer in another precision.
+        RuntimeError: coremltools stored a layer on another grid, or left its activations in float.
     """
     ops = convolutions(_program(converted.model))
     wanted = {op.name: recipe.precision_of(layer) for op, layer in zip(ops, converted.layers, strict=True)}
+    grids = {op.name: grid for op in ops if (grid := wanted_grid(op, wanted[op.name])) is not None}
     model = converted.model
-    active = [op.name for op in ops if wanted[op.name] == W8A8 and op.op_type != _NO_ACTIVATIONS]
+    active = [op for op in ops if wanted[op.name].integer and not is_transposed(op)]
     if active:
-        model = quantize_activations(model, active, activation_ranges(model, inputs, calls))
-    model = compress_weights(model, wanted, ios)
+        bits = recipe.activation_bits or 8
+        ranges = activation_ranges(model, active, inputs, calls, bits)
+        model = quantize_activations(model, [op.name for op in active], ranges)
+    model = compress_weights(model, grids)
+    integer = {op.name for op in active}
     for op in convolutions(_program(model)):
-        stored, want = stored_precision(op), wanted[op.name]
-        if want == W8A8 and op.op_type == _NO_ACTIVATIONS:
-            want = W8
-        if stored != want and not {stored, want} <= {FP16, FP32}:
-            raise RuntimeError(f"coremltools left {op.name} in {stored} instead of {want}")
+        if stored_grid(op) != grids.get(op.name):
+            raise RuntimeError(f"coremltools stored {op.name} as {stored_grid(op)}, not {grids.get(op.name)}")
+        if op.name in integer and not has_integer_inputs(op):
+            raise RuntimeError(f"coremltools left the activations of {op.name} in float")
     return model
 
 
@@ -257,10 +259,11 @@ def lower(
 
     Args:
         programs: rewritten programs.
-        recipe: which layer gets which precision.
-        samples: calibration inputs of each program; may be empty where the recipe has no w8a8.
+        recipe: which layer gets which precision. coremltools rounds no activation around a transposed
+            convolution: such a layer has integer weights alone.
+        samples: calibration inputs of each program; may be empty where no activation is to be integer.
         path: what to write; appears when it is whole.
-        ios: 17 or 18, the oldest system that will run it.
+        ios: 17 or 18, the oldest system that will run it; 17 knows no integers but int8.
 
     Returns:
         Nothing is known of delegation: only a device splits the program among its units.
@@ -270,7 +273,7 @@ def lower(
     """
     if recipe.needs_calibration and not samples:
         raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
-    half = any(rule.precision != FP32 for rule in recipe.rules)
+    half = not recipe.precisions <= {FP32}
     write(_last_converted(programs, half, ios), programs, recipe, samples, path, ios)
     return {name: Delegation(0, ()) for name in programs.modules}
 
@@ -283,12 +286,19 @@ def write(
     path: Path,
     ios: int = IOS18,
 ) -> None:
-    """:func:`lower` from models that are already converted."""
+    """:func:`lower` from models that are already converted.
+
+    Raises:
+        ValueError: ``recipe`` has integers that the system does not know.
+    """
+    if ios < IOS18 and any(precision.weight_bits not in (None, 8) for precision in recipe.precisions):
+        raise ValueError(f"iOS {ios} knows no weights but int8 and float: recipe '{recipe.name}' has others")
+    recipe = recipe.on(programs.roles)
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp, coremltools() as ct:
         folder = Path(tmp) / "functions"
         folder.mkdir()
         for name, function in converted.items():
-            model = realize(function, recipe, INPUTS[name], _calls(name, samples), ios)
+            model = realize(function, recipe, INPUTS[name], _calls(name, samples))
             model.save(str(folder / f"{name}.mlpackage"))
         staged = folder
         if ios >= IOS18:

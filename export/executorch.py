@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from elir_mobile.precision import FP16, W8A8, Recipe
+from elir_mobile.precision import Recipe
+from export.observers import MIN_SCALE
 from export.programs import Delegation, Programs, Samples
 
 _QUANTIZED_OPS = (
@@ -25,7 +26,6 @@ _QUANTIZED_OPS = (
     torch.ops.aten.linear.default,
     torch.ops.aten.add.Tensor,
 )
-MIN_SCALE = 2.0**-12  # the smallest that XNNPACKQuantizer gives weights and activations
 # What is left in a lowered graph that is no operator: tuple access and memory planning.
 _PLUMBING = ("getitem", "alloc")
 
@@ -46,12 +46,12 @@ def quantize(
     samples: list[tuple[Tensor, ...]],
     observer: Any = None,
 ) -> nn.Module:
-    """PT2E static quantization of the layers for which ``recipe`` says w8a8.
+    """PT2E static quantization of the layers that compute in integers by ``recipe``.
 
     Args:
         module: a float program.
         example: inputs of the exported shapes.
-        recipe: rules over the module's layer names.
+        recipe: rules by layer names alone (``Recipe.on``).
         samples: calibration inputs, run through the observers in order.
         observer: class that chooses activation ranges (export/observers.py); default: ExecuTorch's own.
 
@@ -68,7 +68,7 @@ def quantize(
         # The quantizer also asks about weights and activations of a pattern: the layer decides.
         if node.op != "call_function" or node.target not in _QUANTIZED_OPS:
             return True
-        return recipe.precision_of(layer_name(node)) == W8A8
+        return recipe.precision_of(layer_name(node)).integer
 
     quantizer = XNNPACKQuantizer().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
@@ -117,7 +117,7 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     Args:
         programs: rewritten programs.
         recipe: which layer gets which precision; float16 for all of them or for none.
-        samples: calibration inputs of each program; may be empty where the recipe has no w8a8.
+        samples: calibration inputs of each program; may be empty where no activation is to be integer.
         path: the file to write.
 
     Returns:
@@ -130,12 +130,13 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
 
     if recipe.needs_calibration and not samples:
         raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    recipe = recipe.on(programs.roles)
     exported = {}
     for name, module in programs.modules.items():
         example = programs.example_inputs[name]
         if recipe.needs_calibration:
             module = quantize(module, example, recipe, samples[name])
-        elif recipe.precisions == {FP16}:
+        elif any(precision.half for precision in recipe.precisions):
             module = Half(module)
         exported[name] = torch.export.export(module, example)
     return write(exported, lambda: [XnnpackPartitioner()], path)

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from elir_mobile.precision import FP16, FP32, W8, W8A8, Recipe
+from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv
+from export.observers import HistogramObserver, bounds, make_observer
 from export.programs import Delegation, Programs, Samples
 
 CONV, TRANSPOSE_CONV, ADD, PAD = "CONV_2D", "TRANSPOSE_CONV", "ADD", "PAD"
@@ -234,8 +235,8 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
 
     Args:
         content: what :func:`convert` returned.
-        recipe: rules over the layer names.
-        samples: calibration inputs of each signature, where the recipe has w8a8.
+        recipe: rules by layer names alone (``Recipe.on``).
+        samples: calibration inputs of each signature, where activations become integers.
 
     Raises:
         ValueError: a precision that LiteRT does not have.
@@ -252,23 +253,27 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
     }
     model = flatbuffer_utils.read_model_from_bytearray(content)
     quantizer = Quantizer(content)
-    observed: dict[str, list[str]] = {}
+    observed: dict[str, dict[str, HistogramObserver]] = {}
     changed = False
     for signature, subgraph in _signatures(model):
         for op in layer_ops(model, subgraph):
             precision = recipe.precision_of(op.layer)
             # The quantizer matches an operator by its output's name with a semicolon behind it.
             scope, operation = f"^{re.escape(op.output)};$", operations[op.kind]
-            if precision == W8A8:
-                quantizer.add_static_config(scope, operation, activation_num_bits=8, weight_num_bits=8)
-                names = observed.setdefault(signature.signatureKey.decode(), [])
-                names += [name for name in (*op.activations, op.output) if name not in names]
-            elif precision not in (FP32, FP16, W8):
-                raise ValueError(f"LiteRT cannot give '{op.layer}' the precision {precision}")
-            elif precision == FP32 or op.kind not in _OPERANDS:
+            bits = precision.activation_bits
+            if precision.weight_group is not None:
+                raise ValueError(f"LiteRT cannot give '{op.layer}' the precision {precision.name}")
+            if bits is not None:
+                quantizer.add_static_config(
+                    scope, operation, activation_num_bits=bits, weight_num_bits=precision.weight_bits
+                )
+                observers = observed.setdefault(signature.signatureKey.decode(), {})
+                for name in (*op.activations, op.output):
+                    observers.setdefault(name, make_observer(bits=bits))
+            elif op.kind not in _OPERANDS or not (precision.half or precision.weight_bits):
                 continue
-            elif precision == W8:
-                quantizer.add_weight_only_config(scope, operation, num_bits=8)
+            elif precision.weight_bits:
+                quantizer.add_weight_only_config(scope, operation, num_bits=precision.weight_bits)
             else:
                 quantizer.add_weight_only_config(
                     scope, operation, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
@@ -283,16 +288,13 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
 
 
 def _calibrate(
-    model: Any, observed: dict[str, list[str]], samples: Samples
+    model: Any, observed: dict[str, dict[str, HistogramObserver]], samples: Samples
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Ranges of activations, for each the one that loses least when cut into 256 steps.
-
-    The same histogram observer as in ExecuTorch's path: a plain minimum and maximum would spend the
-    steps on the few largest values. The float model runs with the tensors as further outputs.
+    """Ranges of activations. The float model runs with the tensors as further outputs.
 
     Args:
         model: a named float model; not changed.
-        observed: names of each signature's tensors.
+        observed: observers of each signature's tensors, by name.
         samples: inputs of each signature.
 
     Returns:
@@ -301,7 +303,6 @@ def _calibrate(
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_litert.schema_py_generated import TensorMapT
     from ai_edge_litert.tools import flatbuffer_utils
-    from torchao.quantization.pt2e import HistogramObserver
 
     probed = copy.copy(model)
     probed.subgraphs = [copy.copy(subgraph) for subgraph in model.subgraphs]
@@ -319,12 +320,8 @@ def _calibrate(
     content = bytes(flatbuffer_utils.convert_object_to_bytearray(probed))
     interpreter = Interpreter(model_content=content, num_threads=torch.get_num_threads())
     ranges = {}
-    for signature, names in observed.items():
+    for signature, observers in observed.items():
         runner = interpreter.get_signature_runner(signature)
-        observers = {
-            name: HistogramObserver(dtype=torch.int8, quant_min=-128, quant_max=127, eps=2**-12)
-            for name in names
-        }
         for inputs in samples[signature]:
             values = {f"args_{i}": tensor.numpy() for i, tensor in enumerate(inputs)}
             values |= {f"{signature}/{name}": value for name, value in values.items()}
@@ -332,9 +329,8 @@ def _calibrate(
             for name, observer in observers.items():
                 observer(torch.from_numpy(values[name]))
         for name, observer in observers.items():
-            scale, zero = (float(value) for value in observer.calculate_qparams())
-            bounds = {"min": (-128 - zero) * scale, "max": (127 - zero) * scale}
-            ranges[name] = {key: np.array([value], np.float32) for key, value in bounds.items()}
+            low_high = zip(("min", "max"), bounds(observer), strict=True)
+            ranges[name] = {key: np.array([value], np.float32) for key, value in low_high}
     return ranges
 
 
@@ -376,7 +372,7 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     Args:
         programs: rewritten programs, their norms as :class:`GroupNormConv`.
         recipe: which layer gets which precision.
-        samples: calibration inputs of each program; may be empty where the recipe has no w8a8.
+        samples: calibration inputs of each program; may be empty where no activation is to be integer.
         path: the file to write.
 
     Returns:
@@ -388,7 +384,7 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     """
     if recipe.needs_calibration and not samples:
         raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
-    content = quantize(_last_converted(programs), recipe, samples)
+    content = quantize(_last_converted(programs), recipe.on(programs.roles), samples)
     delegations = {name: delegation(content, name) for name in programs.modules}
     path.write_bytes(content)
     return delegations

@@ -1,8 +1,9 @@
-"""How the range of an activation is chosen from what calibration saw: three rules on one histogram.
+"""How the range of an activation is chosen from what calibration saw: rules on one histogram.
 
-The classes plug into PT2E and into the simulation alike. ``MinMaxObserver`` keeps every value,
-``PercentileObserver`` gives up a fixed share of the tails, ``MseObserver`` clips where the expected
-squared error of rounding and clipping together is smallest (Banner et al. 2019, by search).
+ExecuTorch's own ``HistogramObserver`` is what every target and the simulation use (:func:`make_observer`).
+Three more, which plug into PT2E and into the simulation alike, were held against it: ``MinMaxObserver``
+keeps every value, ``PercentileObserver`` gives up a fixed share of the tails, ``MseObserver`` clips where
+the expected squared error of rounding and clipping together is smallest (Banner et al. 2019, by search).
 ``docs/quantization.md`` has what each is worth here.
 """
 
@@ -16,6 +17,37 @@ TAIL = 1e-4  # share of values that the percentile rule gives up at either end
 SHRINKS = 41  # candidates for each end of the range in the search for the smallest error
 MAX_SHRINK = 0.8  # the narrowest candidate keeps a fifth of each end
 LEVELS = 255
+MIN_SCALE = 2.0**-12  # the smallest that XNNPACKQuantizer gives int8 weights and activations
+
+
+def activation_levels(bits: int) -> tuple[int, int]:
+    """Least and greatest integer of an activation."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def min_scale(bits: int) -> float:
+    """The smallest scale of an activation: that of int8, for the same smallest range."""
+    return MIN_SCALE * 255 / (2**bits - 1)
+
+
+def make_observer(cls: type[HistogramObserver] = HistogramObserver, bits: int = 8) -> HistogramObserver:
+    """An observer of one tensor, affine over all its values: call it on them, then ask :func:`bounds`."""
+    least, most = activation_levels(bits)
+    observer = cls(
+        dtype=torch.int8 if bits <= 8 else torch.int16,
+        qscheme=torch.per_tensor_affine,
+        quant_min=least,
+        quant_max=most,
+        eps=min_scale(bits),
+    )
+    observer.dst_nbins = 2**bits
+    return observer
+
+
+def bounds(observer: HistogramObserver) -> tuple[float, float]:
+    """The range that an observer chose, a little wider than asked since zero is a level."""
+    scale, zero = (value.item() for value in observer.calculate_qparams())
+    return (observer.quant_min - zero) * scale, (observer.quant_max - zero) * scale
 
 
 class MinMaxObserver(HistogramObserver):

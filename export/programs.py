@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from elir_mobile.models.restorer import Restorer
+from elir_mobile.models.roles import layer_roles
 from export.forms import CPU, Form, TableUnet, rewrite_group_norms, timestep_table
 
 PROGRAM_NAMES = ("encode", "step", "decode")
@@ -69,13 +70,17 @@ class Decode(nn.Module):
 
 @dataclass(frozen=True, eq=False)  # one is like no other: targets remember the last they converted
 class Programs:
-    """The rewritten modules, the table of time biases, and example inputs of the exported shapes."""
+    """The rewritten modules, the table of time biases, and example inputs of the exported shapes.
+
+    ``roles`` are those of the layers, which keep their names when they are rewritten.
+    """
 
     modules: dict[str, nn.Module]
     example_inputs: dict[str, tuple[Tensor, ...]]
     table: Tensor  # (K, ΣC)
     steps: int
     sigma_s: float
+    roles: dict[str, str] = field(default_factory=dict)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -115,4 +120,5 @@ def build_programs(
         table=table,
         steps=steps,
         sigma_s=sigma_s,
+        roles=layer_roles(restorer),
     )

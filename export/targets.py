@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.precision import FP32, Recipe
+from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.table import RUNTIMES, target_name
 from export import coreml, executorch, litert
 from export.forms import CPU, CPU_CHANNELS_LAST, Form
@@ -76,9 +76,8 @@ TARGETS: dict[str, Target] = {
 
 def realizes(target: Target, recipe: Recipe) -> bool:
     """Whether ``target`` has a recipe, or every precision that its rules mix."""
-    return recipe.name in target.precisions or recipe.precisions | {FP32} <= set(target.precisions) - set(
-        target.unmixed
-    )
+    mixed = {"fp32", *(precision.name for precision in recipe.precisions)}
+    return recipe.name in target.precisions or mixed <= set(target.precisions) - set(target.unmixed)
 
 
 def get_target(name: str) -> Target:

@@ -15,11 +15,11 @@ from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.charts import number
 from elir_mobile.precision import recipe_toml
 from export.samples import collect_samples
-from quant.fakequant import calibrate
+from quant.calibrate import calibrate
+from quant.gptq import Adjusted, adjusted_weights
 from quant.job import Job, stages
 from quant.judge import Judge
-from quant.methods import Moved, improved_weights
-from quant.search import FASTEST, Attempt, Budget, Cost, damages, layer_costs, raising_order, search
+from quant.search import FASTEST, Attempt, Budget, Cost, damages, fallback_order, layer_costs, search
 
 DAMAGE_PAIRS = 4  # pairs on which a search rounds layer by layer
 JUDGED_PAIRS = 48  # pairs on which it judges a recipe: more of them, closer to the budget
@@ -39,8 +39,8 @@ def rank_layers(job: Job, console: Console) -> Ranking:
 
     Ranges come from the calibration pairs, recipes are judged on ``JUDGED_PAIRS`` more of the same
     images degraded anew; the evaluation images are left for the executed file. Weights that
-    ``job.gptq`` asks for are moved once, for int8 everywhere, though they depend on what is rounded
-    before them: the file of the recipe that is found has them moved anew.
+    ``job.gptq`` asks for are adjusted once, for int8 everywhere, though they depend on what is rounded
+    before them: the file of the recipe that is found has them adjusted anew.
 
     Raises:
         UserError: the images cannot be used.
@@ -54,16 +54,16 @@ def rank_layers(job: Job, console: Console) -> Ranking:
         with shown.stage("calibrating"):
             samples = collect_samples(programs, [pair.degraded for pair in seen], job.seed)
             ranges = calibrate(programs, samples)
-        moved: Moved = {}
+        adjusted: Adjusted = {}
         if job.gptq:
             with shown.stage("adjusting weights"):
-                moved = improved_weights(programs, FASTEST, samples)
-        judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed, moved)
+                adjusted = adjusted_weights(programs, FASTEST, samples)
+        judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed, adjusted)
         total = sum(len(layers) for layers in judge.layers.values())
         with shown.stage("rounding layer by layer", total):
             damage = damages(judge, shown.advance)
     costs = layer_costs(programs)
-    return Ranking(Judge(programs, ranges, heldout, job.seed, moved), raising_order(damage, costs), costs)
+    return Ranking(Judge(programs, ranges, heldout, job.seed, adjusted), fallback_order(damage, costs), costs)
 
 
 def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) -> Attempt:
@@ -79,7 +79,7 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
                     f", LPIPS {number(verdict.lpips_rise, 4)} (up to {number(verdict.lpips_rise_high, 4)})"
                 )
             shown.say(
-                f"{tried.raised:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
+                f"{tried.fallbacks:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
                 f"(up to {number(verdict.psnr_drop_db_high, 3)}){lpips}, about {tried.milliseconds:.0f} ms, "
                 f"{tried.bytes / 1e6:.2f} MB: {'holds' if tried.holds else 'over budget'}"
             )

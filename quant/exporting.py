@@ -27,8 +27,8 @@ from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
 from export.programs import Delegation, Programs, Samples
 from export.targets import Target, get_target
+from quant.gptq import Adjusted, adjusted_weights, with_weights
 from quant.job import Job, Stages
-from quant.methods import Moved, improved_weights, with_weights
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def _lower_all(
 ) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     built = {target.name: job.programs(target) for target, _, _ in missing}
-    adjusted: dict[Recipe, Moved] = {}
+    adjusted: dict[Recipe, Adjusted] = {}
     for _, recipe, _ in missing:
         if job.adjusts(recipe) and recipe not in adjusted:
-            adjusted[recipe] = improved_weights(job.programs(), recipe, samples)
+            adjusted[recipe] = adjusted_weights(job.programs(), recipe, samples)
             stages.say(f"adjusted weights for {recipe.name}")
     workers = max(1, min(len(missing), job.protocol.threads))
     with ProcessPoolExecutor(
@@ -143,11 +143,11 @@ def _lower_all(
 
 
 # Of an export worker: programs by target, samples, and adjusted weights by recipe.
-_work: tuple[dict[str, Programs], Samples, dict[Recipe, Moved]]
+_work: tuple[dict[str, Programs], Samples, dict[Recipe, Adjusted]]
 
 
 def _start_worker(
-    threads: int, log: Path, built: dict[str, Programs], samples: Samples, adjusted: dict[Recipe, Moved]
+    threads: int, log: Path, built: dict[str, Programs], samples: Samples, adjusted: dict[Recipe, Adjusted]
 ) -> None:
     """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
     global _work

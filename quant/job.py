@@ -22,7 +22,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer
-from elir_mobile.precision import W4, W8, W8A8, Recipe, get_recipe
+from elir_mobile.precision import Recipe, get_recipe
 from elir_mobile.tasks import Task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS, Target, get_target, realizes
@@ -74,7 +74,7 @@ class Job:
 
     def adjusts(self, recipe: Recipe) -> bool:
         """Whether the weights of ``recipe`` are adjusted before they are rounded."""
-        return self.gptq and bool(recipe.precisions & {W8, W4, W8A8})
+        return self.gptq and recipe.rounds_weights
 
 
 def select_artifacts(

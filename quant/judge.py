@@ -16,12 +16,12 @@ from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
 from elir_mobile.harness.compare import damage, measured
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.precision import FP32, Recipe
+from elir_mobile.precision import FP32, Precision, Recipe
 from export.programs import PROGRAM_NAMES, Programs
-from quant.fakequant import Ranges, in_parts, layer_names, restore_batch, simulate_program
-from quant.methods import Moved, module_with_weights
+from quant.gptq import Adjusted, module_with_weights
+from quant.simulate import Ranges, in_parts, layer_names, restore_batch, simulate_program
 
-Key = tuple[str, ...]  # the precision of every layer of a program
+Key = tuple[Precision, ...]  # the precision of every layer of a program
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Judge:
         programs: float programs.
         ranges: activation ranges of them, from other images than ``pairs``.
         pairs: what recipes are judged on; image ``i`` gets the noise of ``seed + i``.
-        moved: weights and biases for the layers that a recipe rounds, see
-            :func:`quant.methods.improved_weights`; those it leaves in float keep their own.
+        adjusted: weights and biases for the layers that a recipe rounds, see
+            :func:`quant.gptq.adjusted_weights`; those it leaves in float keep their own.
     """
 
     programs: Programs
     ranges: Ranges
     pairs: list[Pair]
     seed: int = 0
-    moved: Moved = field(default_factory=dict)
+    adjusted: Adjusted = field(default_factory=dict)
     layers: dict[str, list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,14 +87,14 @@ class Judge:
         if set(key) == {FP32}:
             return self.programs.modules[name]
         if self._modules.get(name, ((), None))[0] != key:
-            moved = {
+            adjusted = {
                 parameter: value
-                for parameter, value in self.moved.get(name, {}).items()
+                for parameter, value in self.adjusted.get(name, {}).items()
                 if recipe.precision_of(parameter.rpartition(".")[0]) != FP32
             }
             module = self.programs.modules[name]
-            if moved:
-                module = module_with_weights(module, moved)
+            if adjusted:
+                module = module_with_weights(module, adjusted)
             self._modules[name] = (key, simulate_program(module, recipe, self.ranges.get(name, {})))
         return self._modules[name][1]
 
@@ -105,6 +105,7 @@ class Judge:
         Args:
             programs: hold each program against float by itself too, which takes as long again.
         """
+        recipe = recipe.on(self.programs.roles)
         keys = {
             name: tuple(recipe.precision_of(layer) for layer in self.layers[name]) for name in PROGRAM_NAMES
         }

@@ -95,7 +95,7 @@ def recipes_table() -> Table:
     for name in TARGETS:
         table.add_column(name, justify="center")
     for recipe in RECIPES.values():
-        rules = "; ".join(f"{rule.pattern} {rule.precision}" for rule in recipe.rules) or "all float32"
+        rules = "; ".join(f"{rule.pattern} {rule.precision.name}" for rule in recipe.rules) or "all float32"
         marks = ("yes" if realizes(target, recipe) else "–" for target in TARGETS.values())
         table.add_row(recipe.name, rules, *marks)
     return table

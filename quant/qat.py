@@ -53,8 +53,9 @@ from elir_mobile.training.pixels import log_mse
 from export.forms import time_biases, transposed_kernel
 from export.programs import Programs, build_programs
 from export.samples import collect_samples
-from quant.fakequant import Ranges, calibrate, restore_batch, set_ranges, simulate
-from quant.methods import Moved, improved_weights
+from quant.calibrate import calibrate
+from quant.gptq import Adjusted, adjusted_weights
+from quant.simulate import Ranges, restore_batch, set_ranges, simulate
 
 EMA_DECAY = 0.98
 # An exporter calibrates on a dozen pictures that training does not know, so it trains for several dozens.
@@ -94,19 +95,19 @@ def program_weights(restorer: Restorer, program: nn.Module, steps: int) -> dict[
 
 
 @torch.no_grad()
-def starting_point(restorer: Restorer, moved: Moved, steps: int) -> Restorer:
+def starting_point(restorer: Restorer, adjusted: Adjusted, steps: int) -> Restorer:
     """A copy of the reference network with what post-training quantization does to its weights.
 
     Args:
         restorer: the float network, collapsed.
-        moved: see :func:`quant.methods.improved_weights`. A bias for a layer that has none in the
+        adjusted: see :func:`quant.gptq.adjusted_weights`. A bias for a layer that has none in the
             reference network is left out, and so is a transposed convolution's weight, which is none of
             its parameters.
         steps: K.
     """
     start = copy.deepcopy(restorer)
     parameters = dict(start.named_parameters())
-    for tensors in moved.values():
+    for tensors in adjusted.values():
         for name, value in tensors.items():
             if name in parameters:
                 parameters[name].copy_(value * _factor(name, steps))
@@ -332,12 +333,14 @@ def train(
     seen = [batch(generator, CALIBRATION_IMAGES)[0] for _ in range(CALIBRATION_SETS)]
     programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
     samples = collect_samples(programs, torch.cat(seen).split(1), config.seed)
-    start = starting_point(restorer, improved_weights(programs, config.recipe, samples), info.steps)
+    start = starting_point(restorer, adjusted_weights(programs, config.recipe, samples), info.steps)
     programs = build_programs(start, size=size, steps=info.steps, sigma_s=info.sigma_s)
     ranges: list[Ranges] = [{}]
-    if config.recipe.needs_calibration:
+    bits = config.recipe.activation_bits
+    if bits is not None:
         ranges = [
-            calibrate(programs, collect_samples(programs, dozen.split(1), config.seed)) for dozen in seen
+            calibrate(programs, collect_samples(programs, dozen.split(1), config.seed), bits=bits)
+            for dozen in seen
         ]
     module = QatTraining(restorer, start, programs, config.recipe, ranges, steps=config.steps, lr=config.lr)
     fit(
@@ -387,10 +390,9 @@ def simulated_quality(
     size = data.evaluation[0].degraded.shape[-1]
     programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
     ranges: Ranges = {}
-    if recipe.needs_calibration:
-        ranges = calibrate(
-            programs, collect_samples(programs, (pair.degraded for pair in data.calibration), seed)
-        )
+    if recipe.activation_bits is not None:
+        samples = collect_samples(programs, (pair.degraded for pair in data.calibration), seed)
+        ranges = calibrate(programs, samples, bits=recipe.activation_bits)
     simulated = simulate(programs, recipe, ranges)
     degraded = torch.cat([pair.degraded for pair in data.evaluation])
     shape = programs.latent_shape

@@ -1,7 +1,8 @@
 """Accuracy-controlled search: the fastest recipe that keeps the pictures within a budget.
 
-Starts with int8 everywhere and raises layers to float, first those that do the most damage for the
-time they save, until the budget holds (the idea of OpenVINO NNCF's ``quantize_with_accuracy_control``).
+Starts with int8 everywhere and lets layers fall back to float, first those where int8 does the most
+damage for the time it saves, until the budget holds (the idea of OpenVINO NNCF's
+``quantize_with_accuracy_control``).
 Damage is measured layer by layer in simulation; time and bytes are estimated from the layers' shapes.
 A budget counts as held if the mean loss of as many other pictures would be within it 39 times in 40: the
 mean of these is exceeded on the next pictures every other time.
@@ -18,35 +19,51 @@ import torch
 from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from elir_mobile.precision import FP32, W8A8, Recipe, Rule
+from elir_mobile.precision import FP32, W8A8, Precision, Recipe, Rule, integer_grid
 from export.programs import Programs
-from quant.fakequant import find_layers, trace
 from quant.judge import Judge, Verdict
+from quant.simulate import find_layers, trace
 
 # Everything in int8 but the additions inside rewritten group norms, which no runtime does well.
 FASTEST = Recipe("searched", (Rule("*.block.0.add", FP32), Rule("*", W8A8)))
 # Multiply-accumulates a millisecond of plain 3×3 convolutions: the middle of what
 # benchmarks/roofline.py measured on two threads of an AVX2 machine (docs/decisions.md). The order
-# of the layers depends on the ratio alone.
-RATES = {FP32: 33e6, W8A8: 78e6}
-# Elements of a sum a millisecond. Assumed, not measured: three tensors through memory at 10 GB/s.
-ADDED = {FP32: 10e6 / 12, W8A8: 10e6 / 3}
-WEIGHT_BYTES = {FP32: 4, W8A8: 1}
-CHANNEL_BYTES = {FP32: 4, W8A8: 8}  # bias, and the channel's scale
+# of the layers depends on the ratio alone. Wider integers are taken to be slower by their bits.
+FLOAT_RATE, INT8_RATE = 33e6, 78e6
+ADDED_BITS = 80e6  # a millisecond of a sum moves. Assumed, not measured: through memory at 10 GB/s.
+SCALE_BYTES = BIAS_BYTES = 4  # of an output channel
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimates for one layer in one restoration: milliseconds and bytes by precision."""
+    """What one layer does in one restoration.
 
-    milliseconds: dict[str, float]
-    bytes: dict[str, int]
+    Attributes:
+        macs: multiply-accumulates, of all its calls.
+        added: values that a sum makes, of all its calls.
+        weight: shape of the weight; empty for a sum.
+        transposed: whether the weight is (in, out, …).
+    """
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            {p: self.milliseconds[p] + other.milliseconds[p] for p in RATES},
-            {p: self.bytes[p] + other.bytes[p] for p in RATES},
-        )
+    macs: float = 0.0
+    added: float = 0.0
+    weight: tuple[int, ...] = ()
+    transposed: bool = False
+
+    def milliseconds(self, precision: Precision) -> float:
+        """Estimated time: of a convolution by its multiplications, of a sum by its three tensors."""
+        bits = precision.activation_bits or precision.float_bits
+        rate = FLOAT_RATE if precision.activation_bits is None else INT8_RATE * 8 / bits
+        return self.macs / rate + 3 * self.added * bits / ADDED_BITS
+
+    def bytes(self, precision: Precision) -> int:
+        """Estimated size in the file: weight, scales and bias."""
+        if not self.weight:
+            return 0
+        grid = integer_grid(precision, self.weight, transposed=self.transposed)
+        bits, scales = (precision.float_bits, 0) if grid is None else (grid.bits, prod(grid.scales))
+        channels = self.weight[1 if self.transposed else 0]
+        return prod(self.weight) * bits // 8 + SCALE_BYTES * scales + BIAS_BYTES * channels
 
 
 @dataclass(frozen=True)
@@ -75,9 +92,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One recipe that was tried: how many layers are in float, and what that gave and costs."""
+    """One recipe that was tried: how many layers fall back to float, and what that gave and costs."""
 
-    raised: int
+    fallbacks: int
     recipe: Recipe
     verdict: Verdict
     milliseconds: float
@@ -86,7 +103,7 @@ class Attempt:
 
 
 def layer_costs(programs: Programs) -> dict[str, Cost]:
-    """Estimated cost of every layer; a step's layer runs K times, additions of one name are summed."""
+    """Work of every layer; a step's layer runs K times, sums of one name are added up."""
     costs: dict[str, Cost] = {}
     for name, module in programs.modules.items():
         graph = trace(module)
@@ -95,22 +112,16 @@ def layer_costs(programs: Programs) -> dict[str, Cost]:
         calls = programs.steps if name == "step" else 1
         for layer in find_layers(graph):
             n_in, n_out = (prod(node.meta["tensor_meta"].shape) for node in (layer.inputs[0], layer.node))
-            if layer.node.op == "call_module":
-                module = graph.get_submodule(str(layer.node.target))
-                weights = module.get_parameter("weight")
-                channels = weights.shape[1 if isinstance(module, nn.ConvTranspose2d) else 0]
-                # Each weight meets every output position once, or every input position if transposed.
-                positions = (
-                    n_in / weights.shape[0] if isinstance(module, nn.ConvTranspose2d) else n_out / channels
-                )
-                macs = weights.numel() * positions
-                cost = Cost(
-                    {p: calls * macs / RATES[p] for p in RATES},
-                    {p: WEIGHT_BYTES[p] * weights.numel() + CHANNEL_BYTES[p] * channels for p in RATES},
-                )
-            else:
-                cost = Cost({p: calls * n_out / ADDED[p] for p in RATES}, dict.fromkeys(RATES, 0))
-            costs[layer.name] = costs[layer.name] + cost if layer.name in costs else cost
+            if layer.node.op != "call_module":
+                before = costs.get(layer.name, Cost())
+                costs[layer.name] = Cost(added=before.added + calls * n_out)
+                continue
+            source = graph.get_submodule(str(layer.node.target))
+            shape = tuple(source.get_parameter("weight").shape)
+            # Each weight meets every output position once, or every input position if transposed.
+            transposed = isinstance(source, nn.ConvTranspose2d)
+            positions = (n_in if transposed else n_out) / shape[0]
+            costs[layer.name] = Cost(calls * prod(shape) * positions, 0.0, shape, transposed)
     return costs
 
 
@@ -126,11 +137,11 @@ def damages(judge: Judge, advance: Callable[[], None] = lambda: None) -> dict[st
     return found
 
 
-def raising_order(damage: dict[str, float], costs: dict[str, Cost]) -> list[str]:
+def fallback_order(damage: dict[str, float], costs: dict[str, Cost]) -> list[str]:
     """Layers by the damage they do for each millisecond that int8 saves, worst first."""
 
     def gain(layer: str) -> float:
-        saved = costs[layer].milliseconds[FP32] - costs[layer].milliseconds[W8A8]
+        saved = costs[layer].milliseconds(FP32) - costs[layer].milliseconds(W8A8)
         return damage[layer] / max(abs(saved), 1e-6)
 
     return sorted(damage, key=gain, reverse=True)
@@ -145,12 +156,12 @@ def search(
 ) -> Attempt:
     """The fewest layers of ``order`` in float with which the budget holds, or the best reachable.
 
-    Doubles the number of raised layers until the budget holds, then halves the interval: the budget
+    Doubles the number of float fallbacks until the budget holds, then halves the interval: the budget
     is taken to hold with more layers in float if it holds with fewer.
 
     Args:
         judge: simulates a recipe on held-out pairs.
-        order: layers, the first to be raised first.
+        order: layers, the first to fall back first.
         costs: of every layer.
         budget: what must hold.
         say: told of every recipe that is tried.
@@ -160,17 +171,17 @@ def search(
         the largest one that fits, or all of int8 if not even that does.
     """
 
-    def attempt(raised: int) -> Attempt:
-        rules = tuple(Rule(layer, FP32) for layer in order[:raised])
+    def attempt(fallbacks: int) -> Attempt:
+        rules = tuple(Rule(layer, FP32) for layer in order[:fallbacks])
         recipe = Recipe(FASTEST.name, (*rules, *FASTEST.rules))
         precisions = {layer: recipe.precision_of(layer) for layer in costs}
-        size = sum(cost.bytes[precisions[layer]] for layer, cost in costs.items())
+        size = sum(cost.bytes(precisions[layer]) for layer, cost in costs.items())
         verdict = judge.judge(recipe, programs=False)
         tried = Attempt(
-            raised,
+            fallbacks,
             recipe,
             verdict,
-            sum(cost.milliseconds[precisions[layer]] for layer, cost in costs.items()),
+            sum(cost.milliseconds(precisions[layer]) for layer, cost in costs.items()),
             size,
             budget.held_by(verdict.psnr_drop_db_high, verdict.lpips_rise_high)
             and (budget.max_bytes is None or size <= budget.max_bytes),
@@ -180,25 +191,25 @@ def search(
 
     most = len(order)
     if budget.max_bytes is not None:
-        size = sum(cost.bytes[FASTEST.precision_of(layer)] for layer, cost in costs.items())
+        size = sum(cost.bytes(FASTEST.precision_of(layer)) for layer, cost in costs.items())
         for most, layer in enumerate(order):  # noqa: B007 - the first that no longer fits
-            size += costs[layer].bytes[FP32] - costs[layer].bytes[W8A8]
+            size += costs[layer].bytes(FP32) - costs[layer].bytes(W8A8)
             if size > budget.max_bytes:
                 break
         else:
             most = len(order)
     best = attempt(0)
-    failed, raised = 0, 1
+    failed, fallbacks = 0, 1
     while not best.holds and failed < most:
-        best = attempt(min(raised, most))
+        best = attempt(min(fallbacks, most))
         if not best.holds:
-            failed, raised = best.raised, 2 * raised
+            failed, fallbacks = best.fallbacks, 2 * fallbacks
     if not best.holds:
         return best
-    while best.raised - failed > 1:
-        tried = attempt((failed + best.raised) // 2)
+    while best.fallbacks - failed > 1:
+        tried = attempt((failed + best.fallbacks) // 2)
         if tried.holds:
             best = tried
         else:
-            failed = tried.raised
+            failed = tried.fallbacks
     return best

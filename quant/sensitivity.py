@@ -1,7 +1,7 @@
 """Which layers int8 hurts; the command is :mod:`elir_mobile.cli.sensitivity`.
 
 Every layer that the recipe rounds is rounded alone, and everything but it; each time the whole
-restoration is simulated (``quant/fakequant.py``) and held against float. Writes a ranked table as
+restoration is simulated (``quant/simulate.py``) and held against float. Writes a ranked table as
 JSON and a plot. A run that was stopped goes on from the layers it has done.
 """
 
@@ -26,26 +26,26 @@ from elir_mobile.precision import FP32, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.programs import PROGRAM_NAMES, build_programs
 from export.samples import collect_samples
-from quant.fakequant import calibrate
+from quant.calibrate import calibrate
 from quant.judge import Judge, Verdict
 
 SHOWN = 20  # layers in the terminal's table and in the plot
-HOW = "fake quantization in eager PyTorch (quant/fakequant.py), no exported file was run"
+HOW = "fake quantization in eager PyTorch (quant/simulate.py), no exported file was run"
 
 
 def make_judge(
-    restorer: Restorer, info: ModelInfo, size: int, task: str, images: Path | None, count: int, seed: int
+    restorer: Restorer, info: ModelInfo, task: str, images: Path | None, count: int, seed: int, bits: int
 ) -> Judge:
-    """Float programs calibrated on some pairs, to be judged on ``count`` others.
+    """Float programs calibrated on some pairs for ``bits`` of activations, to be judged on ``count`` others.
 
     Raises:
         UserError: the images cannot be used.
     """
     counts = PairCounts(min_evaluation=count, max_evaluation=count)
-    data = load_pair_sets(images, get_task(task), size, seed, counts)
-    programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
+    data = load_pair_sets(images, get_task(task), info.size, seed, counts)
+    programs = build_programs(restorer, size=info.size, steps=info.steps, sigma_s=info.sigma_s)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], seed)
-    return Judge(programs, calibrate(programs, samples), data.evaluation, seed)
+    return Judge(programs, calibrate(programs, samples, bits=bits), data.evaluation, seed)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def measure_layer(judge: Judge, recipe: Recipe, layer: str, program: str) -> Sen
     precision = recipe.precision_of(layer)
     alone = Recipe("alone", (Rule(layer, precision),))
     others = Recipe("others", (Rule(layer, FP32), *recipe.rules))
-    return Sensitivity(layer, program, precision, judge.judge(alone), judge.judge(others))
+    return Sensitivity(layer, program, precision.name, judge.judge(alone), judge.judge(others))
 
 
 def rounded_layers(judge: Judge, recipe: Recipe) -> list[tuple[str, str]]:

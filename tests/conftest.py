@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
 from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
 from export.targets import TARGETS
+from tests import lowering
 
 TINY = Architecture(
     enc_width=8,
@@ -66,6 +68,30 @@ def overparametrized() -> Restorer:
     restorer.dec.layers[-1].weight.data *= 0.3
     nn.init.constant_(restorer.dec.layers[-1].bias, 0.5)  # pictures around grey, hardly clipped
     return restorer.eval().requires_grad_(False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+    lowering.running.append(item)
+    try:
+        return (yield)
+    finally:
+        lowering.running.pop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lowered files are kept for all processes of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    with lowering.shared((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lowered"):
+        yield
+
+
+@pytest.fixture
+def lowered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``quant.ptq`` lowers in processes of its own, whatever was lowered before."""
+    lowering.check_mark()
+    monkeypatch.setattr("quant.exporting._lower_all", lowering.lower_all)
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +196,9 @@ def micro_programs(clip: Callable[[Tensor], Tensor], steps: int = STEPS) -> Prog
         "decode": (latent,),
     }
     frozen = {name: module.eval().requires_grad_(False) for name, module in modules.items()}
-    return Programs(frozen, examples, table, steps, SIGMA_S)
+    ends = ("enc.layers.0", "fmir.first_proj", "fmir.final_proj", "dec.layers.0")
+    roles = {name: "latent-end" if name.startswith("fmir") else "image-end" for name in ends}
+    return Programs(frozen, examples, table, steps, SIGMA_S, roles)
 
 
 def golden_budgets(golden: dict, folder: Path, runner: Runner, *, steps: int, sigma_s: float) -> dict:

@@ -16,9 +16,10 @@ from elir_mobile.harness.compare import damage
 from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
-from quant.fakequant import calibrate, restore_batch, simulate
+from quant.calibrate import calibrate
+from quant.gptq import with_weights
 from quant.judge import Judge, _for_others
-from quant.methods import with_weights
+from quant.simulate import restore_batch, simulate
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +51,7 @@ def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
     assert min(verdict.program_db.values()) > 10
 
 
-def test_moved_weights_are_those_of_rounded_layers_alone(judge: Judge) -> None:
+def test_adjusted_weights_are_those_of_rounded_layers_alone(judge: Judge) -> None:
     recipe = Recipe("some", (Rule("dec.*", W8A8), Rule("enc.layers.0", W8A8)))
     encode, decode = (judge.programs.modules[name] for name in ("encode", "decode"))
     first, second = (encode.get_parameter(f"enc.layers.{i}.weight") for i in (0, 2))
@@ -66,7 +67,7 @@ def test_moved_weights_are_those_of_rounded_layers_alone(judge: Judge) -> None:
     verdict = moving.judge(recipe)
     assert verdict.image_db == pytest.approx(sqnr_db(judge.restored, image), abs=1e-3)
     assert verdict.trajectory_db[-1] == pytest.approx(sqnr_db(judge.trajectory[-1], path[-1]), abs=1e-3)
-    assert verdict.image_db < judge.judge(recipe).image_db - 1  # what was moved is felt
+    assert verdict.image_db < judge.judge(recipe).image_db - 1  # what was adjusted is felt
     assert moving.judge(RECIPES["fp32"]).image_db == math.inf
 
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from elir_mobile import precision as precisions
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.statistics import sqnr_db
+from elir_mobile.harness.roofline import Roof, work_of
 from elir_mobile.precision import (
     FP16,
     FP32,
     RECIPES,
+    W8,
     W8A8,
+    Precision,
     Recipe,
     Rule,
     check_rules,
     get_recipe,
     read_recipe,
+    recipe_of,
     recipe_toml,
 )
+from export.programs import Programs
+from export.samples import collect_samples
+from quant.calibrate import calibrate
+from quant.gptq import adjusted_weights, with_weights
+from quant.search import layer_costs
+from quant.simulate import simulate
+from tests.conftest import SIZE, TINY
 
 
 def test_first_matching_rule_wins_and_unmatched_layers_stay_float() -> None:
@@ -33,8 +48,8 @@ def test_only_recipes_with_int8_activations_need_calibration() -> None:
     assert RECIPES["w8a8"].needs_calibration
 
 
-def test_w8a8_keeps_the_signal_path_of_flow_and_coarse_in_float() -> None:
-    recipe = RECIPES["w8a8"]
+def test_w8a8_keeps_the_signal_path_of_flow_and_coarse_in_float(programs) -> None:
+    recipe = RECIPES["w8a8"].on(programs.roles)
     assert recipe.precision_of("enc.layers.3.conv.0") == W8A8
     assert recipe.precision_of("fmir.up_blocks.0.1.block1.block.2") == W8A8
     assert recipe.precision_of("mmse.lrm.0.RDB1.add") == FP32
@@ -107,9 +122,81 @@ def test_missing_and_empty_recipes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_rule_that_no_layer_comes_to_is_refused() -> None:
-    layers = ["enc.layers.0", "dec.layers.0"]
+    layers = {"enc.layers.0": "image-end", "dec.layers.0": "latent-end"}
     check_rules(Recipe("good", (Rule("enc.*", W8A8), Rule("*", FP16))), layers)
     with pytest.raises(UserError, match=r"rule 2 \('encoder.\*'\) matches no layer"):
         check_rules(Recipe("typo", (Rule("enc.*", W8A8), Rule("encoder.*", FP16))), layers)
     with pytest.raises(UserError, match=r"rule 2 \('enc.layers.0'\)"):
         check_rules(Recipe("shadowed", (Rule("*", W8A8), Rule("enc.layers.0", FP16))), layers)
+    check_rules(Recipe("by role", (Rule("role:image-*", FP16), Rule("*", W8A8))), layers)
+    with pytest.raises(UserError, match=r"rule 1 \('role:head'\) .* roles image-end, latent-end"):
+        check_rules(Recipe("role", (Rule("role:head", FP16),)), layers)
+
+
+def test_roles_become_names_and_nothing_is_guessed_before() -> None:
+    recipe = Recipe("r", (Rule("role:*-end", FP32), Rule("*", W8A8)))
+    with pytest.raises(ValueError, match=r"role:\*-end"):
+        recipe.precision_of("enc.layers.0")
+    known = recipe.on({"a": "image-end", "b": "block", "c": "latent-end"})
+    assert [known.precision_of(layer) for layer in "abc"] == [FP32, W8A8, FP32]
+    assert known.on({}) == known
+
+
+def test_a_manifest_keeps_the_recipe() -> None:
+    for recipe in RECIPES.values():
+        assert recipe_of(json.loads(json.dumps(recipe.to_json()))) == recipe
+    with pytest.raises(UserError, match="unknown precision 'w3'"):
+        recipe_of({"name": "r", "rules": [{"pattern": "*", "precision": "w3"}]})
+
+
+W8A16 = Precision("w8a16", weight_bits=8, activation_bits=16)
+W6 = Precision("w6", weight_bits=6, weight_group=16, float_type="float16")
+
+
+@pytest.fixture
+def two_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two precisions that the project does not have, each as its one row."""
+    for precision in (W8A16, W6):
+        monkeypatch.setitem(precisions.PRECISIONS, precision.name, precision)
+
+
+def test_a_new_precision_is_one_row(two_more, programs, degraded, tmp_path: Path) -> None:
+    """Reading, calibration, simulation, reconstruction, costs and the roof know it by its fields."""
+    recipes = {
+        name: read_recipe(
+            written(tmp_path, f'name = "{name}"\n[[rule]]\npattern = "*"\nprecision = "{name}"\n')
+        )
+        for name in ("w8a16", "w6")
+    }
+    samples = collect_samples(programs, degraded[:2], seed=0)
+    inputs = samples["step"][0]
+    want = programs.modules["step"](*inputs)
+
+    def db(simulated: Programs) -> float:
+        return sqnr_db(want, simulated.modules["step"](*inputs))
+
+    found = {}
+    for recipe in (RECIPES["w8a8"], RECIPES["w8"], RECIPES["w4"], *recipes.values()):
+        ranges = calibrate(programs, samples, bits=recipe.activation_bits or 8)
+        found[recipe.name] = db(simulate(programs, recipe, ranges))
+    assert found["w4"] + 6 < found["w6"] < found["w8"]
+    assert found["w8a8"] + 3 < found["w8a16"] <= found["w8"] + 0.1
+    better = with_weights(programs, adjusted_weights(programs, recipes["w6"], samples))
+    assert db(simulate(better, recipes["w6"])) > found["w6"] + 0.5
+
+    cost = layer_costs(programs)["enc.layers.0"]  # 3 to 8 channels: too few for a group
+    assert cost.bytes(W6) == cost.bytes(W8)
+    inner = layer_costs(programs)["fmir.mid_blocks.0.block2.block.2"]  # 64 to 64
+    assert inner.bytes(W6) == 64 * 64 * 9 * 6 // 8 + 4 * 64 * 4 + 4 * 64
+    assert inner.milliseconds(W8A8) < inner.milliseconds(W8A16) <= inner.milliseconds(FP32)
+    assert inner.milliseconds(W6) == inner.milliseconds(FP32)
+    total = layer_costs(programs)["fmir.add"]
+    assert total.milliseconds(W8A8) * 2 == total.milliseconds(W8A16) == total.milliseconds(W6)
+
+    macs, roles = work_of(json.dumps(asdict(TINY)), SIZE)
+    roof = Roof(macs, roles, {("litert", "fp32"): 1.0, ("litert", "w8a8"): 2.0})
+    reached = {
+        name: roof.of("litert", recipe.to_json(), "step", 1.0)["roof_gmacs_per_s"]
+        for name, recipe in recipes.items()
+    }
+    assert reached == {"w8a16": 2.0, "w6": 1.0}

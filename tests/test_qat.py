@@ -20,9 +20,10 @@ from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.programs import build_programs
 from export.samples import collect_samples
-from quant.fakequant import calibrate, restore_batch, simulate
-from quant.methods import improved_weights
+from quant.calibrate import calibrate
+from quant.gptq import adjusted_weights
 from quant.qat import QatTraining, make_row, on_grid, simulated_quality, starting_point
+from quant.simulate import restore_batch, simulate
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
@@ -122,7 +123,7 @@ def test_training_starts_where_post_training_quantization_ends(
 ) -> None:
     recipe = RECIPES["w8a8"]
     samples = collect_samples(programs, degraded, seed=0)
-    start = starting_point(restorer, improved_weights(programs, recipe, samples), STEPS)
+    start = starting_point(restorer, adjusted_weights(programs, recipe, samples), STEPS)
     rebuilt = build_programs(start, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
     plain = QatTraining(restorer, restorer, programs, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)
     better = QatTraining(restorer, start, rebuilt, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)

@@ -15,19 +15,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import roofline as sweeping
 from elir_mobile.harness.protocol import Protocol
-from elir_mobile.harness.roofline import cache_path, furthest, macs_of, program_macs, read_roof, roof_facts
-from elir_mobile.precision import RECIPES
+from elir_mobile.harness.roofline import cache_path, furthest, layer_macs, read_roof, roof_facts, work_of
+from elir_mobile.precision import RECIPES, W8A8, Recipe, Rule
 from export.targets import TARGETS
 from tests.conftest import SIZE, TINY
+
+FP32_RULES = RECIPES["fp32"].to_json()
 
 
 def test_macs_are_those_of_the_rewritten_programs(programs, restorer) -> None:
     """Counted on the float network, they are what PyTorch counts on the programs that are exported."""
-    macs = program_macs(restorer_on_meta(restorer), SIZE)
+    macs = layer_macs(restorer_on_meta(restorer), SIZE)
     for name, module in programs.modules.items():
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(*programs.example_inputs[name])
-        assert macs[name] == pytest.approx(counter.get_total_flops() / 2, rel=1e-6), name
+        assert sum(macs[name].values()) == pytest.approx(counter.get_total_flops() / 2, rel=1e-6), name
 
 
 def restorer_on_meta(restorer):
@@ -36,14 +38,17 @@ def restorer_on_meta(restorer):
 
 def test_an_architecture_is_counted_without_weights(restorer) -> None:
     text = json.dumps(asdict(TINY))
-    assert macs_of(text, SIZE) == program_macs(restorer_on_meta(restorer), SIZE)
-    assert macs_of(text, 2 * SIZE)["encode"] == pytest.approx(4 * macs_of(text, SIZE)["encode"])
+    macs, roles = work_of(text, SIZE)
+    assert macs == layer_macs(restorer_on_meta(restorer), SIZE)
+    assert {layer for layers in macs.values() for layer in layers} <= set(roles)
+    twice, _ = work_of(text, 2 * SIZE)
+    assert sum(twice["encode"].values()) == pytest.approx(4 * sum(macs["encode"].values()))
 
 
 def test_a_roof_is_the_best_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path))
     manifest = {"model": {"architecture": asdict(TINY)}, "size": SIZE}
-    assert roof_facts(manifest, 2).of("litert", "fp32", "step", 1.0)["roof_share"] is None
+    assert roof_facts(manifest, 2).of("litert", FP32_RULES, "step", 1.0)["roof_share"] is None
     rows = [
         {"target": "litert", "precision": p, "gmacs_per_s": speed}
         for p, speed in (("fp32", 20.0), ("fp32", 40.0), ("w8a8", 100.0))
@@ -53,14 +58,22 @@ def test_a_roof_is_the_best_of_the_sweep(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_text(json.dumps({"rows": rows}))
     assert read_roof(path) == {("litert", "fp32"): 40.0, ("litert", "w8a8"): 100.0}
     roof = roof_facts(manifest, 2)
-    gmacs = roof.macs["encode"] / 1e9
-    facts = roof.of("litert", "w8", "encode", 1e3 * gmacs / 10)  # 10 GMAC/s, computed in float32
+    gmacs = sum(roof.macs["encode"].values()) / 1e9
+
+    def at_10_gmacs_a_second(recipe: Recipe) -> dict:
+        return roof.of("litert", recipe.to_json(), "encode", 1e3 * gmacs / 10)
+
+    facts = at_10_gmacs_a_second(RECIPES["w8"])  # computed in float32
     assert facts["gmacs_per_s"] == pytest.approx(10)
     assert facts["roof_share"] == pytest.approx(0.25)
-    assert roof.of("litert", "w8a8", "encode", 1e3 * gmacs / 10)["roof_share"] == pytest.approx(0.1)
-    mixed = roof.of("litert", "mixed", "encode", 1e3 * gmacs / 10)
-    assert mixed["roof_share"] == pytest.approx(0.1)  # most of it is int8
-    assert roof.of("coreml", "fp32", "encode", None)["gmacs_per_s"] is None
+    assert at_10_gmacs_a_second(RECIPES["w8a8"])["roof_share"] == pytest.approx(0.1)
+    assert at_10_gmacs_a_second(RECIPES["mixed"])["roof_share"] == pytest.approx(0.1)  # most of it is int8
+    # What the layers do decides, not what the recipe is called.
+    elsewhere = Recipe("w8a8", (Rule("dec.*", W8A8),))
+    assert at_10_gmacs_a_second(elsewhere)["roof_share"] == pytest.approx(0.25)
+    assert roof.of("litert", elsewhere.to_json(), "decode", 1.0)["roof_gmacs_per_s"] == 100
+    assert roof.of("litert", None, "decode", 1.0)["roof_share"] is None
+    assert roof.of("coreml", FP32_RULES, "encode", None)["gmacs_per_s"] is None
     assert roof_facts(manifest, 3).best == {}  # another number of threads is another roof
 
 

@@ -33,7 +33,10 @@ def test_observers_cover_the_range_of_all_steps(programs, degraded) -> None:
     """The input scale of the first quantized layer must span the latents of every step."""
     samples = collect_samples(programs, degraded, seed=3)
     graph = quantize(
-        programs.modules["step"], programs.example_inputs["step"], RECIPES["w8a8"], samples["step"]
+        programs.modules["step"],
+        programs.example_inputs["step"],
+        RECIPES["w8a8"].on(programs.roles),
+        samples["step"],
     )
     first = next(
         node

@@ -6,10 +6,11 @@ import pytest
 
 from elir_mobile.precision import FP32, W8A8
 from quant.judge import Verdict
-from quant.search import FASTEST, Attempt, Budget, Cost, layer_costs, raising_order, search
+from quant.search import FASTEST, Attempt, Budget, Cost, fallback_order, layer_costs, search
 
 LAYERS = [f"layer{i}" for i in range(20)]
-COSTS = {name: Cost({FP32: 2.0, W8A8: 1.0}, {FP32: 400, W8A8: 100}) for name in LAYERS}
+COST = Cost(macs=1e6, weight=(1, 100))
+COSTS = dict.fromkeys(LAYERS, COST)
 
 
 class FakeJudge:
@@ -23,7 +24,7 @@ class FakeJudge:
 
 def found(budget: Budget) -> tuple[Attempt, list[Attempt]]:
     tried: list[Attempt] = []
-    order = raising_order({name: float(i + 1) for i, name in enumerate(LAYERS)}, COSTS)
+    order = fallback_order({name: float(i + 1) for i, name in enumerate(LAYERS)}, COSTS)
     best = search(FakeJudge(), order, COSTS, budget, tried.append)
     return best, tried
 
@@ -32,7 +33,7 @@ def found(budget: Budget) -> tuple[Attempt, list[Attempt]]:
 def test_the_fewest_layers_are_raised(drop: float, raised: int) -> None:
     best, _ = found(Budget(psnr_drop_db=drop))
     assert best.holds
-    assert best.raised == raised
+    assert best.fallbacks == raised
     assert best.verdict.psnr_drop_db_high <= drop
     floats = {name for name in LAYERS if best.recipe.precision_of(name) == FP32}
     assert floats == set(LAYERS[20 - raised :])  # the worst ones
@@ -46,21 +47,21 @@ def test_few_recipes_are_tried_and_each_is_told() -> None:
     best, tried = found(Budget(psnr_drop_db=0.05))
     assert best in tried
     assert len(tried) <= 12
-    assert tried[0].raised == 0
+    assert tried[0].fallbacks == 0
 
 
 def test_bytes_that_do_not_suffice_give_the_best_reachable() -> None:
-    limit = 20 * 100 + 5 * 300
+    limit = 15 * COST.bytes(W8A8) + 5 * COST.bytes(FP32)
     best, tried = found(Budget(psnr_drop_db=0.05, max_bytes=limit))
     assert not best.holds
-    assert best.raised == 5
+    assert best.fallbacks == 5
     assert best.bytes == limit
     assert all(attempt.bytes <= limit for attempt in tried)
 
 
 def test_a_layer_that_saves_more_time_is_raised_later() -> None:
-    costs = COSTS | {"layer1": Cost({FP32: 20.0, W8A8: 1.0}, {FP32: 400, W8A8: 100})}
-    assert raising_order({"layer0": 1.0, "layer1": 2.0}, costs) == ["layer0", "layer1"]
+    costs = COSTS | {"layer1": Cost(macs=20e6, weight=(1, 100))}
+    assert fallback_order({"layer0": 1.0, "layer1": 2.0}, costs) == ["layer0", "layer1"]
 
 
 def test_costs_count_every_weight_and_every_step(programs, restorer) -> None:
@@ -71,13 +72,13 @@ def test_costs_count_every_weight_and_every_step(programs, restorer) -> None:
         for m in p.modules()
         if getattr(m, "kernel_size", 0)
     )
-    assert sum(c.bytes[FP32] for c in costs.values()) == pytest.approx(4 * weights, rel=0.02)
+    assert sum(c.bytes(FP32) for c in costs.values()) == pytest.approx(4 * weights, rel=0.02)
     first = costs["enc.layers.0"]
     size = programs.example_inputs["encode"][0].shape[-1]
-    assert first.milliseconds[FP32] == pytest.approx(8 * 3 * 9 * size * size / 33e6)
+    assert first.milliseconds(FP32) == pytest.approx(8 * 3 * 9 * size * size / 33e6)
     up = next(c for name, c in costs.items() if ".convtr" in name)
     latent = programs.latent_shape[-1] // 2
-    assert up.milliseconds[FP32] == pytest.approx(programs.steps * 64 * 32 * 16 * latent * latent / 33e6)
+    assert up.milliseconds(FP32) == pytest.approx(programs.steps * 64 * 32 * 16 * latent * latent / 33e6)
     assert set(costs) >= {"add", "enc.layers.1.add"}
 
 

@@ -148,7 +148,7 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     pictures, out = write_pictures(tmp_path / "pictures", 2), tmp_path / "report"
     said = invoke(
         harness.app,
-        *(folder, "--target", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
+        *(folder, "--targets", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
     )
     assert said.exit_code == 0, said.output
     (found,) = out.rglob("report.json")
@@ -177,7 +177,7 @@ def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_h
     places.row(TARGETS, Target("toy", "npu", CPU, ("fp32",), lower, devices=("ios",)))
     monkeypatch.setattr(exporting, "ProcessPoolExecutor", in_this_process)
     task = get_task("bfr")
-    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S)
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
     quick = Protocol(warmups=0, runs=0, cold_starts=1)
     artifacts = select_artifacts("toy/npu", "fp32", Console(quiet=True))
     job = ExportJob(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, quick)

@@ -52,7 +52,6 @@ def main(
         from export.programs import Samples, build_programs
         from export.samples import collect_samples
         from export.targets import get_target, realizes
-        from quant.fakequant import layer_names
 
         chosen, kind = get_task(task), get_target(target)
         if not realizes(kind, rounding):
@@ -68,8 +67,7 @@ def main(
             sigma_s=info.sigma_s,
             form=kind.form,
         )
-        if recipe:
-            check_rules(rounding, [name for names in layer_names(programs).values() for name in names])
+        check_rules(rounding, programs.roles)
         pairs = []
         if rounding.needs_calibration:
             none = PairCounts(max_evaluation=0)

@@ -96,10 +96,10 @@ def main(
         from elir_mobile.checkpoints import load_weights, random_weights
         from elir_mobile.harness.report import terminal_table
         from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
+        from elir_mobile.models.roles import layer_roles
         from elir_mobile.precision import check_rules, read_recipe
         from elir_mobile.tasks import get_task
         from quant.budget import find_recipe, rank_layers, verdicts
-        from quant.fakequant import layer_names
         from quant.job import SHORT, Job, select_artifacts
         from quant.ptq import run
         from quant.search import FASTEST, Budget
@@ -113,10 +113,9 @@ def main(
         side = restorer.arch.check_side(info.size if size is None else size, "--size")
         protocol = replace(SHORT, threads=threads or SHORT.threads)
         job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, gptq or reconstruct)
-        if recipes:
-            known = [name for names in layer_names(job.programs()).values() for name in names]
-            for own in recipes:
-                check_rules(own, known)
+        roles = layer_roles(restorer)
+        for _, rounding in artifacts:
+            check_rules(rounding, roles)
         if max_lpips_rise is not None and not lpips_available():
             raise UserError(f"--max-lpips-rise needs the weights of LPIPS: {LPIPS_INSTALL}")
     if random:

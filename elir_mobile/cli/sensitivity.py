@@ -42,7 +42,6 @@ def main(
         from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
         from elir_mobile.precision import FP32, check_rules, get_recipe
         from elir_mobile.tasks import get_task
-        from export.programs import PROGRAM_NAMES
         from quant.sensitivity import HOW, Sensitivity, layer_table, make_judge, measure_all, plot, to_row
 
         if chosen.precisions <= {FP32}:
@@ -50,9 +49,8 @@ def main(
         restorer, info = load_weights(weights, get_task(task))
         if not lpips_available():
             console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-        judge = make_judge(restorer, info, info.size, task, images, count, seed)
-        if recipe:
-            check_rules(chosen, [name for program in PROGRAM_NAMES for name in judge.layers[program]])
+        judge = make_judge(restorer, info, task, images, count, seed, chosen.activation_bits or 8)
+        check_rules(chosen, judge.programs.roles)
     facts = {
         "task": task,
         "weights": info.sha256,
@@ -65,7 +63,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     stem = f"sensitivity-{task}-{info.name}-{chosen.name}"
     partial = out / f".{stem}.jsonl"
-    rows = measure_all(judge, chosen, partial, facts, console)
+    rows = measure_all(judge, chosen.on(judge.programs.roles), partial, facts, console)
     with console.status("rounding all layers"):
         verdicts = judge.judge(chosen), judge.judge(get_recipe("fp32"))
     whole = to_row(Sensitivity("*", "all", chosen.name, *verdicts))

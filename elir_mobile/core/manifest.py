@@ -118,9 +118,7 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
     manifest = load_object(place, SCHEMA_VERSION)
     facts = read(_TaskManifest if manifest["schema_version"] > 1 else _Manifest, manifest, place)
     if isinstance(facts, _TaskManifest) and facts.size % facts.upscale:
-        raise UserError(
-            f"{place} is damaged: size {facts.size} is no multiple of upscale {facts.upscale}"
-        )
+        raise UserError(f"{place} is damaged: size {facts.size} is no multiple of upscale {facts.upscale}")
     root = folder.resolve()
     artifacts = [file for file in facts.files if files is None or file.path in files]
     named: list[_File] = [facts.table, *facts.golden.arrays.values(), *artifacts]

@@ -47,7 +47,7 @@ from elir_mobile.precision import FP32, recipe_digest
 from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name
 from elir_mobile.tasks import get_task
 
-EAGER = ("eager", FP32)
+EAGER = ("eager", FP32.name)
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ class Ran:
         """What stands for float: the network itself, or the fp32 file nearest to its golden outputs."""
         if EAGER in self.here and self.here[EAGER].error is None:
             return EAGER
-        exact = [row for row in self.host.rows if row.precision == FP32 and row.error is None]
+        exact = [row for row in self.host.rows if row.precision == FP32.name and row.error is None]
         if not exact:
             return None
 
@@ -370,7 +370,7 @@ class Ran:
             first_ms=row.first_ms,
             memory={"peak_bytes": row.peak_bytes, "base_bytes": row.base_bytes},
             eager_ms=timed.get(EAGER),
-            fp32_ms=timed.get((row.target, FP32)) if row.target != "eager" else None,
+            fp32_ms=timed.get((row.target, FP32.name)) if row.target != "eager" else None,
             programs=self._programs(row, entry, folder, latency),
             trajectory=[None if is_reference else energy.db for energy in parity.trajectory]
             if parity
@@ -404,7 +404,7 @@ class Ran:
                 "sqnr_db": value if row.target != "eager" else None,
                 "delegates": lowered.get("delegates"),
                 "ops_outside": lowered.get("ops_outside"),
-                **self.roof.of(row.target, row.precision, name, latency[name]["median"]),
+                **self.roof.of(row.target, (entry or {}).get("recipe"), name, latency[name]["median"]),
             }
         return programs
 

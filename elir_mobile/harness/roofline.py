@@ -21,32 +21,32 @@ from torch import Tensor, nn
 from elir_mobile.core.files import cache_dir
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.precision import FP16, FP32, W4, W8, W8A8
+from elir_mobile.models.roles import layer_roles
+from elir_mobile.precision import FP32, W8A8, recipe_of
 
 COMMAND = "python -m benchmarks.roofline"
 # Nearest 2× upsampling before a 3×3 convolution is exported as one 4×4 transposed convolution of stride 2:
 # 4 taps an output pixel instead of 9.
 FUSED_UPSAMPLING = 4 / 9
-IN_FLOAT = (FP32, FP16, W8, W4)  # no integer arithmetic, whatever the weights are stored as
 
 
-def program_macs(restorer: Restorer, size: int) -> dict[str, float]:
-    """Multiply-accumulates of ``encode``, ``step`` and ``decode`` on one image of ``size`` pixels.
+def layer_macs(restorer: Restorer, size: int) -> dict[str, dict[str, float]]:
+    """Multiply-accumulates of each program's layers on one image of ``size`` pixels, by name.
 
     Convolutions only: the time embedding is a table in the exported step, and norms and activations
     are no multiply-accumulates of this kind.
     """
-    counted = 0.0
+    counted: dict[str, float] = {}
     upsampled: set[int] = set()
+    names = {module: name for name, module in restorer.named_modules()}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal counted
         if isinstance(module, nn.ConvTranspose2d):
             taps = module.weight.numel() // module.in_channels
-            counted += inputs[0].numel() * taps
+            counted[names[module]] = inputs[0].numel() * taps
         elif isinstance(module, nn.Conv2d):
             taps = module.weight.numel() // module.out_channels
-            counted += out.numel() * taps * (FUSED_UPSAMPLING if id(module) in upsampled else 1)
+            counted[names[module]] = out.numel() * taps * (FUSED_UPSAMPLING if id(module) in upsampled else 1)
 
     layers = list(restorer.dec.layers)
     upsampled |= {
@@ -64,9 +64,9 @@ def program_macs(restorer: Restorer, size: int) -> dict[str, float]:
     macs = {}
     with torch.no_grad():
         for name, call in calls.items():
-            counted = 0.0
+            counted.clear()
             call()
-            macs[name] = counted
+            macs[name] = dict(counted)
     for handle in handles:
         handle.remove()
     return macs
@@ -76,13 +76,14 @@ _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 @lru_cache(maxsize=8)
-def macs_of(architecture: str, size: int) -> dict[str, float]:
-    """:func:`program_macs` of an architecture given as JSON; no weight is ever allocated."""
+def work_of(architecture: str, size: int) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """:func:`layer_macs` and roles of an architecture given as JSON; no weight is ever allocated."""
     facts: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(architecture).items()
     }
     with torch.device("meta"):
-        return program_macs(Restorer(Architecture(**facts)).eval(), size)
+        restorer = Restorer(Architecture(**facts)).eval()
+        return layer_macs(restorer, size), layer_roles(restorer)
 
 
 def machine_key(threads: int) -> str:
@@ -103,30 +104,39 @@ class Roof:
     """Programs' work, and the best throughput of each target and kind of arithmetic.
 
     Attributes:
-        macs: multiply-accumulates of each program.
+        macs: multiply-accumulates of each program's layers.
+        roles: of every layer.
         best: (target, ``fp32`` or ``w8a8``) → GMAC/s; empty if the roof was not measured here.
     """
 
-    macs: dict[str, float]
+    macs: dict[str, dict[str, float]]
+    roles: dict[str, str]
     best: dict[tuple[str, str], float]
 
-    def of(self, target: str, precision: str, program: str, median_ms: float | None) -> dict:
-        """``gmacs``, ``gmacs_per_s`` and ``roof_share`` of a program.
+    def of(self, target: str, recipe: dict | None, program: str, median_ms: float | None) -> dict:
+        """``gmacs``, ``gmacs_per_s`` and ``roof_share`` of a program in a file of ``recipe``.
 
-        A recipe that keeps some layers in float (``mixed``, a searched one) is held against the int8 roof:
-        what it gives away shows in its share.
+        A program some of whose layers multiply integers is held against the roof of integers: what the
+        others give away shows in its share.
+
+        Args:
+            recipe: as the manifest has it; None, where it has none, has no roof.
         """
-        gmacs = self.macs[program] / 1e9
+        gmacs = sum(self.macs[program].values()) / 1e9
         reached = None if not median_ms else gmacs / (median_ms / 1e3)
-        roof = self.best.get((target, FP32 if precision in IN_FLOAT else W8A8))
+        roof = None
+        if recipe is not None:
+            chosen = recipe_of(recipe).on(self.roles)
+            integer = any(chosen.precision_of(layer).integer for layer in self.macs[program])
+            roof = self.best.get((target, (W8A8 if integer else FP32).name))
         share = None if reached is None or roof is None else reached / roof
         return {"gmacs": gmacs, "gmacs_per_s": reached, "roof_gmacs_per_s": roof, "roof_share": share}
 
 
 def roof_facts(manifest: dict, threads: int) -> Roof:
     """The roof for a bundle on this machine."""
-    macs = macs_of(json.dumps(manifest["model"]["architecture"]), manifest["size"])
-    return Roof(macs, read_roof(cache_path(threads)))
+    macs, roles = work_of(json.dumps(manifest["model"]["architecture"]), manifest["size"])
+    return Roof(macs, roles, read_roof(cache_path(threads)))
 
 
 def read_roof(path: Path) -> dict[tuple[str, str], float]:

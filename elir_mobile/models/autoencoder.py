@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.models.roles import BLOCK, IMAGE_END, LATENT, LATENT_END, RESAMPLE, residual
+
 DOWNSCALE = 8  # three stride-2 convolutions; an image side must be a multiple of this
 
 
@@ -20,6 +22,8 @@ def _conv3(n_in: int, n_out: int, *, stride: int = 1, bias: bool = True) -> nn.C
 class Block(nn.Module):
     """Three 3×3 convolutions with ReLU, a skip around them, ReLU after the sum."""
 
+    roles = {f"conv.{i}": BLOCK for i in (0, 2, 4)}  # of its sum, the sequence it stands in knows
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
@@ -29,6 +33,28 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fuse(self.conv(x) + x)
+
+
+def _roles(layers: nn.Sequential, shrunk: int, first: str, last: str) -> dict[str, str]:
+    """Roles in an encoder's or decoder's sequence, whatever its depth and whichever layer resamples.
+
+    Args:
+        shrunk: the image's side in units of the input's.
+        first, last: roles of the first and the last convolution.
+    """
+    roles: dict[str, str] = {}
+    for index, layer in enumerate(layers):
+        if isinstance(layer, Block):
+            roles[f"layers.{index}.add"] = residual(shrunk)
+        elif isinstance(layer, nn.Upsample):
+            shrunk //= 2
+        elif isinstance(layer, nn.ConvTranspose2d):
+            shrunk //= layer.stride[0]
+        elif isinstance(layer, nn.Conv2d):
+            shrunk *= layer.stride[0]
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            roles[f"layers.{index}"] = RESAMPLE
+    return roles | {"layers.0": first, f"layers.{len(layers) - 1}": last}
 
 
 class Encoder(nn.Module):
@@ -42,6 +68,10 @@ class Encoder(nn.Module):
             layers += [Block(width) for _ in range(3)]
         layers.append(_conv3(width, latent_channels))
         self.layers = nn.Sequential(*layers)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        return _roles(self.layers, 1, IMAGE_END, LATENT)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -58,6 +88,10 @@ class Decoder(nn.Module):
             layers += [nn.Upsample(scale_factor=2, mode="nearest"), _conv3(width, width, bias=False)]
         layers += [Block(width), _conv3(width, 3)]
         self.layers = nn.Sequential(*layers)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        return _roles(self.layers, DOWNSCALE, LATENT_END, IMAGE_END)
 
     def forward(self, z: Tensor) -> Tensor:
         # The soft clamp is part of TAESD: latents outside ±3 carry no more information.

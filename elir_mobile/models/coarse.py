@@ -9,13 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.overparam import EXPANSION, conv_pair
+from elir_mobile.models.roles import BLOCK, residual
 
 RESIDUAL_SCALE = 0.2
+_SUM = {"add": residual(DOWNSCALE)}
 
 
 class ConvAct(nn.Module):
     """3×3 convolution and SiLU; overparametrized: 3×3 to four times the width, then 1×1."""
+
+    roles = {"block.0": BLOCK}
 
     def __init__(self, c_in: int, c_out: int, activation: bool, overparametrized: bool) -> None:
         super().__init__()
@@ -37,6 +42,8 @@ class ConvAct(nn.Module):
 class ResidualDenseBlock(nn.Module):
     """Five convolutions, each seeing the concatenation of all that came before."""
 
+    roles = _SUM
+
     def __init__(self, c_inout: int, c_hid: int, overparametrized: bool) -> None:
         super().__init__()
         self.conv1 = ConvAct(c_inout, c_hid, True, overparametrized)
@@ -57,6 +64,8 @@ class ResidualDenseBlock(nn.Module):
 class RRDB(nn.Module):
     """Three residual dense blocks with one more scaled skip around them."""
 
+    roles = _SUM
+
     def __init__(self, c_inout: int, c_hid: int, overparametrized: bool) -> None:
         super().__init__()
         self.RDB1 = ResidualDenseBlock(c_inout, c_hid, overparametrized)
@@ -69,6 +78,8 @@ class RRDB(nn.Module):
 
 class RRDBNet(nn.Module):
     """Degraded latent (N, c_inout, h, w) → its minimum-mean-square-error estimate, same shape."""
+
+    roles = _SUM
 
     def __init__(
         self,

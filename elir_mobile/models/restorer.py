@@ -15,6 +15,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.core.sampling import sample
 from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder
 from elir_mobile.models.coarse import RRDBNet
+from elir_mobile.models.roles import residual
 from elir_mobile.models.velocity import LUnet, time_embedding
 
 
@@ -65,6 +66,8 @@ class Restorer(nn.Module):
         overparametrized: training form, with 3×3→1×1 pairs in the coarse estimator and the
             velocity field; ``checkpoints.collapse_state_dict`` turns its weights into the other.
     """
+
+    roles = {"add": residual(DOWNSCALE)}  # an Euler step's
 
     def __init__(self, arch: Architecture, *, overparametrized: bool = False) -> None:
         super().__init__()

@@ -14,7 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.overparam import EXPANSION, conv_pair
+from elir_mobile.models.roles import BLOCK, LATENT_END, NORM, RESAMPLE, residual
 
 GROUPS = 32  # GroupNorm groups, fixed upstream; every width must be a multiple of this
 TIME_SCALE = 1000.0
@@ -58,6 +60,8 @@ class TimestepEmbedding(nn.Module):
 class NormActConv(nn.Module):
     """GroupNorm, SiLU, 3×3 convolution (overparametrized: 3×3 to four times the width, then 1×1)."""
 
+    roles = {"block.0.add": NORM, "block.2": BLOCK}
+
     def __init__(self, c_in: int, c_out: int, overparametrized: bool) -> None:
         super().__init__()
         self.overparametrized = overparametrized
@@ -79,6 +83,8 @@ class NormActConv(nn.Module):
 class ResnetBlock(nn.Module):
     """Two norm-act-conv blocks with the time bias between them, and a 1×1 skip."""
 
+    roles = {"conv2d": BLOCK}
+
     def __init__(self, c_in: int, c_out: int, time_dim: int, overparametrized: bool) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(time_dim, c_out))
@@ -92,6 +98,8 @@ class ResnetBlock(nn.Module):
 
 
 class Downsample(nn.Module):
+    roles = {"conv": RESAMPLE}
+
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, 3, stride=2, padding=1)
@@ -101,6 +109,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    roles = {"convtr": RESAMPLE}
+
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.convtr = nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1)
@@ -119,6 +129,9 @@ class LUnet(nn.Module):
 
     ``h`` and ``w`` must be multiples of 2 for every multiplier above 1 (4 for the default).
     """
+
+    # Its blocks' sums go by one name in the exported step, as they do by one role.
+    roles = {"first_proj": LATENT_END, "final_proj": LATENT_END, "add": residual(DOWNSCALE)}
 
     def __init__(
         self,

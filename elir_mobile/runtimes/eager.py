@@ -21,7 +21,7 @@ def eager_runner(restorer: Restorer, steps: int) -> Runner:
     def step(z: Tensor, k: int) -> Tensor:
         return z + restorer.velocity(z, torch.tensor([k / steps])) / steps
 
-    return Runner("eager", FP32, restorer.encode, step, restorer.decode)
+    return Runner("eager", FP32.name, restorer.encode, step, restorer.decode)
 
 
 def open_weights(
@@ -35,5 +35,5 @@ def open_weights(
     torch.set_num_threads(threads)
     restorer, info = load_weights(weights, get_task(task))
     size = 4 * sum(p.numel() for p in restorer.parameters())
-    entry = {"path": "", "sha256": info.sha256, "target": "eager", "precision": FP32, "bytes": size}
+    entry = {"path": "", "sha256": info.sha256, "target": "eager", "precision": FP32.name, "bytes": size}
     return entry, eager_runner(restorer, steps).loop(steps, sigma_s)

@@ -13,26 +13,20 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from elir_mobile.models.restorer import sample
-from elir_mobile.precision import FP16, FP32, W4, W8A8, Recipe
-from export.executorch import MIN_SCALE
-from export.programs import PROGRAM_NAMES, Programs, Samples
-
-BLOCK = 32  # input channels that share a scale in w4
-QMIN, QMAX = -128, 127
+from elir_mobile.precision import Grid, Precision, Recipe, integer_grid
+from export.observers import MIN_SCALE, activation_levels, min_scale
+from export.programs import PROGRAM_NAMES, Programs
 
 Ranges = dict[str, dict[str, tuple[float, float]]]  # program → tensor → lowest and highest value
 AT_ONCE = 12  # pictures that a program restores together
-Observer = Callable[..., Any]  # a class like those of export/observers.py
-BATCH = 8  # calibration samples that run through the observers at once
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _ADDITIONS = (operator.add, torch.add)
@@ -41,17 +35,20 @@ _RELUS = (torch.relu, nn.functional.relu)
 
 
 class ActivationFakeQuant(nn.Module):
-    """Affine int8 rounding of a whole tensor to the range [low, high].
+    """Affine integer rounding of a whole tensor to the range [low, high].
 
     Args:
         low, high: the range before it is widened to contain zero.
+        bits: of the integers.
     """
 
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, bits: int) -> None:
         super().__init__()
+        self.least, self.most = activation_levels(bits)
+        self.min_scale = min_scale(bits)
         self.register_buffer("scale", torch.ones(()), persistent=False)
         self.register_buffer("zero", torch.zeros((), dtype=torch.int32), persistent=False)
         self.set_range(low, high)
@@ -59,13 +56,13 @@ class ActivationFakeQuant(nn.Module):
     def set_range(self, low: float, high: float) -> None:
         """Round to this range from now on."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / (QMAX - QMIN), MIN_SCALE)
-        zero = round(QMIN - low / scale)
+        scale = max((high - low) / (self.most - self.least), self.min_scale)
+        zero = round(self.least - low / scale)
         self.scale.fill_(scale)
-        self.zero.fill_(min(max(zero, QMIN), QMAX))
+        self.zero.fill_(min(max(zero, self.least), self.most))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, QMIN, QMAX)
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, self.least, self.most)
 
 
 class HalfRound(nn.Module):
@@ -76,40 +73,31 @@ class HalfRound(nn.Module):
 
 
 class WeightFakeQuant(nn.Module):
-    """Rounding of a layer's weight; a parametrization, so that training sees it at every call.
+    """Rounding of a layer's weight to its grid; a parametrization, so that training sees it at every call.
 
     Args:
-        precision: of the recipe; ``w8`` and ``w8a8`` round alike.
-        transposed: the weight is (in, out, h, w) instead of (out, in, …).
-        block: input channels that share a scale in ``w4``.
-        start: a weight whose grid is kept for whatever comes later. Its largest values stay on the
+        grid: of the weight.
+        start: a weight whose scales are kept for whatever comes later. Its largest values stay on the
             grid's ends, so that whoever takes a scale from the rounded weight anew finds the same grid.
     """
 
-    grid: tuple[Tensor, int, Tensor, Tensor] | None  # scale, largest level, levels that are kept, where
+    kept: tuple[Tensor, Tensor, Tensor] | None  # scale, levels that are kept, where
 
-    def __init__(
-        self, precision: str, *, transposed: bool = False, block: int = BLOCK, start: Tensor | None = None
-    ) -> None:
+    def __init__(self, grid: Grid, *, start: Tensor | None = None) -> None:
         super().__init__()
-        self.precision = precision
-        self.transposed = transposed
-        self.block = block
-        self.grid = None
-        if start is not None and precision != FP16:
-            scale, top = weight_scale(start, precision, transposed=transposed, block=block)
+        self.grid = grid
+        self.kept = None
+        if start is not None:
+            scale = weight_scale(start, grid)
             levels = (start / scale).round()
-            self.grid = scale, top, levels, levels.abs() == top
+            self.kept = scale, levels, levels.abs() == grid.top
 
     def forward(self, weight: Tensor) -> Tensor:
-        if self.precision == FP16:
-            return straight_through(weight, weight.half().float())
-        if self.grid is None:
-            scale, top = weight_scale(weight, self.precision, transposed=self.transposed, block=self.block)
-            return straight_through(weight, (weight / scale).round().clamp(-top, top) * scale)
-        scale, top, kept, where = self.grid
-        levels = (weight / scale).round().clamp(-top, top)
-        return straight_through(weight, torch.where(where, kept, levels) * scale)
+        scale = weight_scale(weight, self.grid) if self.kept is None else self.kept[0]
+        levels = (weight / scale).round().clamp(-self.grid.top, self.grid.top)
+        if self.kept is not None:
+            levels = torch.where(self.kept[2], self.kept[1], levels)
+        return straight_through(weight, levels * scale)
 
 
 def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -118,26 +106,22 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def weight_scale(
-    weight: Tensor, precision: str, *, transposed: bool = False, block: int = BLOCK
-) -> tuple[Tensor, int]:
-    """Min-max scale of a weight, of its shape or broadcasting to it, and the largest level.
+def weight_scale(weight: Tensor, grid: Grid) -> Tensor:
+    """Min-max scale of each value of ``weight``, of its shape or broadcasting to it."""
+    sizes = [n // groups for n, groups in zip(weight.shape, grid.scales, strict=True)]
+    split = [n for pair in zip(grid.scales, sizes, strict=True) for n in pair]
+    largest = weight.abs().reshape(split).amax(tuple(range(1, len(split), 2)))
+    scale = (largest / grid.top).clamp(min=MIN_SCALE)
+    for axis, (groups, size) in enumerate(zip(grid.scales, sizes, strict=True)):
+        if groups > 1 < size:
+            scale = scale.repeat_interleave(size, axis)
+    return scale
 
-    ``w8``: one scale for each output channel, 127. ``w4``: one for each output channel and block
-    of input channels, 7; a layer whose input channels are no multiple of the block gets ``w8``,
-    since that is what block-wise kernels do not take.
-    """
-    channels = weight.transpose(0, 1) if transposed else weight  # (out, in, …)
-    out, n_in = channels.shape[:2]
-    if precision == W4 and n_in % block == 0:
-        top = 7
-        blocks = channels.reshape(out, n_in // block, -1)
-        scale = blocks.abs().amax(2).repeat_interleave(block, 1) / top
-    else:
-        top = 127
-        scale = (channels.reshape(out, -1).abs().amax(1) / top)[:, None]
-    scale = scale.clamp(min=MIN_SCALE).reshape(*scale.shape, *[1] * (channels.ndim - 2))
-    return (scale.transpose(0, 1) if transposed else scale), top
+
+def layer_grid(layer: nn.Module, precision: Precision) -> Grid | None:
+    """:func:`elir_mobile.precision.integer_grid` of a layer."""
+    shape = tuple(layer.get_parameter("weight").shape)
+    return integer_grid(precision, shape, transposed=isinstance(layer, nn.ConvTranspose2d))
 
 
 @dataclass(frozen=True)
@@ -197,7 +181,7 @@ def set_ranges(module: nn.Module, ranges: dict[str, tuple[float, float]]) -> Non
             rounding.set_range(*ranges[name.removeprefix(_ROUNDING)])
 
 
-def _insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: list[fx.Node]) -> None:
+def insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: list[fx.Node]) -> None:
     """Send ``after``'s value to ``readers`` by way of ``module``."""
     name = _ROUNDING + after.name
     graph.add_submodule(name, module)
@@ -207,50 +191,11 @@ def _insert(graph: fx.GraphModule, after: fx.Node, module: nn.Module, readers: l
         reader.replace_input_with(after, inserted)
 
 
-@torch.no_grad()
-def calibrate(programs: Programs, samples: Samples, observer: Observer | None = None) -> Ranges:
-    """Activation range of every tensor that some recipe could round.
-
-    Args:
-        programs: float programs.
-        samples: their inputs on real trajectories (``export.samples.collect_samples``).
-        observer: class that chooses the range; default: ExecuTorch's own.
-    """
-    if observer is None:  # needs torchao, which the rest does without
-        from torchao.quantization.pt2e.observer import HistogramObserver
-
-        observer = HistogramObserver
-    ranges: Ranges = {}
-    for name in PROGRAM_NAMES:
-        graph = trace(programs.modules[name])
-        tensors = {t: None for layer in find_layers(graph) for t in (*layer.inputs, layer.output)}
-        observers = {}
-        for tensor in tensors:
-            observers[tensor.name] = observer(
-                dtype=torch.int8,
-                qscheme=torch.per_tensor_affine,
-                quant_min=QMIN,
-                quant_max=QMAX,
-                eps=MIN_SCALE,
-            )
-            _insert(graph, tensor, observers[tensor.name], list(tensor.users))
-        graph.recompile()
-        calls = samples[name]
-        for start in range(0, len(calls), BATCH):
-            graph(*(torch.cat(inputs) for inputs in zip(*calls[start : start + BATCH], strict=True)))
-        ranges[name] = {}
-        for tensor_name, observed in observers.items():
-            scale, zero = (value.item() for value in observed.calculate_qparams())
-            ranges[name][tensor_name] = ((QMIN - zero) * scale, (QMAX - zero) * scale)
-    return ranges
-
-
 def simulate(
     programs: Programs,
     recipe: Recipe,
     ranges: Ranges | None = None,
     *,
-    block: int = BLOCK,
     trainable: bool = False,
 ) -> Programs:
     """``programs`` with the rounding of ``recipe``; the given ones stay as they are.
@@ -258,8 +203,8 @@ def simulate(
     Args:
         programs: float programs.
         recipe: which layer gets which precision.
-        ranges: activation ranges (:func:`calibrate`), where the recipe has w8a8.
-        block: input channels that share a scale in w4.
+        ranges: activation ranges (:func:`calibrate`), where the recipe has integer
+            ones.
         trainable: weights stay float parameters with gradients, rounded anew at every call, those of
             convolutions to the grid that they start with.
 
@@ -268,12 +213,12 @@ def simulate(
     """
     if recipe.needs_calibration and not ranges:
         raise ValueError(f"recipe '{recipe.name}' needs activation ranges")
+    recipe = recipe.on(programs.roles)
     modules = {
         name: simulate_program(
             module,
             recipe,
             (ranges or {}).get(name, {}),
-            block=block,
             trainable=trainable,
         )
         for name, module in programs.modules.items()
@@ -286,18 +231,17 @@ def simulate_program(
     recipe: Recipe,
     ranges: dict[str, tuple[float, float]],
     *,
-    block: int = BLOCK,
     trainable: bool = False,
 ) -> nn.Module:
-    """One program of :func:`simulate`."""
+    """One program of :func:`simulate`, by a recipe that names layers."""
     graph = trace(module)
-    _round_weights(graph, recipe, block, trainable)
+    _round_weights(graph, recipe, trainable)
     _round_activations(graph, recipe, ranges)
     graph.recompile()
     return graph
 
 
-def _round_weights(graph: fx.GraphModule, recipe: Recipe, block: int, trainable: bool) -> None:
+def _round_weights(graph: fx.GraphModule, recipe: Recipe, trainable: bool) -> None:
     for layer in list(find_layers(graph)):
         if layer.node.op != "call_module":
             continue
@@ -305,41 +249,45 @@ def _round_weights(graph: fx.GraphModule, recipe: Recipe, block: int, trainable:
         assert isinstance(module, _LAYERS)
         module.requires_grad_(trainable)
         precision = recipe.precision_of(layer.name)
-        if precision == FP32:
+        grid = layer_grid(module, precision)
+        if grid is None and not precision.half:
             continue
-        transposed = isinstance(module, nn.ConvTranspose2d)
-        if trainable:
+        if grid is None:
+            rounding: nn.Module = HalfRound()
+        else:
             # A transposed convolution's weight is a sum of trained ones: its grid moves with them.
-            start = None if transposed else module.weight.detach().clone()
-            rounding = WeightFakeQuant(precision, transposed=transposed, block=block, start=start)
+            keep = trainable and not isinstance(module, nn.ConvTranspose2d)
+            rounding = WeightFakeQuant(grid, start=module.weight.detach().clone() if keep else None)
+        if trainable:
             parametrize.register_parametrization(module, "weight", rounding)
         else:
-            rounding = WeightFakeQuant(precision, transposed=transposed, block=block)
             module.weight.data = rounding(module.weight.data)
 
 
 def _round_activations(graph: fx.GraphModule, recipe: Recipe, ranges: dict[str, tuple[float, float]]) -> None:
-    made: dict[fx.Node, nn.Module] = {}  # tensors that come rounded, whoever reads them
-    read: dict[fx.Node, list[fx.Node]] = {}  # tensors that some layers want rounded
+    bits: dict[fx.Node, int] = {}  # of tensors that some layer makes or reads as integers: the fewest
+    made: dict[fx.Node, bool] = {}  # tensors that come rounded, whoever reads them: whether to integers
+    read: dict[fx.Node, list[fx.Node]] = {}  # tensors that some layers want as integers
     for layer in find_layers(graph):
         precision = recipe.precision_of(layer.name)
-        if precision == FP16:
-            made[layer.output] = HalfRound()
-        elif precision == W8A8:
-            made[layer.output] = ActivationFakeQuant(*ranges[layer.output.name])
+        if precision.activation_bits is not None:
+            made[layer.output] = True
             for tensor in layer.inputs:
                 read.setdefault(tensor, []).append(layer.node)
+            for tensor in (*layer.inputs, layer.output):
+                bits[tensor] = min(precision.activation_bits, bits.get(tensor, precision.activation_bits))
+        elif precision.half:
+            made.setdefault(layer.output, False)
+
+    def rounding(tensor: fx.Node) -> ActivationFakeQuant:
+        return ActivationFakeQuant(*ranges[tensor.name], bits[tensor])
+
     for tensor, readers in read.items():
-        if not isinstance(made.get(tensor), ActivationFakeQuant):
-            _insert(
-                graph,
-                tensor,
-                ActivationFakeQuant(*ranges[tensor.name]),
-                list(dict.fromkeys(readers)),
-            )
-            made.pop(tensor, None)  # int8 is coarser than float16
-    for tensor, module in made.items():
-        _insert(graph, tensor, module, list(tensor.users))
+        if not made.get(tensor):
+            insert(graph, tensor, rounding(tensor), list(dict.fromkeys(readers)))
+            made.pop(tensor, None)  # integers are coarser than float16
+    for tensor, integer in made.items():
+        insert(graph, tensor, rounding(tensor) if integer else HalfRound(), list(tensor.users))
 
 
 def in_parts(module: nn.Module, batch: Tensor, *shared: Tensor) -> Tensor:

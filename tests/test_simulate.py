@@ -8,16 +8,27 @@ from torch import nn
 
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Recipe, Rule, check_rules
+from elir_mobile.precision import (
+    FP16,
+    RECIPES,
+    W4,
+    W8,
+    W8A8,
+    Precision,
+    Recipe,
+    Rule,
+    check_rules,
+    integer_grid,
+)
 from export.executorch import layer_name, quantize
 from export.observers import MseObserver
 from export.samples import collect_samples
-from quant.fakequant import (
-    BLOCK,
+from quant.calibrate import calibrate
+from quant.simulate import (
     ActivationFakeQuant,
     WeightFakeQuant,
-    calibrate,
     find_layers,
+    layer_grid,
     layer_names,
     restore_batch,
     simulate,
@@ -25,6 +36,8 @@ from quant.fakequant import (
     weight_scale,
 )
 from tests.conftest import STEPS
+
+GROUP = 32  # input channels that share a scale in w4
 
 
 @pytest.fixture(scope="module")
@@ -61,32 +74,44 @@ def test_layers_have_the_names_of_the_exported_graph(programs) -> None:
 @pytest.mark.parametrize("transposed", [False, True])
 def test_int8_weights_have_one_scale_an_output_channel(transposed: bool) -> None:
     layer = nn.ConvTranspose2d(6, 5, 4) if transposed else nn.Conv2d(6, 5, 3)
-    scale, top = weight_scale(layer.weight, W8, transposed=transposed)
-    assert top == 127
+    grid = layer_grid(layer, W8)
+    assert grid.top == 127
+    scale = weight_scale(layer.weight, grid)
     assert scale.shape == ((1, 5, 1, 1) if transposed else (5, 1, 1, 1))
     levels = layer.weight / scale
     assert torch.allclose(levels.abs().amax((0, 2, 3) if transposed else (1, 2, 3)), torch.tensor(127.0))
 
 
 def test_int4_weights_have_one_scale_a_block_of_input_channels() -> None:
-    weight = torch.randn(3, 2 * BLOCK, 3, 3)
-    weight[:, :BLOCK] *= 10
-    scale, top = weight_scale(weight, W4)
-    assert top == 7
-    assert scale.shape == (3, 2 * BLOCK, 1, 1)
-    assert (scale[:, 0] == scale[:, BLOCK - 1]).all()
-    assert (scale[:, 0] > 3 * scale[:, BLOCK]).all()
-    transposed, _ = weight_scale(weight.transpose(0, 1), W4, transposed=True)
+    weight = torch.randn(3, 2 * GROUP, 3, 3)
+    weight[:, :GROUP] *= 10
+    grid = integer_grid(W4, weight.shape)
+    assert (grid.top, grid.scales) == (7, (3, 2, 1, 1))
+    scale = weight_scale(weight, grid)
+    assert scale.shape == (3, 2 * GROUP, 1, 1)
+    assert (scale[:, 0] == scale[:, GROUP - 1]).all()
+    assert (scale[:, 0] > 3 * scale[:, GROUP]).all()
+    turned = weight.transpose(0, 1)
+    transposed = weight_scale(turned, integer_grid(W4, turned.shape, transposed=True))
     assert torch.equal(transposed, scale.transpose(0, 1))
 
 
-def test_int4_of_channels_that_no_block_divides_is_int8() -> None:
-    weight = torch.randn(3, BLOCK + 1, 3, 3)
-    assert weight_scale(weight, W4)[1] == 127
+@pytest.mark.parametrize(
+    ("channels", "bits", "groups"), [(64, 4, 2), (32, 4, 1), (48, 4, 3), (16, 4, 1), (33, 8, 1), (3, 8, 1)]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_int4_halves_a_group_that_does_not_divide_the_channels_and_becomes_int8(
+    channels: int, bits: int, groups: int, transposed: bool
+) -> None:
+    shape = (channels, 3, 4, 4) if transposed else (3, channels, 4, 4)
+    grid = integer_grid(W4, shape, transposed=transposed)
+    assert grid.bits == bits
+    assert grid.scales == ((groups, 3, 1, 1) if transposed else (3, groups, 1, 1))
+    assert integer_grid(W4, (3, channels)).scales == (3, groups)  # a linear layer
 
 
 def test_activations_are_rounded_to_the_range_and_zero_is_kept() -> None:
-    rounding = ActivationFakeQuant(0.5, 2.0)  # widened to [0, 2]
+    rounding = ActivationFakeQuant(0.5, 2.0, 8)  # widened to [0, 2]
     x = torch.linspace(-1, 3, 1001)
     out = rounding(x)
     assert out.min() == 0
@@ -98,24 +123,25 @@ def test_activations_are_rounded_to_the_range_and_zero_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("precision", "top"), [(W8, 127), (W4, 7)])
-def test_a_kept_grid_is_found_again_in_the_rounded_weight(precision: str, top: int) -> None:
+def test_a_kept_grid_is_found_again_in_the_rounded_weight(precision: Precision, top: int) -> None:
     """Whatever training does to a weight, an exporter's own scales round it to what training saw."""
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(4, 2 * BLOCK, 3, 3, generator=generator)
+    start = torch.randn(4, 2 * GROUP, 3, 3, generator=generator)
     trained = 1.5 * start + 0.1 * torch.randn(start.shape, generator=generator)
-    rounded = WeightFakeQuant(precision, start=start)(trained)
-    scale = weight_scale(start, precision)[0]
-    assert torch.allclose(weight_scale(rounded, precision)[0], scale)
+    grid = integer_grid(precision, start.shape)
+    rounded = WeightFakeQuant(grid, start=start)(trained)
+    scale = weight_scale(start, grid)
+    assert torch.allclose(weight_scale(rounded, grid), scale)
     levels = rounded / scale
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     assert levels.abs().max() == pytest.approx(top)
-    assert torch.allclose(WeightFakeQuant(precision)(rounded), rounded, atol=1e-5)
+    assert torch.allclose(WeightFakeQuant(grid)(rounded), rounded, atol=1e-5)
     small = trained.abs() < top * scale
     assert ((rounded - trained)[small] / scale.expand_as(start)[small]).abs().quantile(0.9) <= 0.5
 
 
 def test_sqnr_falls_with_the_bits(programs, samples, ranges) -> None:
-    recipes = [Recipe(p, (Rule("*", p),)) for p in (FP16, W8, W4)] + [RECIPES["w8a8"]]
+    recipes = [Recipe(p.name, (Rule("*", p),)) for p in (FP16, W8, W4)] + [RECIPES["w8a8"]]
     fp16, w8, w4, w8a8 = (simulate(programs, recipe, ranges) for recipe in recipes)
 
     def db(simulated) -> float:
@@ -148,7 +174,7 @@ def test_rounding_stands_where_executorch_puts_it(programs, samples, ranges) -> 
     for name in ("encode", "step", "decode"):
         module = programs.modules[name]
         example = programs.example_inputs[name]
-        real = quantize(module, example, recipe, samples[name], MseObserver)
+        real = quantize(module, example, recipe.on(programs.roles), samples[name], MseObserver)
         want = module(*samples[name][0])
         assert sqnr_db(want, simulated.modules[name](*samples[name][0])) == pytest.approx(
             sqnr_db(want, real(*samples[name][0])), abs=1.5
@@ -181,6 +207,10 @@ def test_w8a8_without_ranges_is_refused(programs) -> None:
         simulate(programs, RECIPES["w8a8"])
 
 
-@pytest.mark.parametrize("name", ["w8a8", "mixed", "w4"])
+def test_every_layer_has_a_role(programs) -> None:
+    assert set(programs.roles) == {layer for names in layer_names(programs).values() for layer in names}
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_no_rule_of_a_built_in_recipe_is_idle(programs, name: str) -> None:
-    check_rules(RECIPES[name], [layer for names in layer_names(programs).values() for layer in names])
+    check_rules(RECIPES[name], programs.roles)

@@ -1,4 +1,4 @@
-"""Methods that make int8 cost less, each a function from float programs to float programs.
+"""Weights and biases that make rounding cost less, each a function from float programs to float programs.
 
 They change float weights and biases before export, so every target profits and none has to know.
 What each is worth on this network is measured in docs/quantization.md.
@@ -13,12 +13,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from elir_mobile.precision import FP32, W4, W8, W8A8, Recipe
+from elir_mobile.precision import FP32, Grid, Recipe
 from export.programs import Programs, Samples
-from quant.fakequant import Ranges, calibrate, find_layers, simulate_program, trace, weight_scale
+from quant.calibrate import calibrate
+from quant.simulate import Ranges, find_layers, layer_grid, simulate_program, trace, weight_scale
 
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
+AT_ONCE = 2**22  # values of patches that are held at once
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
@@ -31,20 +33,22 @@ def _batched(inputs: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts) for parts in zip(*inputs, strict=True))
 
 
-Moved = dict[str, dict[str, Tensor]]  # program → name → weight or bias
+Adjusted = dict[str, dict[str, Tensor]]  # program → name → weight or bias
 
 
-def improved_weights(programs: Programs, recipe: Recipe, samples: Samples) -> Moved:
-    """The weights and biases that :func:`reconstruct` and then :func:`correct_biases` move for ``recipe``.
+def adjusted_weights(programs: Programs, recipe: Recipe, samples: Samples) -> Adjusted:
+    """The weights and biases that :func:`reconstruct` and then :func:`correct_biases` change for ``recipe``.
 
     Names are those of the layers, so that :func:`with_weights` can put them into another target's form of
     the same programs.
     """
-    ranges = calibrate(programs, samples) if recipe.needs_calibration else {}
+    bits = recipe.activation_bits
+    ranges = calibrate(programs, samples, bits=bits) if bits is not None else {}
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
-    moved = correct_biases(reconstruct(programs, recipe, ranges, few), recipe, ranges, samples)
-    found: Moved = {}
-    for name, module in moved.modules.items():
+    rounded = reconstruct(programs, recipe, ranges, few)
+    adjusted = correct_biases(rounded, recipe, ranges, samples, reference=programs)
+    found: Adjusted = {}
+    for name, module in adjusted.modules.items():
         before = programs.modules[name].state_dict()
         found[name] = {
             key: value
@@ -54,10 +58,10 @@ def improved_weights(programs: Programs, recipe: Recipe, samples: Samples) -> Mo
     return found
 
 
-def with_weights(programs: Programs, moved: Moved) -> Programs:
+def with_weights(programs: Programs, adjusted: Adjusted) -> Programs:
     """``programs`` with other weights and biases; the given ones stay as they are."""
     modules = {
-        name: module_with_weights(module, moved.get(name, {})) for name, module in programs.modules.items()
+        name: module_with_weights(module, adjusted.get(name, {})) for name, module in programs.modules.items()
     }
     return replace(programs, modules=modules)
 
@@ -72,13 +76,20 @@ def module_with_weights(module: nn.Module, tensors: dict[str, Tensor]) -> nn.Mod
 
 
 @torch.no_grad()
-def correct_biases(programs: Programs, recipe: Recipe, ranges: Ranges, samples: Samples) -> Programs:
+def correct_biases(
+    programs: Programs, recipe: Recipe, ranges: Ranges, samples: Samples, *, reference: Programs
+) -> Programs:
     """Shift every rounded layer's bias so that its mean output is the float layer's again.
 
     Rounding errors of weights and clipped activations have a mean that every later layer sees
     (Nagel et al. 2019, empirical bias correction). One pass in the order of the layers: each is
     corrected for the output that the corrected layers before it give. A layer without a bias gets one.
+
+    Args:
+        programs: their weights may be reconstructed, that is, lie on their grids already.
+        reference: the float programs, whose mean outputs are wanted.
     """
+    recipe = recipe.on(programs.roles)
     out = _copied(programs)
     for name, module in out.modules.items():
         rounded = [
@@ -109,11 +120,12 @@ def correct_biases(programs: Programs, recipe: Recipe, ranges: Ranges, samples: 
             return hook
 
         batch = _batched(samples[name])
+        wanted = reference.modules[name]
         handles = [
-            module.get_submodule(layer_name).register_forward_hook(remember(layer_name))
+            wanted.get_submodule(layer_name).register_forward_hook(remember(layer_name))
             for layer_name in rounded
         ]
-        module(*batch)
+        wanted(*batch)
         for handle in handles:
             handle.remove()
         simulated = simulate_program(module, recipe, ranges.get(name, {}))
@@ -139,15 +151,16 @@ def reconstruct(
     Args:
         damping: added to the diagonal of the moments, relative to its mean.
     """
+    recipe = recipe.on(programs.roles)
     out = _copied(programs)
     for name, module in out.modules.items():
         simulated = simulate_program(module, recipe, ranges.get(name, {}))
         for layer in find_layers(trace(module)):
-            precision = recipe.precision_of(layer.name)
-            if precision not in (W8, W8A8, W4) or layer.node.op != "call_module":
+            if layer.node.op != "call_module":
                 continue
             source = module.get_submodule(layer.name)
-            if not isinstance(source, nn.Conv2d):
+            grid = layer_grid(source, recipe.precision_of(layer.name))
+            if grid is None or not isinstance(source, nn.Conv2d):
                 continue
 
             def rounded(
@@ -155,10 +168,10 @@ def reconstruct(
                 inputs: tuple[Tensor, ...],
                 output: Tensor,
                 source: nn.Conv2d = source,
-                precision: str = precision,
+                grid: Grid = grid,
             ) -> Tensor:
                 assert isinstance(conv, nn.Conv2d)
-                weight = _rounded_by_moments(source, precision, inputs[0], damping)
+                weight = _rounded_by_moments(source, grid, inputs[0], damping)
                 source.weight.data, conv.weight.data = weight, weight.clone()
                 return conv.forward(inputs[0])
 
@@ -167,17 +180,37 @@ def reconstruct(
     return out
 
 
-def _rounded_by_moments(conv: nn.Conv2d, precision: str, x: Tensor, damping: float) -> Tensor:
-    """The weight of ``conv`` on the grid of ``precision``, for inputs like ``x`` (N, C, H, W)."""
-    scales, top = weight_scale(conv.weight, precision)
-    scale = scales.expand_as(conv.weight).flatten(1)
-    patches = nn.functional.unfold(x, conv.kernel_size, padding=conv.padding, stride=conv.stride)  # type: ignore[arg-type]
-    columns = patches.transpose(0, 1).flatten(1)
-    taps = columns.shape[0]
-    if columns.shape[1] > PATCHES * taps:  # enough for the moments, whatever the image's size
-        columns = columns[:, :: columns.shape[1] // (PATCHES * taps)]
-    moments = (columns @ columns.T).double()
-    moments += damping * moments.diagonal().mean().clamp(min=1e-12) * torch.eye(taps)
+def input_moments(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Second moments (taps, taps) of the inputs (N, C, H, W) that a kernel of ``conv`` sees, in float64.
+
+    Of random positions, ``PATCHES`` for each tap, drawn before any patch is copied: a fixed stride would
+    fall into step with the rows, and all patches of a large picture are gigabytes.
+    """
+    (height, width), (down, right) = conv.kernel_size, conv.stride
+    up, left = (int(size) for size in conv.padding)  # a mode in words would be no number
+    padded = nn.functional.pad(x, (left, left, up, up))
+    windows = padded.unfold(2, height, down).unfold(3, width, right)  # a view: (N, C, rows, columns, h, w)
+    images, _, rows, columns = windows.shape[:4]
+    taps = conv.weight[0].numel()
+    count = images * rows * columns
+    chosen = torch.arange(count)
+    if count > PATCHES * taps:
+        chosen = torch.randint(count, (PATCHES * taps,), generator=torch.Generator().manual_seed(0))
+    moments = torch.zeros(taps, taps, dtype=torch.float64)
+    for part in chosen.split(max(1, AT_ONCE // taps)):
+        image, place = part // (rows * columns), part % (rows * columns)
+        patches = windows[image, :, place // columns, place % columns].flatten(1)
+        moments += patches.T @ patches
+    return moments
+
+
+def _rounded_by_moments(conv: nn.Conv2d, grid: Grid, x: Tensor, damping: float) -> Tensor:
+    """The weight of ``conv`` on its ``grid``, for inputs like ``x`` (N, C, H, W)."""
+    top = grid.top
+    scale = weight_scale(conv.weight, grid).expand_as(conv.weight).flatten(1)
+    moments = input_moments(conv, x)
+    taps = len(moments)
+    moments.diagonal().add_(damping * moments.diagonal().mean().clamp(min=1e-12))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     factor = torch.linalg.cholesky(inverse, upper=True).float()
     left = conv.weight.flatten(1).clone()
