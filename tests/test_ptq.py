@@ -266,7 +266,7 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
         "--out", out,
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(command, "running", stopped)
+        patch.setattr(command, "measure_written", stopped)
         assert ptq(*arguments).exit_code != 0
     assert [path.name for path in out.iterdir()] == [".bfr-tiny-exports"]
     result = ptq(*arguments)

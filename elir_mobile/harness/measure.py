@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.bundle import Bundle
+from elir_mobile.bundle import Bundle, write_manifest
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
@@ -153,6 +153,30 @@ def measure_bundle(
         return ran.report()
 
 
+def measure_written(
+    bundle: Bundle, weights: str, judged: Evaluation, protocol: Protocol, progress: Progress
+) -> tuple[dict, Shown | None]:
+    """Measure a bundle that was just written on this machine; its parity budgets go into its manifest.
+
+    Args:
+        weights: of the float network that it was made from.
+
+    Raises:
+        UserError: a file does not run.
+    """
+    entries = bundle.manifest["files"]
+    with running(bundle, entries, [Host()], protocol, progress, weights=weights, judged=judged) as ran:
+        for row in ran.host.rows:
+            if row.error:
+                raise UserError(f"{row.target} {row.precision} was exported but does not run: {row.error}")
+        budgets = {row.path: parity_budgets(row.parity) for row in ran.host.rows}
+        for entry in entries:
+            if entry["path"] in budgets:  # this machine may lack a delegate
+                entry["parity"] = budgets[entry["path"]]
+        write_manifest(bundle.folder, bundle.manifest)
+        return ran.report()
+
+
 @contextmanager
 def running(
     bundle: Bundle,
@@ -280,10 +304,6 @@ class Ran:
             key: measured(parity.restored, pairs) for key, parity in self.parities.items() if pairs
         }
         self.roof = roof_facts(self.bundle.manifest, self.protocol.threads)
-
-    def parity_budgets(self) -> dict[str, dict]:
-        """Of each file that ran here, by path: how far from float another device may be."""
-        return {row.path: parity_budgets(row.parity) for row in self.host.rows if row.path}
 
     def report(self) -> tuple[dict, Shown | None]:
         """Everything that the report says, and the pictures that it shows."""

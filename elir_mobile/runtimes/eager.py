@@ -12,6 +12,7 @@ from elir_mobile.core.sampling import Loop
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import FP32
 from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.table import EAGER
 from elir_mobile.tasks import get_task
 
 
@@ -21,7 +22,7 @@ def eager_runner(restorer: Restorer, steps: int) -> Runner:
     def step(z: Tensor, k: int) -> Tensor:
         return z + restorer.velocity(z, torch.tensor([k / steps])) / steps
 
-    return Runner("eager", FP32.name, restorer.encode, step, restorer.decode)
+    return Runner(EAGER, FP32.name, restorer.encode, step, restorer.decode)
 
 
 def open_weights(
@@ -35,5 +36,5 @@ def open_weights(
     torch.set_num_threads(threads)
     restorer, info = load_weights(weights, get_task(task))
     size = 4 * sum(p.numel() for p in restorer.parameters())
-    entry = {"path": "", "sha256": info.sha256, "target": "eager", "precision": FP32.name, "bytes": size}
+    entry = {"path": "", "sha256": info.sha256, "target": EAGER, "precision": FP32.name, "bytes": size}
     return entry, eager_runner(restorer, steps).loop(steps, sigma_s)
