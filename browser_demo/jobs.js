@@ -5,7 +5,9 @@
  * hits all of them.
  */
 
-import { Bundle, PROGRAMS, Restorer, floatBytes, goldenParity, sha256, startRuntime } from "./restorer.js";
+import { Bundle, sha256 } from "./bundle.js";
+import { goldenParity } from "./fidelity.js";
+import { PROGRAMS, Restorer, floatBytes, startRuntime } from "./restorer.js";
 
 const SCHEMA_VERSION = 1;
 

@@ -6,20 +6,13 @@
  */
 
 import { deviceFacts, runJob, runJobFile } from "./jobs.js";
-import { Bundle, PROGRAMS, Restorer, UserError, planar, rgba } from "./restorer.js";
+import { Bundle, UserError } from "./bundle.js";
+import { checks } from "./fidelity.js";
+import { enlarged, planar, rgba } from "./pictures.js";
+import { Restorer } from "./restorer.js";
 
-const TASKS = {
-  bfr: "Restore a face",
-  sr: "Sharpen a face",
-  bsr: "Sharpen a photo",
-  denoising: "Remove noise",
-  inpainting: "Fill in missing pixels",
-  colorization: "Colour a photo",
-  mask: "Fill in a hole",
-};
-// The order in which models are offered: fastest first.
-const PREFERRED = ["w8a8", "mixed", "w8", "fp32", "fp16"];
-const rank = ({ precision }) => (PREFERRED.includes(precision) ? PREFERRED.indexOf(precision) : PREFERRED.length);
+// What photos a model is for, by the domain that its manifest names.
+const DOMAINS = { "aligned-face": "for a photo that one upright face fills", photo: "for any photo" };
 const NOTES = { fp16: "fp16, slow in browsers" };
 const [WARMUP, RUNS] = [3, 20];
 
@@ -62,8 +55,10 @@ async function busy(what, work) {
   }
 }
 
-/** The centred square of an image file, upright, at the network's size and on white. */
-async function squareOf(blob, size) {
+/** The centred square of an image file, upright and on white, enlarged to the network's size as its task wants it. */
+async function squareOf(blob) {
+  const { upscale, enlarge } = bundle.task;
+  const size = bundle.size / upscale;
   let image;
   try {
     image = await createImageBitmap(blob); // applies the EXIF orientation
@@ -78,7 +73,8 @@ async function squareOf(blob, size) {
   context.fillStyle = "white";
   context.fillRect(0, 0, size, size);
   context.drawImage(square, 0, 0);
-  return planar(context.getImageData(0, 0, size, size).data, 4);
+  const { data } = context.getImageData(0, 0, size, size);
+  return planar(enlarged(data, [size, size], 4, upscale, enlarge), 4);
 }
 
 function draw(canvas, values) {
@@ -122,10 +118,7 @@ async function checkDevice() {
   if (row.error) throw new UserError(row.error);
   checked = row;
   showTimes();
-  const held = fillParity(entry, row.parity);
-  $("status").textContent = held
-    ? "This device computes what the file computed where it was made."
-    : "This device is further from float than the budget allows.";
+  $("status").textContent = fillParity(entry, row.parity);
 }
 
 function cells(row, ...texts) {
@@ -150,28 +143,26 @@ function showTimes() {
   $("latency").tBodies[0].replaceChildren(...rows);
 }
 
-/** Fill the table of parity and tell whether every budget holds. */
+/** Fill the table of parity and return what it says in a sentence. */
 function fillParity(entry, parity) {
-  let held = true;
+  const found = checks(parity, entry.parity);
   $("parity").tBodies[0].replaceChildren(
-    ...[...PROGRAMS, "image"].map((name) => {
-      const budget = entry.parity?.[name]?.budget_db ?? null;
-      const here = parity ? (parity[name] ?? Infinity) : null;
-      const good = here === null || budget === null || here >= budget;
-      held &&= good;
-      const verdict = here === null || budget === null ? "" : good ? "✓ holds" : "✗ misses";
+    ...found.map(({ name, here, budget, holds }) => {
+      const verdict = holds === null ? "" : holds ? "✓ holds" : "✗ misses";
       const value = here === Infinity ? "equal" : shown(here);
       const tr = cells(document.createElement("tr"), name, value, shown(budget), verdict);
-      if (verdict) tr.lastChild.className = good ? "good" : "bad";
+      if (verdict) tr.lastChild.className = holds ? "good" : "bad";
       return tr;
     }),
   );
-  return held;
+  if (found.every(({ holds }) => holds)) return "This device computes what the file computed where it was made.";
+  if (found.some(({ holds }) => holds === false)) return "This device is further from float than the budget allows.";
+  return "The bundle has no budget to hold this device against: write it again.";
 }
 
 function take(blob) {
   return busy("Restoring…", async () => {
-    photo = await squareOf(blob, bundle.size);
+    photo = await squareOf(blob);
     await restorePhoto();
   });
 }
@@ -207,15 +198,17 @@ function listen() {
 
 async function openPage() {
   bundle = await Bundle.open(new URL("bundle/", document.baseURI));
-  const { task, model, size } = bundle.manifest;
-  const entries = bundle.files.toSorted((a, b) => rank(a) - rank(b));
+  const { model, size } = bundle.manifest;
+  const { title, domain } = bundle.task;
+  const entries = bundle.files;
   if (!entries.length) {
     throw new UserError("the bundle has no .tflite file: export it with --targets litert");
   }
   if (!bundle.golden.noise) throw new UserError("the bundle has no golden vectors: write it again");
-  $("title").textContent = TASKS[task] ?? task;
+  $("title").textContent = title;
+  const suited = DOMAINS[domain] ? `, ${DOMAINS[domain]}` : "";
   $("about").textContent =
-    `Model ${model.name}, ${size}×${size} pixels. Everything runs on this device: the photo does not leave it.`;
+    `Model ${model.name}, ${size}×${size} pixels${suited}. Everything runs on this device: the photo does not leave it.`;
   $("model").replaceChildren(
     ...entries.map(({ path, precision, bytes }) => {
       const megabytes = (bytes / 1e6).toFixed(1);

@@ -1,18 +1,11 @@
 /**
- * A bundle's LiteRT file in the browser: its three programs, the sampling loop, and parity with float.
- *
- * The same loop as `elir_mobile/core/sampling.py` and the same decibels as `elir_mobile/core/golden.py`. Every
- * file is checked against the manifest's SHA-256 before use.
+ * A bundle's LiteRT file in the browser: its three programs and the sampling loop of `elir_mobile/core/sampling.py`.
  */
 
 import { Tensor, loadAndCompile, loadLiteRt } from "@litertjs/core";
+import { UserError } from "./bundle.js";
 
-const SCHEMA_VERSION = 1;
 export const PROGRAMS = ["encode", "step", "decode"];
-const TARGET = "litert";
-
-/** What a person can mend; the message is one sentence. */
-export class UserError extends Error {}
 
 let runtime; // promise of the most threads that can be used
 /** Load the runtime once; resolves to the number of threads that it can use. */
@@ -35,103 +28,11 @@ export function startRuntime() {
   return runtime;
 }
 
-async function fetched(url) {
-  const response = await fetch(url);
-  if (!response.ok) throw new UserError(`${url} cannot be read (${response.status}): serve the bundle again`);
-  return response;
-}
-
-/** SHA-256 of bytes in hexadecimal. */
-export async function sha256(bytes) {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** An opened bundle: its manifest, table of time biases and golden vectors. */
-export class Bundle {
-  constructor(url, manifest) {
-    this.url = url;
-    this.manifest = manifest;
-  }
-
-  /** Open the bundle at `url` (with a slash at the end). */
-  static async open(url) {
-    const manifest = await (await fetched(new URL("manifest.json", url))).json();
-    if (manifest.schema_version !== SCHEMA_VERSION) {
-      throw new UserError(
-        `the bundle has schema ${manifest.schema_version}, this page reads ${SCHEMA_VERSION}`,
-      );
-    }
-    const bundle = new Bundle(url, manifest);
-    bundle.table = floats(await bundle.bytes(manifest.table));
-    bundle.golden = {};
-    for (const [name, entry] of Object.entries(manifest.golden?.arrays ?? {})) {
-      const bytes = await bundle.bytes(entry);
-      bundle.golden[name] = entry.dtype === "uint8" ? planar(bytes) : floats(bytes);
-    }
-    return bundle;
-  }
-
-  /** The entries of the files that run here. */
-  get files() {
-    return this.manifest.files.filter((entry) => entry.target === TARGET);
-  }
-
-  get size() {
-    return this.manifest.size;
-  }
-
-  get latentShape() {
-    return this.manifest.golden.arrays.noise.shape;
-  }
-
-  /** The verified bytes of what `entry` names. */
-  async bytes(entry) {
-    const bytes = new Uint8Array(await (await fetched(new URL(entry.path, this.url))).arrayBuffer());
-    if ((await sha256(bytes)) !== entry.sha256) {
-      throw new UserError(`${entry.path} is damaged: write the bundle again`);
-    }
-    return bytes;
-  }
-
-  /** Row `k` of the table, the second input of step `k`. */
-  row(k) {
-    const width = this.manifest.table.shape[1];
-    return this.table.subarray(k * width, (k + 1) * width);
-  }
-}
-
-/** Little-endian float32 values of a file. */
-function floats(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Float32Array.from({ length: bytes.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
-}
-
 /** Little-endian bytes of float32 values. */
 export function floatBytes(values) {
   const view = new DataView(new ArrayBuffer(4 * values.length));
   values.forEach((value, i) => view.setFloat32(4 * i, value, true));
   return new Uint8Array(view.buffer);
-}
-
-/** (H, W, `channels`) bytes → (3, H, W) float32 in [0, 1]. */
-export function planar(bytes, channels = 3) {
-  const area = bytes.length / channels;
-  const values = new Float32Array(3 * area);
-  for (let i = 0; i < area; i++) {
-    for (let c = 0; c < 3; c++) values[c * area + i] = bytes[channels * i + c] / 255;
-  }
-  return values;
-}
-
-/** (3, H, W) in [0, 1] → (H, W, 4) bytes, opaque. */
-export function rgba(values) {
-  const area = values.length / 3;
-  const bytes = new Uint8ClampedArray(4 * area).fill(255); // clamped arrays round to nearest
-  for (let i = 0; i < area; i++) {
-    for (let c = 0; c < 3; c++) bytes[4 * i + c] = 255 * values[c * area + i];
-  }
-  return bytes;
 }
 
 /** The three programs of one file. */
@@ -227,28 +128,4 @@ export class Restorer {
 function noised(coarse, noise, sigma) {
   const scale = Math.fround(sigma); // float32 throughout, as everywhere else
   return coarse.map((value, i) => value + Math.fround(scale * noise[i]));
-}
-
-/** SQNR of encode and step, PSNR of decode and image, in dB; null where equal to the last bit. */
-export function goldenParity(outputs, golden) {
-  return {
-    encode: sqnr(golden.coarse, outputs.encode),
-    step: sqnr(golden.step, outputs.step),
-    decode: psnr(golden.output, outputs.decode),
-    image: psnr(golden.output, outputs.image),
-  };
-}
-
-function sqnr(reference, out) {
-  let [signal, error] = [0, 0];
-  reference.forEach((value, i) => {
-    signal += value ** 2;
-    error += (value - out[i]) ** 2;
-  });
-  return error === 0 ? null : 10 * Math.log10(signal / error);
-}
-
-function psnr(reference, out) {
-  const error = reference.reduce((sum, value, i) => sum + (value - out[i]) ** 2, 0) / reference.length;
-  return error === 0 ? null : -10 * Math.log10(error);
 }

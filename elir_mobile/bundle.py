@@ -3,8 +3,9 @@
 ::
 
     <out>/<task>-<model>/
-      manifest.json     schema, task, model, sizes, versions, calibration digest, files with
-                        sha256, bytes, target, recipe and delegation
+      manifest.json     schema, task, model, sizes, versions, calibration digest, files with sha256,
+                        bytes, target (runtime, delegate, form), the kinds of device that have it,
+                        recipe and delegation, and which of them a device takes
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
       executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
       golden/           what a device checks itself against: raw little-endian arrays, see below
@@ -15,48 +16,106 @@ SHA-256 of each. ``input`` and ``output`` are (H, W, 3) uint8, the degraded and 
 ``noise``, ``coarse``, ``step`` and ``latent`` are float32 of the latent's shape: the noise, ``encode``'s
 output, ``step``'s first output, and the latent that ``decode`` is given. All from the float network.
 
+The manifest says all that an app must know of the task (:func:`task_facts`) and which file each kind of
+device should take (:func:`recommendation`). Schema 1 named the task alone: this package opens such a
+bundle with the facts of its own table of tasks, and :func:`copy_bundle` writes them down. An app that comes
+upon one shows the task's name, does not enlarge, says nothing of a domain and takes the first file that it
+can run.
+
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
 with suspicion (``elir_mobile/core/manifest.py``).
-``python -m elir_mobile.bundle push`` puts a verified bundle where an app finds it.
+The command that puts a verified bundle where an app finds it is :mod:`elir_mobile.cli.push`.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_json, written
 from elir_mobile.core.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     TABLE,
     artifact_sha256,
     bytes_of,
+    copy_files,
     read_manifest,
     read_table,
     sha256_of,
 )
+from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name, runtimes_on
+from elir_mobile.tasks import Task, get_task
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
-ANDROID_FOLDER = "/sdcard/Android/data/org.elir.mobile.demo/files/bundles"  # where android_demo looks
+ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
+
+# What each kind of device is advised to run, the faster first: targets, and built-in recipes.
+_INT8 = ("w8a8", "mixed", "w8")
+RECOMMENDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "android": (("litert", "executorch"), (*_INT8, "fp16", "fp32")),
+    "ios": (("coreml", "executorch"), (*_INT8, "fp16", "fp32")),
+    "browser": (("litert",), (*_INT8, "fp32", "fp16")),  # fp16 is not delegated there, and far slower
+    "host": (("litert", "executorch"), (*_INT8, "fp32", "fp16")),
+}
+
+
+def task_facts(task: Task, domain: str) -> dict:
+    """The manifest's entries on ``task``: what an app shows of it, and does to a photograph beforehand.
+
+    Args:
+        domain: what the network was trained on, ``tasks.ALIGNED_FACE`` or ``tasks.PHOTO``.
+    """
+    return {
+        "task": task.name,
+        "title": task.title,
+        "domain": domain,
+        "upscale": task.upscale,
+        "enlarge": task.enlarge.name.lower(),
+    }
+
+
+def recommendation(files: Sequence[dict]) -> dict[str, str]:
+    """Path of the file that each kind of device is advised to run; a kind that can run none is left out.
+
+    A recipe of one's own goes first, since it was made for this very network; then int8, then float, and
+    last the built-in recipes that :data:`RECOMMENDED` does not name. Of one precision the faster target
+    goes first, of one target and kind the file that the manifest names first.
+
+    Args:
+        files: entries of the manifest.
+    """
+    found = {}
+    for kind, (targets, precisions) in RECOMMENDED.items():
+        ranked = [
+            (_place(entry["precision"], precisions), targets.index(entry["target"]), number, entry["path"])
+            for number, entry in enumerate(files)
+            if entry["target"] in targets
+        ]
+        if ranked:
+            found[kind] = min(ranked)[-1]
+    return found
+
+
+def _place(precision: str, precisions: tuple[str, ...]) -> int:
+    if precision in precisions:
+        return precisions.index(precision)
+    return len(precisions) if precision in RECIPES else -1
 
 
 @contextmanager
@@ -70,21 +129,9 @@ def building(target: Path) -> Iterator[Path]:
     """
     if target.exists() and not (target / MANIFEST).is_file():
         raise UserError(f"{target} exists and is not a bundle: choose another --out")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {target.parent}: {error.strerror}; choose another --out"
-        ) from error
-    try:
+    with written(target) as staging:
+        staging.mkdir()
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_table(folder: Path, table: Tensor) -> dict:
@@ -144,9 +191,9 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write ``manifest.json``; the schema version is added."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest}, indent=2)
-    (folder / MANIFEST).write_text(text + "\n")
+    """Write ``manifest.json``; schema version and recommendation are added."""
+    added = {"recommendation": recommendation(manifest["files"])}
+    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest, **added})
 
 
 @dataclass(frozen=True)
@@ -166,16 +213,21 @@ class Bundle:
         for entry in self.manifest["files"]:
             if (entry["target"], entry["precision"]) == (target, precision):
                 return self.folder / entry["path"]
-        raise UserError(f"{self.folder} has no {target} file at {precision}")
+        others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in self.manifest["files"])
+        raise UserError(f"{self.folder} has no {target} file at {precision}: it has {others}")
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Open a bundle and verify all of it.
+    """Open a bundle and verify all of it; what schema 1 lacks is added.
 
     Raises:
-        UserError: missing, damaged, too new, or naming a path outside itself.
+        UserError: missing, damaged, newer than this package, or naming a path outside itself.
     """
     manifest = read_manifest(folder)
+    if manifest["schema_version"] == 1:
+        task = get_task(str(manifest.get("task")))
+        added = task_facts(task, task.domain) | {"recommendation": recommendation(manifest["files"])}
+        manifest = {**manifest, **added, "schema_version": SCHEMA_VERSION}
     return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))
 
 
@@ -197,13 +249,9 @@ def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ..
     if not files:
         known = " or ".join(name for name in runtimes_on(kind) if name in runtimes)
         raise UserError(f"{bundle.folder} has no {known} file: export one with --targets")
-    golden = bundle.manifest.get("golden", {"arrays": {}})["arrays"].values()
     with building(target) as staging:
-        for entry in (bundle.manifest["table"], *golden, *files):
-            source, copy = bundle.folder / entry["path"], staging / entry["path"]
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
-        write_manifest(staging, {**bundle.manifest, "files": files})
+        copy_files(bundle.folder, bundle.manifest, files, staging)
+        write_manifest(staging, {**bundle.manifest, "files": files})  # with what is recommended of these
     return target
 
 
@@ -219,61 +267,18 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
     Raises:
         UserError: no adb, no phone, or no room on it.
     """
-    name = bundle.folder.resolve().name
+    adb, name = Adb(serial), bundle.folder.resolve().name
     staged, place = f"{ANDROID_FOLDER}/.{name}", f"{ANDROID_FOLDER}/{name}"
+    old, new = shlex.quote(place), shlex.quote(staged)
     with tempfile.TemporaryDirectory() as scratch:
         copy = copy_bundle(bundle, Path(scratch) / name, "android")
-        _adb(serial, "shell", f"mkdir -p {ANDROID_FOLDER} && rm -rf {shlex.quote(staged)}")
-        _adb(serial, "push", str(copy), staged)
-        old, new = shlex.quote(place), shlex.quote(staged)
-        _adb(serial, "shell", f"rm -rf {old} && mv {new} {old}")
+        adb.do(f"rm -rf {new} && mkdir -p {new}")
+        adb.push(copy, staged)
+        adb.do(f"rm -rf {old} && mv {new} {old}")
     return place
 
 
-def _adb(serial: str | None, *arguments: str) -> None:
-    command = ["adb", *(["-s", serial] if serial else []), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise UserError("adb is not installed: apt-get install adb, or Android's platform tools") from error
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise UserError(f"adb {arguments[0]} failed ({said}): connect one phone with USB debugging on")
-
-
-app = typer.Typer(add_completion=False)
-
-
-@app.callback()
-def commands() -> None:
-    """Bundles: what one command writes and every device reads."""
-
-
-@app.command()
-@exits_with_2
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    android: Annotated[bool, typer.Option("--android", help="To the app on a phone, by adb.")] = False,
-    serial: Annotated[str | None, typer.Option(help="Which phone, where several are connected.")] = None,
-    android_folder: Annotated[
-        Path | None, typer.Option(help="Into this folder, to be built into the Android app.")
-    ] = None,
-    ios_folder: Annotated[
-        Path | None, typer.Option(help="Into this folder, to be built into the iOS app.")
-    ] = None,
-) -> None:
-    """Verify a bundle and copy what a phone reads of it to where the demo apps find it."""
-    if not (android or android_folder or ios_folder):
-        raise UserError("say where to: --android, --android-folder PATH or --ios-folder PATH")
-    bundle = read_bundle(folder)
-    name = folder.resolve().name
-    if android_folder:
-        typer.echo(copy_bundle(bundle, android_folder / name, "android"))
-    if ios_folder:
-        typer.echo(copy_bundle(bundle, ios_folder / name, "ios"))
-    if android:
-        typer.echo(push_to_phone(bundle, serial))
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.push import app
+
     app()

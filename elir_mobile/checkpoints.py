@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -34,8 +33,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import cache_dir, write_text, written
 from elir_mobile.core.manifest import sha256_of
-from elir_mobile.data.faces import cache_dir
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer
@@ -48,10 +47,6 @@ DEMO_WEIGHTS = Path(__file__).with_name("weights")
 RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
 SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 NETWORK_TIMEOUT = 30  # seconds without a byte
-WEIGHTS_HELP = (
-    "'demo' (bundled), 'released' (upstream's for the task, downloaded once), "
-    "a .pth, .ckpt or .safetensors file, or its http(s) address."
-)
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
 PAIR = {"fmir": (2, 3), "mmse": (0, 1)}
 
@@ -67,6 +62,7 @@ class ModelInfo:
     size: int  # image side it is meant for, pixels
     steps: int  # K
     sigma_s: float
+    domain: str  # what it was trained on: tasks.ALIGNED_FACE or tasks.PHOTO
 
 
 def collapse_state_dict(state: Mapping[str, Tensor]) -> StateDict:
@@ -180,12 +176,21 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
     return state, {}
 
 
+def absolute_weights(weights: str) -> str:
+    """``weights`` for a process in another working directory: a path made absolute, a name left alone.
+
+    ``demo`` and ``released`` stay names even where a file or folder is called so: that one is ``./demo``.
+    """
+    named = weights in ("demo", "released") or urlparse(weights).scheme in ("http", "https")
+    return weights if named else str(Path(weights).resolve())
+
+
 def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
     """The restorer named on the command line.
 
     Args:
         weights: ``demo``, ``released``, a path, or an http(s) address.
-        task: names the demo and the released file; gives size, K and sigma_s where a file does not.
+        task: names the demo and the released file; gives size, K, sigma_s and domain where a file does not.
 
     Raises:
         UserError: none bundled or released for the task, no network, another file than the one first
@@ -223,12 +228,14 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         size=task.size,
         steps=task.steps,
         sigma_s=task.sigma_s,
+        domain=task.domain,
     )
     if facts := metadata.get("elir"):
         stated = json.loads(facts)
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
-        info = replace(info, **{key: stated[key] for key in ("size", "steps", "sigma_s")})
+        known = {key: stated[key] for key in ("size", "steps", "sigma_s")}
+        info = replace(info, **known, domain=stated.get("domain", task.domain))
     return restorer, info
 
 
@@ -246,6 +253,7 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
         size=task.size,
         steps=task.steps,
         sigma_s=task.sigma_s,
+        domain=task.domain,
     )
     return restorer, info
 
@@ -258,20 +266,21 @@ def save_weights(
     size: int,
     steps: int,
     sigma_s: float,
+    domain: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write safetensors with the facts that :func:`load_weights` reads back.
 
-    ``dtype`` is float32 where a quantizer's grid must find the very weights it was trained with.
+    Args:
+        domain: what it was trained on; None: what the task's networks usually are.
+        dtype: float32 where a quantizer's grid must find the very weights it was trained with.
     """
     state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
-    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s}
-    get_task(task)
-    with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
-        staged = Path(tmp) / path.name
+    domain = domain or get_task(task).domain
+    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s, "domain": domain}
+    with written(path) as staged:
         save_file(state, staged, metadata={"elir": json.dumps(facts, sort_keys=True)})
         staged.chmod(0o644)  # safetensors makes it private
-        staged.replace(path)
 
 
 def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
@@ -336,9 +345,7 @@ def download(address: str, folder: Path) -> Path:
     if target.is_file():
         _verify(target, record)
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as tmp:
-        staged = Path(tmp) / target.name
+    with written(target) as staged:
         try:
             _fetch(address, staged)
         except (OSError, HTTPException) as error:
@@ -351,7 +358,6 @@ def download(address: str, folder: Path) -> Path:
         except UserError as error:
             raise UserError(f"{address} sent something else than a checkpoint: check the address") from error
         _verify(staged, record)
-        staged.replace(target)
     return target
 
 
@@ -372,7 +378,7 @@ def _verify(path: Path, record: Path) -> None:
     """Note the file's sha256, or hold it against the one noted."""
     digest = sha256_of(path)
     if not record.is_file():
-        record.write_text(f"{digest}  {path.name}\n")
+        write_text(record, f"{digest}  {path.name}\n")
     elif record.read_text().split()[:1] != [digest]:
         raise UserError(
             f"{path.name} is not the file first used, whose sha256 is in {record}: "

@@ -1,4 +1,4 @@
-"""Measure restorations against ground truth: ``python -m elir_mobile.evaluate CLEAN …``.
+"""Measure restorations against ground truth; the command is :mod:`elir_mobile.cli.evaluate`.
 
 Two ways to name what is measured. ``--images FOLDER``: pictures that lie beside CLEAN under the same
 names, degraded or already restored. Without it: the centred squares of CLEAN, degraded as ``--task``
@@ -10,40 +10,25 @@ Confidence intervals are bootstrapped over the pictures (Efron 1979).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 from PIL import Image
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
 from elir_mobile import metrics
-from elir_mobile.core.errors import UserError, exits_with_2
-from elir_mobile.engine import Engine, run, written_whole
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.statistics import CONFIDENCE, bootstrap
 from elir_mobile.images import list_images, read_image, square, to_tensor
-from elir_mobile.restore import (
-    TILE,
-    EngineOption,
-    Model,
-    WorkersOption,
-    enlarged,
-    model_loader,
-    restore,
-)
-from elir_mobile.tasks import Task, get_task
+from elir_mobile.restore import Model, enlarged, restore
+from elir_mobile.tasks import Task
 
-CONFIDENCE = 0.95
 FRECHET = "frechet_efficientnet_lite0"
 FRECHET_RESAMPLES = 200  # at most: one costs a decomposition as large as the set
 
@@ -82,29 +67,6 @@ class Estimate:
     low: float | None
     high: float | None
     images: int
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], float], count: int, resamples: int, seed: int
-) -> tuple[float, float] | None:
-    """Confidence interval of a statistic of ``count`` pictures.
-
-    The resampled values' quantiles, moved so that their mean is the statistic itself: drawing with
-    replacement makes a Fréchet distance larger, which is no property of the pictures.
-
-    Args:
-        statistic: of the pictures at these indices, (count,).
-        count: how many pictures there are; fewer than two have no interval.
-        resamples: how often to draw.
-        seed: of the draws.
-    """
-    if count < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(resamples)])
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    shift = statistic(np.arange(count)) - drawn.mean()
-    return float(low + shift), float(high + shift)
 
 
 @dataclass(frozen=True)
@@ -188,7 +150,7 @@ def measurer(
             if task:
                 given = enlarged(given, task)
         else:
-            assert task is not None and model is not None  # main refuses to degrade without a task
+            assert task is not None and model is not None  # the command refuses to degrade without a task
             truth = square(truth, size or model.size)
             kind, given = "degraded", task.degrade(truth, np.random.default_rng([seed, example.index]))
         if given.size != truth.size:
@@ -314,70 +276,7 @@ def _cell(estimate: Estimate | None, digits: int) -> str:
     return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}–{estimate.high:.{digits}f})"
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-@exits_with_2
-def main(
-    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="Folder of the ground truth.")],
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the images to measure, with the names of CLEAN's. Default: degrade those."
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Restoration task. Default with --images: restore nothing.")
-    ] = None,
-    weights: Annotated[str, typer.Option(help="As for elir_mobile.restore.")] = "demo",
-    steps: Annotated[int | None, typer.Option(min=1, help="K. Default: the model's own.")] = None,
-    tile: Annotated[int, typer.Option(min=32, help="Side of a tile of the float model.")] = TILE,
-    bundle: Annotated[Path | None, typer.Option(help="Restore with an exported file of this bundle.")] = None,
-    target: Annotated[str, typer.Option(help="Kind of the bundle's file.")] = "executorch",
-    precision: Annotated[str, typer.Option(help="Precision of the bundle's file.")] = "w8a8",
-    size: Annotated[
-        int | None, typer.Option(min=32, help="Side of the degraded squares. Default: the model's.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of degradation, noise and bootstrap.")] = 0,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 1000,
-    out: Annotated[Path, typer.Option("--json", help="Where the report goes.")] = Path("out/evaluation.json"),
-    engine: EngineOption = Engine.LOCAL,
-    workers: WorkersOption = None,
-) -> None:
-    """PSNR, SSIM, LPIPS, NIQE, Fréchet distance and identity of a folder of images."""
-    console = Console()
-    if images is None and task is None:
-        raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
-    restorer = None
-    if task:
-        chosen = get_task(task)
-        restorer = model_loader(chosen, weights, steps, tile, bundle, target, precision), chosen
-    jobs = examples(clean, images)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("images", total=len(jobs))
-        measured = run(
-            partial(measurer, restorer, size, seed),
-            jobs,
-            engine=engine,
-            workers=workers,
-            advance=lambda: progress.advance(bar),
-        )
-        progress.add_task("confidence intervals", total=None)
-        table, missing = summarize(measured, resamples, seed)
-    facts: dict[str, object] = {"task": task, "seed": seed, "resamples": resamples}
-    if task:
-        facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
-        facts["steps"] = steps  # null: the model's own
-    report = to_json(measured, table, missing, facts)
-    with written_whole(out) as staged:
-        staged.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    console.print(terminal_table(table))
-    for key, why in missing.items():
-        console.print(f"{key}: {why}", style="yellow", markup=False)
-    console.print(f"{len(jobs)} images; report: {out}")
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.evaluate import app
+
     app()

@@ -1,4 +1,4 @@
-"""Restore photographs of any size: ``python -m elir_mobile.restore IN OUT --task bfr``.
+"""Restore photographs of any size; the command is :mod:`elir_mobile.cli.restore`.
 
 A photograph larger than the model's tile goes through in overlapping tiles that fade into one
 another; the noise is drawn once for the whole picture, so neighbours start from the same latent.
@@ -10,31 +10,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
+import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.checkpoints import WEIGHTS_HELP, load_weights
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.checkpoints import absolute_weights, load_weights
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import written
 from elir_mobile.core.tiling import Window, axis_windows
-from elir_mobile.engine import Engine, run, written_whole
 from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.runtimes.runner import Runner
-from elir_mobile.tasks import Task, get_task
+from elir_mobile.tasks import Task
 
 TILE = 512  # of the float model. Smaller ones agree less: group norms see the tile, not the picture
 OVERLAP = 0.25  # of the tile's side; upstream's 512-pixel tiles overlap by 64
 JPEG_QUALITY = 95
-LATENT_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,7 @@ class Model:
         tile: side of the square tiles, pixels.
         multiple: sides of a picture smaller than a tile are padded to a multiple of this;
             0: to the whole tile, since the programs take no other size.
+        channels: of the latent, and so of the noise.
     """
 
     runner: Runner
@@ -56,23 +53,42 @@ class Model:
     size: int
     tile: int
     multiple: int
+    channels: int
 
 
-def load_float(task: Task, weights: str, steps: int | None, tile: int = TILE) -> Model:
-    """The float network of ``weights``.
+def load_float(
+    task: Task, weights: str, steps: int | None, tile: int = TILE, threads: int | None = None
+) -> Model:
+    """The float network of ``weights``, on ``threads`` of PyTorch (None: as many as it takes by itself).
 
     Raises:
         UserError: the weights, the number of steps or the tile cannot be used.
     """
+    if threads:
+        torch.set_num_threads(threads)
     restorer, info = load_weights(weights, task)
-    restorer.arch.check_side(tile, "--tile")
-    steps = steps or info.steps
-    multiple = restorer.arch.size_multiple
-    return Model(eager_runner(restorer, steps), steps, info.sigma_s, info.size, tile, multiple)
+    arch = restorer.arch
+    arch.check_side(tile, "--tile")
+    return Model(
+        eager_runner(restorer, steps or info.steps),
+        steps or info.steps,
+        info.sigma_s,
+        info.size,
+        tile,
+        arch.size_multiple,
+        arch.latent_channels,
+    )
 
 
-def load_artifact(task: Task, folder: Path, target: str, precision: str, steps: int | None) -> Model:
-    """An exported file of the bundle in ``folder``.
+def load_artifact(
+    task: Task,
+    folder: Path,
+    target: str,
+    precision: str,
+    steps: int | None = None,
+    threads: int | None = None,
+) -> Model:
+    """An exported file of the bundle in ``folder``, on ``threads`` (None: one for each core).
 
     Raises:
         UserError: the bundle is damaged, of another task, has no such file, or another K.
@@ -83,8 +99,11 @@ def load_artifact(task: Task, folder: Path, target: str, precision: str, steps: 
         raise UserError(f"{folder} is a bundle for task '{facts['task']}', not '{task.name}'")
     if steps not in (None, facts["steps"]):
         raise UserError(f"{folder} was exported with {facts['steps']} steps: leave --steps out")
-    runner = open_runner(target, bundle.file(target, precision), precision, bundle.table)
-    return Model(runner, facts["steps"], facts["sigma_s"], facts["size"], facts["size"], multiple=0)
+    if "golden" not in facts:
+        raise UserError(f"{folder} has no golden vectors: write the bundle again")
+    runner = open_runner(target, bundle.file(target, precision), precision, bundle.table, threads)
+    size, noise = facts["size"], facts["golden"]["arrays"]["noise"]
+    return Model(runner, facts["steps"], facts["sigma_s"], size, size, 0, noise["shape"][1])
 
 
 def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int, int], None]) -> Image.Image:
@@ -99,7 +118,7 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
     sides = [_padded(side, model) for side in (image.height, image.width)]
     below, right = sides[0] - image.height, sides[1] - image.width
     pixels = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="symmetric")
-    noise = seeded_noise((1, LATENT_CHANNELS, sides[0] // DOWNSCALE, sides[1] // DOWNSCALE), seed)
+    noise = seeded_noise((1, model.channels, sides[0] // DOWNSCALE, sides[1] // DOWNSCALE), seed)
     rows, columns = (tile_windows(side, model.tile) for side in sides)
     out = np.empty(pixels.shape, np.uint8)
     # Sums of one row of tiles, so that memory in float32 grows with the width of the picture only.
@@ -161,7 +180,7 @@ def save_photo(photo: Photo, restored: Image.Image, path: Path) -> None:
         options["icc_profile"] = photo.icc_profile
     if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
         options["quality"] = JPEG_QUALITY
-    with written_whole(path) as staged:
+    with written(path) as staged:
         restored.save(staged, **options)
 
 
@@ -185,11 +204,6 @@ def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(source, target)]
 
 
-EngineOption = Annotated[
-    Engine,
-    typer.Option(help="This process, or Ray's workers (on the cluster of RAY_ADDRESS)."),
-]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Ray's workers. Default: one a core.")]
 Advance = Callable[[str, int, int], None]  # told (file name, tiles done, tiles in all)
 
 
@@ -202,18 +216,19 @@ def enlarged(image: Image.Image, task: Task) -> Image.Image:
 
 def model_loader(
     task: Task,
-    weights: str,
-    steps: int | None,
-    tile: int,
-    bundle: Path | None,
+    *,
+    weights: str = "demo",
+    steps: int | None = None,
+    tile: int | None = None,
+    bundle: Path | None = None,
     target: str,
     precision: str,
+    threads: int | None = None,
 ) -> Callable[[], Model]:
     """What loads the model named on the command line, here or in another process."""
     if bundle:
-        return partial(load_artifact, task, bundle.resolve(), target, precision, steps)
-    named = str(Path(weights).resolve()) if Path(weights).exists() else weights
-    return partial(load_float, task, named, steps, tile)
+        return partial(load_artifact, task, bundle.resolve(), target, precision, steps, threads)
+    return partial(load_float, task, absolute_weights(weights), steps, tile or TILE, threads)
 
 
 def file_restorer(
@@ -238,7 +253,7 @@ def file_restorer(
         given = enlarged(photo.image, task)
         restored = restore(given, model, seed, partial(advance, path.name))
         if compare:
-            with written_whole(out.with_name(f"{out.stem}-compare.png")) as staged:
+            with written(out.with_name(f"{out.stem}-compare.png")) as staged:
                 hstack_images([given, restored]).save(staged)
         save_photo(photo, restored, out)
         return None
@@ -246,67 +261,7 @@ def file_restorer(
     return restore_file
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-@exits_with_2
-def main(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="An image, or a folder of images.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where to: a file, or a folder.")],
-    task: Annotated[str, typer.Option(help="Restoration task.")],
-    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "demo",
-    steps: Annotated[int | None, typer.Option(min=1, help="K. Default: the model's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    tile: Annotated[int, typer.Option(min=32, help="Side of a tile of the float model.")] = TILE,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(help="Restore with an exported file of this bundle instead of the float model."),
-    ] = None,
-    runtime: Annotated[str, typer.Option("--target", help="Kind of the bundle's file.")] = "executorch",
-    precision: Annotated[str, typer.Option(help="Precision of the bundle's file.")] = "w8a8",
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Also write NAME-compare.png: input and output side by side.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Restore again what OUT already has from a folder.")
-    ] = False,
-    engine: EngineOption = Engine.LOCAL,
-    workers: WorkersOption = None,
-) -> None:
-    """Restore one photograph or a folder of them, of any size.
-
-    A folder that was stopped goes on where it was: files that OUT already has are skipped. A damaged
-    image does not hold up the others; the command then ends with an error that names it.
-    """
-    console = Console()
-    chosen = get_task(task)
-    jobs = plan(source, target)
-    if source.is_dir() and not overwrite:
-        everything = len(jobs)
-        jobs = [(path, out) for path, out in jobs if not out.exists()]
-        if len(jobs) < everything:
-            console.print(f"{everything - len(jobs)} of {everything} are already in {target}")
-    load = model_loader(chosen, weights, steps, tile, bundle, runtime, precision)
-    jobs = [(path.resolve(), out.resolve()) for path, out in jobs]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        images = progress.add_task("images", total=len(jobs), visible=len(jobs) > 1)
-        make = partial(file_restorer, load, chosen, seed, compare)
-        if engine is Engine.LOCAL:
-            tiles = progress.add_task("tiles")
-            make = partial(
-                make,
-                advance=lambda name, done, total: progress.update(
-                    tiles, description=f"{name}, tiles", completed=done, total=total
-                ),
-            )
-        said = run(make, jobs, engine=engine, workers=workers, advance=lambda: progress.advance(images))
-    unreadable = [message for message in said if message]
-    if unreadable:
-        others = f" (and {len(unreadable) - 1} more like it)" if len(unreadable) > 1 else ""
-        raise UserError(f"{unreadable[0]}{others}")
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.restore import app
+
     app()

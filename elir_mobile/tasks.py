@@ -24,6 +24,9 @@ from elir_mobile.realesrgan import degrade_bsr
 
 Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
+ALIGNED_FACE = "aligned-face"  # one face that fills the square, cropped and turned upright as in FFHQ
+PHOTO = "photo"  # any photograph
+
 
 @dataclass(frozen=True)
 class Task:
@@ -36,6 +39,7 @@ class Task:
     sigma_s: float  # spread of the noise added to the coarse latent
     arch: Architecture
     degrade: Degradation
+    domain: str = ALIGNED_FACE  # what the network was trained on, where its weights do not say
     upscale: int = 1  # how many times larger the restored image is than the user's
     enlarge: Image.Resampling = Image.Resampling.NEAREST  # how the user's image gets that large
     release: str | None = None  # file name on the upstream release page, where there is one
@@ -95,6 +99,7 @@ TASKS: dict[str, Task] = {
             sigma_s=0.04,
             arch=Architecture(hid_channels=96, n_mid_blocks=1),
             degrade=degrade_bsr,
+            domain=PHOTO,
             upscale=BSR_FACTOR,
             enlarge=Image.Resampling.BICUBIC,
             release="elir_bsr.pth",

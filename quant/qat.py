@@ -1,4 +1,4 @@
-"""Quantization-aware training: ``python -m quant.qat --task bfr --precision w4``.
+"""Quantization-aware training; the command is :mod:`elir_mobile.cli.qat`.
 
 The collapsed float network goes on training while every layer that the recipe names computes with
 rounded weights and activations, in the rewritten form that targets run. What is trained are the
@@ -18,22 +18,20 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import lightning as L
 import torch
-import typer
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from elir_mobile.checkpoints import WEIGHTS_HELP, ModelInfo, load_weights, save_weights
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_text
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.data.pairs import PairSets, load_pair_sets
+from elir_mobile.data.pairs import PairSets
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number
 from elir_mobile.images import (
@@ -46,8 +44,8 @@ from elir_mobile.images import (
     vstack_images,
 )
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
-from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
-from elir_mobile.tasks import Task, get_task
+from elir_mobile.precision import Recipe
+from elir_mobile.tasks import Task
 from elir_mobile.training.drawing import draw_batch
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss
 from elir_mobile.training.loop import fit, one_cycle
@@ -318,11 +316,10 @@ def train(
     """
     facts = {"task": task.name, "weights": info.sha256, "images": len(images), **asdict(config)}
     facts["recipe"] = config.recipe.to_json()
-    run_dir.mkdir(parents=True, exist_ok=True)
     record = run_dir / "run.json"
     if record.exists() and record.read_text() != json.dumps(facts, default=list):
         raise UserError(f"{run_dir} holds another run, see {record}: name another folder or delete it")
-    record.write_text(json.dumps(facts, default=list))
+    write_text(record, json.dumps(facts, default=list))
 
     size = images.shape[-1]
 
@@ -375,6 +372,7 @@ def save_trained(trained: Restorer, info: ModelInfo, task: Task, recipe: Recipe,
         size=info.size,
         steps=info.steps,
         sigma_s=info.sigma_s,
+        domain=info.domain,
         dtype=torch.float32,
     )
     return path
@@ -448,64 +446,7 @@ def show_rows(rows: list[dict]) -> Table:
     return table
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-@exits_with_2
-def main(
-    task: Annotated[str, typer.Option(help="Restoration task.")],
-    precision: Annotated[str, typer.Option(help=f"One of {', '.join(RECIPES)}.")] = "w8a8",
-    recipe: Annotated[
-        Path | None, typer.Option(help="A recipe of your own, a TOML file, in the place of --precision.")
-    ] = None,
-    weights: Annotated[str, typer.Option(help=WEIGHTS_HELP)] = "demo",
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of clean images to train on. Default: the face set, downloaded once."),
-    ] = None,
-    evaluate: Annotated[
-        Path | None,
-        typer.Option(help="Folder of other clean images to measure on. Default: bundled portraits."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Where the run's own folder is; give the same again to resume.")
-    ] = Path("out"),
-    steps: Annotated[int, typer.Option(help=f"Training steps, a multiple of {SAVE_EVERY}.")] = 200,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a training step.")] = 4,
-    lr: Annotated[float, typer.Option(help="Peak learning rate; int4 in every layer takes 1e-4.")] = 1e-5,
-    seed: Annotated[int, typer.Option(help="Seed of batches, degradations and noise.")] = 0,
-) -> None:
-    """Train a quantized network and compare it, simulated, with float and with PTQ."""
-    console = Console()
-    chosen = get_task(task)
-    rounding = read_recipe(recipe) if recipe else get_recipe(precision)
-    if steps <= 0 or steps % SAVE_EVERY:
-        raise UserError(f"--steps {steps} is not a positive multiple of {SAVE_EVERY}")
-    restorer, info = load_weights(weights, chosen)
-    config = QatConfig(rounding, steps, batch, lr, seed)
-    run_dir = run_folder(out, task, config)
-    trained, minutes = train(restorer, info, chosen, config, training_images(images, info.size), run_dir)
-    path = save_trained(trained, info, chosen, rounding, run_dir)
-    data = load_pair_sets(evaluate, chosen, info.size, 0)
-    float_recipe = RECIPES["fp32"]
-    jobs = [("float", restorer, float_recipe), ("ptq", restorer, rounding), ("qat", trained, rounding)]
-    measured = [
-        simulated_quality(network, info, how, data, 0)
-        for _, network, how in track(jobs, "measuring", console=console)
-    ]
-    rows = [
-        make_row(how.name, method, values, measured[0], run_by="simulation")
-        for (method, _, how), values in zip(jobs, measured, strict=True)
-    ]
-    rows[-1] |= {"seed": seed, "steps": steps, "minutes": minutes}
-    (run_dir / "report.json").write_text(json.dumps({"data": data.source, "rows": rows}, indent=2) + "\n")
-    console.print(show_rows(rows))
-    console.print(
-        f"wrote {path}; export it by: python -m quant.ptq --task {task} --weights {path} "
-        + (f"--recipe {recipe}" if recipe else f"--precision {precision}")
-    )
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.qat import app
+
     app()

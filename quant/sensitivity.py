@@ -1,4 +1,4 @@
-"""Which layers int8 hurts: ``python -m quant.sensitivity --task bfr``.
+"""Which layers int8 hurts; the command is :mod:`elir_mobile.cli.sensitivity`.
 
 Every layer that the recipe rounds is rounded alone, and everything but it; each time the whole
 restoration is simulated (``quant/simulate.py``) and held against float. Writes a ranked table as
@@ -11,20 +11,18 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from elir_mobile.checkpoints import ModelInfo, load_weights
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.checkpoints import ModelInfo
+from elir_mobile.core.files import write_text
+from elir_mobile.core.statistics import unless_equal
 from elir_mobile.data.pairs import PairCounts, load_pair_sets
-from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
 from elir_mobile.models.restorer import Restorer
-from elir_mobile.precision import FP32, RECIPES, Recipe, Rule, check_rules, get_recipe, read_recipe
+from elir_mobile.precision import FP32, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.programs import PROGRAM_NAMES, build_programs
 from export.samples import collect_samples
@@ -80,14 +78,18 @@ def rounded_layers(judge: Judge, recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def to_row(found: Sensitivity) -> dict:
-    """As JSON: infinite decibels, where nothing differs, become null."""
+    """As JSON: infinite decibels, where nothing differs, become null.
+
+    Raises:
+        UserError: the layer rounded alone, or all but it, gives values that are not finite.
+    """
 
     def plain(value: object) -> object:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list):
             return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+        return unless_equal(value) if isinstance(value, float) else value
 
     row = plain(asdict(found))
     assert isinstance(row, dict)
@@ -114,14 +116,13 @@ def measure_all(judge: Judge, recipe: Recipe, partial: Path, facts: dict, consol
     lines = partial.read_text().splitlines() if partial.is_file() else []
     if not lines or lines[0] != header:
         lines = [header]
-        partial.write_text(header + "\n")
     rows = []
     for line in lines[1:]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:  # the line that was being written
             break
-    partial.write_text("\n".join([header, *(json.dumps(row) for row in rows)]) + "\n")
+    write_text(partial, "\n".join([header, *(json.dumps(row) for row in rows)]) + "\n")
     done = {(row["program"], row["layer"]) for row in rows}
     todo = [pair for pair in rounded_layers(judge, recipe) if pair not in done]
     if done:
@@ -185,56 +186,7 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
     plt.close(figure)
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-@exits_with_2
-def main(
-    task: Annotated[str, typer.Option(help="Restoration task.")],
-    weights: Annotated[str, typer.Option(help="As for quant.ptq.")] = "demo",
-    images: Annotated[Path | None, typer.Option(help="As for quant.ptq.")] = None,
-    precision: Annotated[str, typer.Option(help=f"Recipe: one of {', '.join(RECIPES)}.")] = "w8a8",
-    recipe: Annotated[Path | None, typer.Option(help="A TOML recipe instead.")] = None,
-    count: Annotated[int, typer.Option(help="How many pairs to judge on.", min=1)] = 8,
-    out: Annotated[Path, typer.Option(help="Folder of the JSON and the plot.")] = Path("out"),
-    seed: Annotated[int, typer.Option(help="Seed of noise and degradations.")] = 0,
-) -> None:
-    """Round every layer alone, and all but it, and rank the layers by the damage."""
-    console = Console()
-    chosen = read_recipe(recipe) if recipe else get_recipe(precision)
-    if chosen.precisions <= {FP32}:
-        raise UserError(f"recipe '{chosen.name}' rounds no layer: choose another")
-    restorer, info = load_weights(weights, get_task(task))
-    if not lpips_available():
-        console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-    with console.status("calibrating"):
-        judge = make_judge(restorer, info, task, images, count, seed, chosen.activation_bits or 8)
-    check_rules(chosen, judge.programs.roles)
-    facts = {
-        "task": task,
-        "weights": info.sha256,
-        "recipe": chosen.to_json(),
-        "pairs": [pair.name for pair in judge.pairs],
-        "images": str(images or "bundled portraits"),
-        "seed": seed,
-        "protocol": HOW,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    stem = f"sensitivity-{task}-{info.name}-{chosen.name}"
-    partial = out / f".{stem}.jsonl"
-    rows = measure_all(judge, chosen.on(judge.programs.roles), partial, facts, console)
-    whole = to_row(Sensitivity("*", "all", chosen.name, judge.judge(chosen), judge.judge(get_recipe("fp32"))))
-    shown = images.name if images else "bundled portraits"
-    result = {"kind": "sensitivity", **facts, "images": shown, "whole": whole["alone"], "rows": rows}
-    staged = out / f".{stem}.json"
-    staged.write_text(json.dumps(result, indent=2) + "\n")
-    plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")
-    staged.rename(out / f"{stem}.json")
-    partial.unlink()
-    console.print(layer_table(rows))
-    console.print(f"{HOW}\n{out / stem}.json\n{out / stem}.png")
-
-
 if __name__ == "__main__":
+    from elir_mobile.cli.sensitivity import app
+
     app()

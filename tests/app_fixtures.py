@@ -12,6 +12,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from unittest import mock
@@ -25,24 +26,28 @@ from torch.nn import functional as F
 from elir_mobile import metrics, restore
 from elir_mobile.bundle import (
     MANIFEST,
+    RECOMMENDED,
     Bundle,
     building,
     file_entry,
     read_bundle,
+    task_facts,
     write_golden,
     write_manifest,
     write_table,
 )
 from elir_mobile.core.manifest import read_golden
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.core.tiling import axis_windows
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
+from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.runner import Runner
-from elir_mobile.tasks import TASKS
+from elir_mobile.tasks import ALIGNED_FACE, TASKS
 from tests.conftest import golden_budgets
 
-SIZE, STEPS, SIGMA_S, CHANNELS = 64, 3, 0.1, 16
+SIZE, STEPS, SIGMA_S, CHANNELS = 64, 3, 0.1, 4  # of the latent; the published networks have 16
 # The second file differs a little from the float one, so that its parity is a finite number.
 STUBS = {"fp32": {"a": -0.25, "b": 0.5}, "w8a8": {"a": -0.2475, "b": 0.503}}
 SEEDS = (0, 1, 7, 2**31, 2**32 + 5, 2**63 - 1)
@@ -57,6 +62,7 @@ WINDOWS = (
     (57, 16, 11),
 )
 PICTURES = ((64, 64), (40, 50), (64, 150), (100, 117), (205, 130))  # height, width
+TOLD = ("title", "domain", "upscale", "enlarge")  # of the manifest, since schema 2
 RESIZES = {"nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC}
 JOB = {
     "schema_version": 1,
@@ -117,7 +123,8 @@ def write_bundle(folder: Path) -> Path:
     """A whole bundle whose programs are stubs, with a package folder among its files."""
     table = torch.sin(torch.arange(STEPS * CHANNELS, dtype=torch.float32)).view(STEPS, CHANNELS)
     loop = {"steps": STEPS, "sigma_s": SIGMA_S}
-    with building(folder) as staging:
+    every = dict.fromkeys(RECOMMENDED, (("stub",), ("w8a8", "fp32")))
+    with building(folder) as staging, mock.patch.dict(RECOMMENDED, every):
         (staging / "stub").mkdir()
         package = staging / "coreml" / "tiny.mlpackage"
         (package / "Data").mkdir(parents=True)
@@ -135,8 +142,13 @@ def write_bundle(folder: Path) -> Path:
         write_manifest(
             staging,
             {
-                "task": "bfr",
-                "model": {"name": "stub", "sha256": None, "trained": False},
+                **task_facts(TASKS["bfr"], ALIGNED_FACE),
+                "model": {
+                    "name": "stub",
+                    "sha256": None,
+                    "trained": False,
+                    "architecture": {"latent_channels": CHANNELS},
+                },
                 "size": SIZE,
                 **loop,
                 "versions": {},
@@ -147,6 +159,43 @@ def write_bundle(folder: Path) -> Path:
             },
         )
     return folder
+
+
+def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
+    """Copies of ``whole`` with what an app is to read: one for each task of the package, one for a task that
+    no app has heard of, one whose recommended file was left out, and one of schema 1.
+
+    ``square`` and ``whole`` are what is restored of ``photo``; ``recommended`` is the file for any device,
+    null where there is none.
+    """
+    manifest = json.loads((whole / MANIFEST).read_text())
+    unheard = replace(
+        TASKS["sr"], name="dehazing", title="fog ×2", domain="fog", upscale=2, enlarge=RESIZES["bicubic"]
+    )
+    told = {task.name: manifest | task_facts(task, task.domain) for task in (*TASKS.values(), unheard)}
+    told["left-out"] = manifest | {"recommendation": dict.fromkeys(RECOMMENDED, "stub/absent.stub")}
+    old = {key: value for key, value in manifest.items() if key not in (*TOLD, "recommendation")}
+    told["schema-1"] = old | {"schema_version": 1, "task": "sr"}
+    entries = []
+    for name, manifest in told.items():
+        copy = out.folder / "tasks" / name
+        shutil.copytree(whole, copy)
+        (copy / MANIFEST).write_text(json.dumps(manifest))
+        facts = {"title": manifest["task"], "domain": None, "upscale": 1, "enlarge": "nearest"}
+        facts |= {key: manifest[key] for key in ("task", *TOLD) if key in manifest}
+        pictures = {}
+        for part, given in {"square": square(photo, SIZE // facts["upscale"]), "whole": photo}.items():
+            sides = given.width * facts["upscale"], given.height * facts["upscale"]
+            pictures[part] = np.asarray(given.resize(sides, RESIZES[facts["enlarge"]]))
+        entries.append(
+            {
+                "path": copy.relative_to(out.folder).as_posix(),
+                **facts,
+                "recommended": None if name in ("left-out", "schema-1") else "stub/w8a8.stub",
+                **{part: out.array(f"tasks/{name}-{part}", values) for part, values in pictures.items()},
+            }
+        )
+    return entries
 
 
 def damaged_bundles(whole: Path, folder: Path) -> list[dict]:
@@ -165,7 +214,11 @@ def damaged_bundles(whole: Path, folder: Path) -> list[dict]:
         "not-json": ("damaged", lambda copy: (copy / MANIFEST).write_text("{")),
         "no-table": ("damaged", edit(lambda m: m.pop("table"))),
         "files-are-numbers": ("damaged", edit(lambda m: m.update(files=[7]))),
-        "newer": ("too new", edit(lambda m: m.update(schema_version=99))),
+        "newer": ("too new", edit(lambda m: (m.clear(), m.update(schema_version=99)))),
+        "no-title": ("damaged", edit(lambda m: m.pop("title"))),
+        "shrinking": ("damaged", edit(lambda m: m.update(upscale=0))),
+        "unheard-filter": ("damaged", edit(lambda m: m.update(enlarge="wishful"))),
+        "uneven": ("damaged", edit(lambda m: m.update(upscale=SIZE - 1))),
         "outside": ("outside", edit(lambda m: m["files"][1].update(path="../no-table/stub/fp32.stub"))),
         "absolute": ("outside", edit(lambda m: m["files"][1].update(path="/etc/hostname"))),
         "absent-file": ("damaged", lambda copy: (copy / "stub" / "w8a8.stub").unlink()),
@@ -265,7 +318,7 @@ def restorations(out: Fixtures, bundle: Path) -> list[dict]:
     """
     read = read_bundle(bundle)
     runner = stub_runner(STUBS["fp32"], read.table, "fp32")
-    model = restore.Model(runner, STEPS, SIGMA_S, SIZE, SIZE, multiple=0)
+    model = restore.Model(runner, STEPS, SIGMA_S, SIZE, SIZE, multiple=0, channels=CHANNELS)
     entries = []
     for seed, (height, width) in enumerate(PICTURES):
         given = picture(height, width, seed)
@@ -324,7 +377,7 @@ def fidelity(out: Fixtures) -> list[dict]:
                 "reference": out.array(f"fidelity/{index}-reference", reference),
                 "out": out.array(f"fidelity/{index}-out", other),
                 "psnr_db": metrics.psnr(*pair).item() if spread else None,
-                "sqnr_db": metrics.sqnr_db(pair[1], pair[0]) if spread else None,
+                "sqnr_db": sqnr_db(pair[1], pair[0]) if spread else None,
             }
         )
     return entries
@@ -358,15 +411,15 @@ def write_fixtures(folder: Path) -> dict:
     out = Fixtures(folder)
     bundle = write_bundle(folder / "bundle")
     (folder / "damaged").mkdir()
+    photo = picture(40, 50, 3)
     (folder / "job.json").write_text(json.dumps(JOB))
     index = {
         "bundle": "bundle",
         "job": "job.json",
         "damaged": damaged_bundles(bundle, folder / "damaged"),
-        "tasks": {
-            task.name: {"title": task.title, "upscale": task.upscale, "enlarge": task.enlarge.name.lower()}
-            for task in TASKS.values()
-        },
+        "photo": out.array("photo", np.asarray(photo)),
+        "tasks": told_bundles(out, bundle, photo),
+        "latent_shape": [CHANNELS, SIZE // DOWNSCALE, SIZE // DOWNSCALE],
         "noise": noises(out),
         "windows": windows(out),
         "orientation": orientations(out),

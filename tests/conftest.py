@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import read_golden
@@ -22,10 +23,11 @@ from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.runtimes.runner import Runner
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
 from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
 from export.targets import TARGETS
+from tests import lowering
 
 TINY = Architecture(
     enc_width=8,
@@ -66,6 +68,30 @@ def overparametrized() -> Restorer:
     restorer.dec.layers[-1].weight.data *= 0.3
     nn.init.constant_(restorer.dec.layers[-1].bias, 0.5)  # pictures around grey, hardly clipped
     return restorer.eval().requires_grad_(False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+    lowering.running.append(item)
+    try:
+        return (yield)
+    finally:
+        lowering.running.pop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lowered files are kept for all processes of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    with lowering.shared((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lowered"):
+        yield
+
+
+@pytest.fixture
+def lowered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``quant.ptq`` lowers in processes of its own, whatever was lowered before."""
+    lowering.check_mark()
+    monkeypatch.setattr("quant.exporting._lower_all", lowering.lower_all)
 
 
 @pytest.fixture(scope="session")
@@ -235,7 +261,8 @@ def write_micro_bundle(
             }
             files.append(file_entry(staging, path, **facts))
         model = {"task": "bfr", **asdict(info), "parameters": 1000, "architecture": asdict(TINY)}
-        manifest = {"task": "bfr", "model": model, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        manifest = task_facts(get_task("bfr"), ALIGNED_FACE) | {"model": model, "size": SIZE}
+        manifest |= {"steps": STEPS, "sigma_s": SIGMA_S}
         table = write_table(staging, programs.table)
         write_manifest(staging, {**manifest, "table": table, "golden": golden, "files": files})
     return folder

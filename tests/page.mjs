@@ -34,9 +34,18 @@ try {
       const side = canvas.width;
       const context = canvas.getContext("2d");
       const at = (x, y) => Array.from(context.getImageData(x * side, y * side, 1, 1).data.slice(0, 3));
+      const { data } = context.getImageData(0, 0, side, side);
+      const pixel = (x, y) => data.slice(4 * (y * side + x), 4 * (y * side + x) + 3).join();
+      const even = (block) =>
+        Array.from({ length: side * side }, (_, i) => [i % side, Math.floor(i / side)]).every(
+          ([x, y]) => pixel(x, y) === pixel(x - (x % block), y - (y % block)),
+        );
       const text = (rows) => Array.from(rows, (row) => Array.from(row.cells, (cell) => cell.textContent));
       return {
         corners: [at(0.125, 0.125), at(0.875, 0.125), at(0.125, 0.875), at(0.875, 0.875)],
+        squares: Object.fromEntries([8, 16].map((block) => [block, even(block)])),
+        title: document.getElementById("title").textContent,
+        about: document.getElementById("about").textContent,
         cut: document.getElementById("compare").style.getPropertyValue("--cut"),
         latency: text(document.getElementById("latency").tBodies[0].rows),
         parity: text(document.getElementById("parity").tBodies[0].rows),

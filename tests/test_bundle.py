@@ -11,15 +11,23 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import (
     ANDROID_FOLDER,
-    app,
+    RECOMMENDED,
     building,
+    copy_bundle,
     file_entry,
     read_bundle,
+    recommendation,
+    task_facts,
     write_manifest,
     write_table,
 )
+from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtimes.table import runtimes_on
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 
+FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
 TABLE = torch.arange(6, dtype=torch.float32).view(2, 3)
 
 
@@ -29,7 +37,7 @@ def write(target: Path, content: bytes = b"program") -> Path:
         path = staging / "executorch" / "a.pte"
         path.write_bytes(content)
         entry = file_entry(staging, path, target="executorch", precision="fp32")
-        write_manifest(staging, {"table": write_table(staging, TABLE), "files": [entry]})
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": [entry]})
     return target
 
 
@@ -57,6 +65,13 @@ def test_failure_keeps_the_earlier_bundle(tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "b").file("executorch", "fp32").read_bytes() == b"newer"
 
 
+def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    for content in (b"{", b"\xff", b"[]", b"[" * 100_000):
+        (write(tmp_path / "b") / "manifest.json").write_bytes(content)
+        with pytest.raises(UserError, match="manifest.json is damaged"):
+            read_bundle(tmp_path / "b")
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("years of work")
@@ -80,11 +95,28 @@ def edit(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(schema_version=99), "schema 99"),
+        # Whatever else is in it: a newer one need not have the keys of today.
+        (lambda m: (m.clear(), m.update(schema_version=99)), "newer elir-mobile .*schema 99.*update"),
+        (lambda m: m.update(schema_version=0), "is damaged"),
+        (lambda m: m.update(schema_version="2"), "is damaged"),
         (lambda m: m["files"][0].update(path="../../etc/passwd"), "outside the bundle"),
         (lambda m: m["files"][0].update(sha256="0" * 64), "missing or damaged"),
         (lambda m: m["files"][0].update(path="gone.pte"), "missing or damaged"),
         (lambda m: m["table"].update(shape=[3, 3]), "not 3×3"),
+        (lambda m: m["table"].update(shape=[6]), "table.shape is not a number of steps and a width"),
+        (lambda m: m["table"].update(shape=[3, 2]), "for 2 steps"),
+        (lambda m: m.pop("domain"), "it has no domain"),
+        (lambda m: m.update(upscale=0), "upscale is not a whole number of at least 1"),
+        (lambda m: m.update(upscale=3), "size 64 is no multiple of upscale 3"),
+        (lambda m: m.update(enlarge="wishful"), "enlarge is not one of nearest, bicubic, lanczos"),
+        (lambda m: m.update(steps=0), "steps is not a whole number of at least 1"),
+        (lambda m: m.update(size=-64), "size is not a whole number of at least 1"),
+        (lambda m: m.update(sigma_s=float("nan")), "sigma_s is not a finite number"),
+        (lambda m: m.update(sigma_s=-0.1), "sigma_s is not a finite number of at least 0"),
+        (lambda m: m.pop("sigma_s"), "it has no sigma_s"),
+        (lambda m: m["files"][0].update(sha256="abc"), r"files\[0\].sha256 is not 64 hexadecimal digits"),
+        (lambda m: m["files"][0].update(path="a\0b"), r"files\[0\].path is not a path"),
+        (lambda m: m["files"][0].pop("target"), r"it has no files\[0\].target"),
         (lambda m: m.pop("table"), "is damaged"),
         (lambda m: m.update(files=[7]), "is damaged"),
     ],
@@ -105,6 +137,56 @@ def test_damaged_artifact_and_absent_bundle_are_refused(tmp_path: Path) -> None:
         read_bundle(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("files", "android", "ios", "browser", "host"),
+    [
+        ("ex/fp32 ex/w8a8", "ex/w8a8", "ex/w8a8", None, "ex/w8a8"),
+        ("ex/w8a8 lt/w8a8 cm/w4 cm/w8a8", "lt/w8a8", "cm/w8a8", "lt/w8a8", "lt/w8a8"),
+        # int8 before float, and only then the faster target
+        ("lt/fp32 ex/mixed ex/w8a8 cm/fp16", "ex/w8a8", "ex/w8a8", "lt/fp32", "ex/w8a8"),
+        # fp16 only where there is such arithmetic
+        ("lt/fp32 lt/fp16 cm/fp32 cm/fp16", "lt/fp16", "cm/fp16", "lt/fp32", "lt/fp32"),
+        # a recipe of one's own before all others, a built-in one that no rule names after them
+        ("lt/w8a8 lt/mine lt/other cm/w4 cm/fp32", "lt/mine", "cm/fp32", "lt/mine", "lt/mine"),
+        ("cm/w4", None, "cm/w4", None, None),
+        ("vulkan/w8a8", None, None, None, None),
+        ("", None, None, None, None),
+    ],
+)
+def test_each_kind_of_device_is_advised_to_run_the_fastest_file_it_can(
+    files: str, android, ios, browser, host
+) -> None:
+    expected = {"android": android, "ios": ios, "browser": browser, "host": host}
+    names = {"ex": "executorch", "lt": "litert", "cm": "coreml"}
+    entries = [
+        {"path": file, "target": names.get(target, target), "precision": precision}
+        for file in files.split()
+        for target, precision in [file.split("/")]
+    ]
+    assert recommendation(entries) == {kind: path for kind, path in expected.items() if path}
+
+
+def test_advice_names_targets_that_the_device_runs_and_recipes_that_there_are() -> None:
+    for kind, (targets, recipes) in RECOMMENDED.items():
+        assert set(targets) <= set(runtimes_on(kind))
+        assert set(recipes) <= set(RECIPES)
+
+
+def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_path: Path) -> None:
+    folder = write(tmp_path / "b")
+    told = ("title", "domain", "upscale", "enlarge", "recommendation")
+    edit(folder, lambda m: (m.update(schema_version=1, task="bsr"), [m.pop(key) for key in told]))
+    copy = copy_bundle(read_bundle(folder), tmp_path / "copy", "android")
+    for manifest in (read_bundle(folder).manifest, json.loads((copy / "manifest.json").read_text())):
+        assert manifest["schema_version"] == 2
+        assert manifest["title"] == "blind super-resolution ×4"
+        assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("photo", 4, "bicubic")
+        assert manifest["recommendation"]["android"] == "executorch/a.pte"
+    edit(folder, lambda m: m.pop("task"))
+    with pytest.raises(UserError, match="unknown task"):
+        read_bundle(folder)
+
+
 def push(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["push", *(str(a) for a in arguments)])
 
@@ -121,7 +203,7 @@ def whole(tmp_path: Path) -> Path:
             file_entry(staging, staging / "coreml" / "a.mlpackage", target="coreml", precision="fp16"),
         ]
         (staging / "report").mkdir()
-        write_manifest(staging, {"table": write_table(staging, TABLE), "files": files})
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": files})
     return tmp_path / "it's a bundle"
 
 
@@ -163,6 +245,8 @@ def test_a_folder_of_an_app_gets_what_the_app_can_run(whole: Path, tmp_path: Pat
     result = push(whole, option, tmp_path / "app" / "bundles")
     assert result.exit_code == 0, result.output
     copied = read_bundle(tmp_path / "app" / "bundles" / whole.name)
+    kept = {entry["path"] for entry in copied.manifest["files"]}
+    assert kept >= set(copied.manifest["recommendation"].values()) > set()
     assert [entry["target"] for entry in copied.manifest["files"]] == targets
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +28,7 @@ from elir_mobile.checkpoints import (
 )
 from elir_mobile.core.errors import UserError
 from elir_mobile.models.restorer import Restorer
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
 from tests.conftest import SIGMA_S, STEPS, TINY
 
 BFR = get_task("bfr")
@@ -77,8 +78,26 @@ def test_saved_weights_state_their_own_facts(restorer, tmp_path: Path) -> None:
     save_weights(restorer, path, task="bfr", size=96, steps=4, sigma_s=0.2)
     loaded, info = load_weights(str(path), BFR)
     assert (info.name, info.size, info.steps, info.sigma_s) == ("mine", 96, 4, 0.2)
+    assert info.domain == BFR.domain
     for name, tensor in restorer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+
+
+def test_weights_say_what_they_were_trained_on_and_the_task_does_where_they_do_not(
+    restorer, tmp_path: Path
+) -> None:
+    bsr = get_task("bsr")
+    path = tmp_path / "mine.safetensors"
+    facts = {"task": "bsr", "size": 96, "steps": 4, "sigma_s": 0.2}
+    save_weights(restorer, path, **facts, domain=ALIGNED_FACE)
+    assert load_weights(str(path), bsr)[1].domain == ALIGNED_FACE
+    save_file(restorer.state_dict(), path, metadata={"elir": json.dumps(facts)})
+    assert load_weights(str(path), bsr)[1].domain == bsr.domain == PHOTO
+
+
+@pytest.mark.parametrize("task", ["bfr", "sr", "denoising", "inpainting", "bsr"])
+def test_every_demo_model_was_trained_on_aligned_faces(task: str) -> None:
+    assert load_weights("demo", get_task(task))[1].domain == ALIGNED_FACE
 
 
 def test_demo_weights_are_bundled_and_small() -> None:

@@ -42,11 +42,14 @@ def test_a_folder_is_split_in_halves(picture_folder: Path) -> None:
     assert [pair.name for pair in sets.evaluation] == ["1-0"]
 
 
-def test_one_image_is_not_enough(picture_folder: Path) -> None:
+def test_one_image_is_enough_only_where_nothing_is_evaluated(picture_folder: Path) -> None:
     (picture_folder / "1.png").unlink()
     (picture_folder / "2.png").unlink()
     with pytest.raises(UserError, match="at least two"):
         load_pair_sets(picture_folder, BFR, 32, 0)
+    sets = load_pair_sets(picture_folder, BFR, 32, 0, PairCounts(2, max_evaluation=0))
+    assert [pair.name for pair in sets.calibration] == ["0-0", "0-1"]
+    assert not sets.evaluation
 
 
 def test_pairs_repeat_exactly_and_second_rounds_are_mirrored(picture_folder: Path) -> None:

@@ -24,16 +24,25 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import building, file_entry, read_bundle, write_golden, write_manifest, write_table
+from elir_mobile.bundle import (
+    building,
+    file_entry,
+    read_bundle,
+    task_facts,
+    write_golden,
+    write_manifest,
+    write_table,
+)
+from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
-from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.manifest import copy_files, read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
-from elir_mobile.harness import __main__ as command
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import executorch, litert
 from export.programs import build_programs
 from export.samples import collect_samples
@@ -88,7 +97,9 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
             parity = golden_budgets(golden, staging, runner, steps=STEPS, sigma_s=SIGMA_S)
             entry = {"target": target, "precision": precision, "parity": parity}
             files.append(file_entry(staging, staging / name, **entry))
-        facts = {"task": "bfr", "model": {"name": "tiny"}, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        # Its task takes 8×8 pixels and enlarges them first: what the page does with a photo shows.
+        facts = task_facts(get_task("sr"), ALIGNED_FACE) | {"model": {"name": "tiny"}, "size": SIZE}
+        facts |= {"steps": STEPS, "sigma_s": SIGMA_S}
         table = write_table(staging, programs.table)
         write_manifest(staging, {**facts, "table": table, "golden": golden, "files": files})
     return folder
@@ -259,12 +270,19 @@ def test_a_file_that_kills_the_process_costs_the_others_nothing() -> None:
 
 def test_the_copied_worker_runs_by_itself(tmp_path: Path) -> None:
     remote.copy_worker(tmp_path)
-    command = [sys.executable, "-m", remote.WORKER, "missing.json", "result.json"]
+    absent = ("torch", "PIL", "typer", "rich", "pydantic", "safetensors")  # a device has NumPy and a runtime
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
+    code += "sys.argv[1:] = ['missing.json', 'result.json']; "
+    code += f"runpy.run_module({remote.WORKER!r}, None, '__main__')"
+    command = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert remote.last_line(done.stderr).startswith("error: missing.json")
     assert not list(tmp_path.rglob("*.safetensors"))
+    assert {path.name for path in (tmp_path / "elir_mobile").iterdir() if path.suffix != ".py"} <= {
+        "core", "runtimes", "devices", "__pycache__",
+    }  # fmt: skip
 
 
 # adb: a phone with the demo app -------------------------------------------------------------------------
@@ -280,7 +298,8 @@ def small_bundle(tmp_path: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(name.encode())
             files.append(file_entry(staging, path, target="executorch", precision=name))
-        write_manifest(staging, {"table": write_table(staging, torch.zeros(2, 3)), "files": files})
+        facts = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
+        write_manifest(staging, {**facts, "table": write_table(staging, torch.zeros(2, 3)), "files": files})
     return tmp_path / "bundle"
 
 
@@ -354,7 +373,8 @@ def test_the_commands_to_a_phone_are_these(phone: Phone, small_bundle: Path, tmp
 
 def test_only_what_the_job_needs_is_pushed(small_bundle: Path, tmp_path: Path) -> None:
     manifest = read_manifest(small_bundle)
-    remote.stage_bundle(small_bundle, manifest, PHONE_FILES, tmp_path / "staged")
+    kept = [entry for entry in manifest["files"] if entry["path"] in PHONE_FILES]
+    copy_files(small_bundle, manifest, kept, tmp_path / "staged")
     staged = read_bundle(tmp_path / "staged")
     assert [entry["path"] for entry in staged.manifest["files"]] == list(PHONE_FILES)
     assert {p.name for p in (tmp_path / "staged").rglob("*") if p.is_file()} == {
@@ -593,11 +613,13 @@ def test_a_damaged_file_is_a_row_with_its_error(
 def test_the_page_restores_a_photo_at_every_width(
     chromium: browser.Browser, int8_bundle: Path, tmp_path: Path
 ) -> None:
-    """A photo on its side is upright, the budgets hold, and no request leaves the machine."""
+    """A photo on its side is upright and as its task takes it, the budgets hold, and no request leaves."""
     # Red and green above blue and white; stored lying on its side, which the EXIF orientation 6 says.
     quarters = Image.new("RGB", (2, 2))
     quarters.putdata([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)])
     upright = quarters.resize((400, 400), Image.Resampling.NEAREST)
+    grain = np.random.default_rng(0).integers(-30, 31, (400, 400, 1))
+    upright = Image.fromarray((np.asarray(upright) + grain).clip(0, 255).astype(np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
     upright.rotate(90).save(tmp_path / "photo.jpg", exif=exif, quality=95)
@@ -612,6 +634,9 @@ def test_the_page_restores_a_photo_at_every_width(
     for name, view in views.items():
         expected = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
         assert np.abs(np.array(view["corners"]) - expected).max() <= 12, name
+        assert view["squares"] == {"8": True, "16": False}, name  # pixels of 8×8, as the task enlarges
+        assert view["title"] == "super-resolution ×8"
+        assert "64×64 pixels, for a photo that one upright face fills." in view["about"]
         assert view["cut"] == "30%"
         assert [row[0] for row in view["latency"]] == ["encode", f"step (× {STEPS})", "decode", "whole"]
         assert all(float(cell) > 0 for row in view["latency"] for cell in row[1:])
@@ -634,10 +659,10 @@ def test_the_report_is_readable_at_every_width_without_a_network(
 ) -> None:
     pictures = write_pictures(tmp_path / "pictures", 2)
     arguments = [
-        micro_bundle, "--target", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
+        micro_bundle, "--targets", "litert", "--images", pictures, "--weights", tiny_weights, "--runs", 2,
         "--warmups", 0, "--out", tmp_path / "out",
     ]  # fmt: skip
-    measured = CliRunner().invoke(command.app, [str(argument) for argument in arguments])
+    measured = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert measured.exit_code == 0, measured.output
     report = tmp_path / "out" / "bfr-micro" / "report.html"
     script = Path(__file__).with_name("report.mjs")

@@ -12,21 +12,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from elir_mobile import metrics
-from elir_mobile.bundle import building, file_entry, write_manifest, write_table
 from elir_mobile.checkpoints import save_weights
+from elir_mobile.cli.evaluate import app
+from elir_mobile.cli.restore import app as restore_app
 from elir_mobile.data.pairs import PORTRAITS, make_pairs
 from elir_mobile.engine import RAY_INSTALL
-from elir_mobile.evaluate import FRECHET, METRICS, app, bootstrap
+from elir_mobile.evaluate import FRECHET, METRICS
 from elir_mobile.harness.compare import quality
 from elir_mobile.images import list_images, read_image, to_tensor
 from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
 from elir_mobile.models.restorer import Restorer
-from elir_mobile.precision import get_recipe
-from elir_mobile.restore import app as restore_app
 from elir_mobile.tasks import get_task
-from export.executorch import lower
 from export.programs import Programs
 from tests.conftest import SIGMA_S, SIZE, STEPS
+from tests.test_restore import exported
 
 
 def call(*arguments: object, code: int = 0, command=app) -> str:
@@ -106,17 +105,12 @@ def test_degraded_and_restored_are_what_the_other_commands_make(
     assert again["metrics"]["images"] == report["metrics"]["restored"]
 
 
+@pytest.mark.lowering
 def test_an_exported_file_is_evaluated_on_ray_as_here(
-    tmp_path: Path, programs: Programs, picture_folder: Path
+    tmp_path: Path, programs: Programs, degraded: list[torch.Tensor], picture_folder: Path
 ) -> None:
     pytest.importorskip("ray", reason=RAY_INSTALL)
-    folder = tmp_path / "bfr-tiny"
-    with building(folder) as staging:
-        path = staging / "bfr-fp32.pte"
-        lower(programs, get_recipe("fp32"), {}, path)
-        entry = file_entry(staging, path, target="executorch", precision="fp32")
-        facts = {"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
-        write_manifest(staging, {**facts, "table": write_table(staging, programs.table), "files": [entry]})
+    folder = exported(programs, degraded[0], tmp_path / "bfr-tiny")
     arguments = (picture_folder, "--task", "bfr", "--bundle", folder, "--precision", "fp32")
     here = evaluate(tmp_path, *arguments)
     there = evaluate(tmp_path, *arguments, "--engine", "ray", "--workers", 2)
@@ -147,25 +141,6 @@ def test_images_that_equal_their_clean_ones_leave_psnr_out(tmp_path: Path, pictu
     assert report["metrics"]["images"][FRECHET]["value"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
-    """200 samples of 40 normal numbers: 95 % of the intervals hold the true mean, give or take."""
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(200):
-        values = rng.normal(5, 2, 40)
-        interval = bootstrap(lambda chosen, v=values: v[chosen].mean(), 40, 200, seed)
-        assert interval is not None
-        hits += interval[0] <= 5 <= interval[1]
-    assert 0.88 <= hits / 200 <= 0.98
-
-
-def test_the_interval_depends_on_the_seed_alone_and_needs_two_images() -> None:
-    values = np.arange(30.0)
-    first, again, other = (bootstrap(lambda c: values[c].mean(), 30, 100, seed) for seed in (1, 1, 2))
-    assert first == again != other
-    assert bootstrap(lambda c: values[c].mean(), 1, 100, 0) is None
-
-
 def test_portraits_have_a_niqe_and_an_identity(tmp_path: Path) -> None:
     """Bundled portraits of 256 pixels, each in blocks of 4×4: less natural and less of the person."""
     folder = tmp_path / "blocks"
@@ -186,6 +161,11 @@ def test_bad_input_is_one_sentence(tmp_path: Path, picture_folder: Path, blurred
     assert "nothing to measure" in call(picture_folder, code=2)
     assert "no image folder at" in call(tmp_path / "none", "--task", "bfr", code=2)
     assert "unknown task 'x'" in call(picture_folder, "--task", "x", code=2)
+    assert "is of the float model" in call(
+        picture_folder, "--task", "bfr", "--bundle", tmp_path, "--weights", "demo", code=2
+    )
+    assert "--tile restores nothing" in call(picture_folder, "--images", blurred, "--tile", 64, code=2)
+    assert "--size is of the squares" in call(picture_folder, "--images", blurred, "--size", 64, code=2)
     Image.new("RGB", (64, 64)).save(blurred / "extra.png")
     assert "has no image named like" in call(picture_folder, "--images", blurred, code=2)
     (blurred / "extra.png").rename(blurred / "0.png")

@@ -19,17 +19,18 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import file_entry, read_bundle
 from elir_mobile.checkpoints import load_weights
+from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
+from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.core.jobs import Result as JobResult
 from elir_mobile.core.manifest import read_golden, read_manifest
-from elir_mobile.core.sampling import Loop
+from elir_mobile.core.sampling import PROGRAMS, Loop
+from elir_mobile.core.statistics import psnr_db, sqnr_db
 from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.devices import protocol as devices
 from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
 from elir_mobile.devices.worker import find_entry
-from elir_mobile.harness import __main__ as command
 from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
 from elir_mobile.harness.protocol import Protocol
@@ -151,6 +152,28 @@ def test_golden_parity_is_none_where_outputs_are_equal() -> None:
     assert (
         sqnr_db(golden["coarse"], golden["coarse"]) == psnr_db(golden["coarse"], golden["coarse"]) == np.inf
     )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_program_that_gives_what_is_not_finite_never_passes_for_equal(program: str, broken: float) -> None:
+    """One value of one output: an error that names the output, where None would say equal to the last bit."""
+    golden = {
+        name: np.ones((1, 1, 2, 2), np.float32) for name in ("input", "noise", "coarse", "step", "latent")
+    }
+    golden["output"] = np.ones((1, 1, 2, 2), np.float32)
+
+    def spoiled(values: np.ndarray, *k: int) -> np.ndarray:
+        values = values.copy()
+        values[0, 0, 1, 1] = broken
+        return values
+
+    programs = dict.fromkeys(PROGRAMS, lambda values, *k: values) | {program: spoiled}
+    with pytest.raises(UserError, match=f"^{program} gives values that are not finite$"):
+        golden_outputs(Loop(**programs, steps=2, sigma_s=0.1), golden)
+    whole = {name: np.ones((1, 1, 2, 2), np.float32) for name in OUTPUTS}
+    with pytest.raises(UserError, match="not finite"):
+        golden_parity_db(whole | {program: spoiled(whole[program])}, golden)
 
 
 def test_artifacts_take_turns_and_warm_ups_do_not_count() -> None:
@@ -320,7 +343,7 @@ def test_the_runs_are_shared_by_fresh_processes(
 
 
 def harness(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "160"}).invoke(command.app, [str(a) for a in arguments])
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +360,7 @@ def finished(micro_bundle: Path, tiny_weights: Path, tmp_path_factory: pytest.Te
     )
     results = [
         harness(
-            micro_bundle, "--target", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
+            micro_bundle, "--targets", "litert", "--images", pictures, "--runs", 2, "--warmups", 0,
             "--threads", 1, "--out", folder / name, "--budget", folder / f"{name}.toml", *more,
         )
         for name, more in (("holds", ("--weights", tiny_weights)), ("fails", ()))
@@ -455,9 +478,9 @@ def test_figures_for_people() -> None:
         ((), "name the bundle folder"),
         (("none",), "is not a bundle"),
         (("BUNDLE", "--compare", "0", "1"), "leave the bundle out"),
-        (("BUNDLE", "--target", "onnx"), "has no target 'onnx': it has coreml, executorch, litert"),
+        (("BUNDLE", "--targets", "onnx"), "has no target 'onnx': it has coreml, executorch, litert"),
         (("BUNDLE", "--precision", "int8"), "has no precision 'int8'"),
-        (("BUNDLE", "--target", "coreml", "--precision", "w8"), "no file of that target at that precision"),
+        (("BUNDLE", "--targets", "coreml", "--precision", "w8"), "no file of that target at that precision"),
         (("BUNDLE", "--device", "toaster"), "unknown device 'toaster'"),
         (("BUNDLE", "--weights", "demo"), "is not what the bundle was made from"),
         (("BUNDLE", "--images", "none"), "no image folder"),
@@ -508,8 +531,8 @@ class Recorded:
 def test_another_device_is_held_against_the_host(
     micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "device", lambda spec: Recorded())
-    result = harness(micro_bundle, "--device", "adb:1", "--target", "litert", "--out", tmp_path)
+    monkeypatch.setattr("elir_mobile.devices.protocol.device", lambda spec: Recorded())
+    result = harness(micro_bundle, "--device", "adb:1", "--targets", "litert", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
     assert [(row["device"], row["target"]) for row in report["rows"]] == [("fake phone", "litert")] * 2

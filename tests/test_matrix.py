@@ -17,9 +17,9 @@ from rich.console import Console
 
 from elir_mobile.bundle import GOLDEN, bytes_of, read_bundle
 from elir_mobile.checkpoints import ModelInfo
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.protocol import Protocol
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.runtimes.registry import open_runner
@@ -85,7 +85,7 @@ def test_one_command_writes_every_file_of_a_task(
     restorer: Restorer, picture_folder: Path, tmp_path: Path
 ) -> None:
     task = get_task("sr")
-    info = ModelInfo("tiny", "tiny", "0", False, SIZE, task.steps, task.sigma_s)
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, task.steps, task.sigma_s, task.domain)
     artifacts = select_artifacts(",".join(TARGETS), ",".join(RECIPES), Console(quiet=True))
     expected = {(t.name, r.name) for t in TARGETS.values() for r in RECIPES.values() if realizes(t, r)}
     untimed = Protocol(warmups=0, runs=0, cold_starts=1)

@@ -17,15 +17,15 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.cli.quantize import app
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import RECIPES, read_recipe
 from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from quant import budget as budget_module
 from quant import exporting
 from quant.job import Job
-from quant.ptq import app
 from quant.search import Budget
 from tests.conftest import SIZE, STEPS
 from tests.test_checkpoints import Hostile
@@ -251,6 +251,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monk
         tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32"
     )
     assert "No space left on device" in line
+    assert not list(tmp_path.rglob("*-exports"))  # the disk needs the room
 
 
 def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
@@ -265,7 +266,7 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
         "--out", out,
     )  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(command, "running", stopped)
+        patch.setattr(command, "measure_written", stopped)
         assert ptq(*arguments).exit_code != 0
     assert [path.name for path in out.iterdir()] == [".bfr-tiny-exports"]
     result = ptq(*arguments)
@@ -311,11 +312,8 @@ def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
 
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:
     """The option itself at the released size is the benchmark's; here a tiny network stands in."""
-    import quant.ptq as command
-    from elir_mobile.checkpoints import ModelInfo
-
-    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1)
-    monkeypatch.setattr(command, "random_weights", lambda task, seed: (restorer, info))
+    info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1, ALIGNED_FACE)
+    monkeypatch.setattr("elir_mobile.checkpoints.random_weights", lambda task, seed: (restorer, info))
     result = ptq(
         "--task",
         "bfr",
@@ -394,8 +392,9 @@ def test_bytes_without_a_budget_for_the_pictures(tmp_path: Path) -> None:
 
 
 def test_a_budget_for_random_weights(tmp_path: Path) -> None:
-    arguments = ("--task", "bfr", "--random-weights", "--max-psnr-drop", 0.1)
-    assert "--random-weights" in refused(tmp_path, *arguments)
+    for option in (("--max-psnr-drop", 0.1), ("--weights", "demo")):
+        line = refused(tmp_path, "--task", "bfr", "--random-weights", *option)
+        assert f"{option[0]} means nothing with --random-weights" in line
 
 
 def test_the_search_writes_a_recipe_that_can_be_read_back(
@@ -405,7 +404,7 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
         budget_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
     )
     monkeypatch.setattr(budget_module, "PairCounts", lambda: PairCounts(calibration=1))
-    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1)
+    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1, ALIGNED_FACE)
     job = Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
     ranking = budget_module.rank_layers(job, console)

@@ -12,8 +12,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
+from elir_mobile.cli.qat import app
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
@@ -21,7 +22,7 @@ from export.programs import build_programs
 from export.samples import collect_samples
 from quant.calibrate import calibrate
 from quant.gptq import adjusted_weights
-from quant.qat import QatTraining, app, make_row, on_grid, simulated_quality, starting_point
+from quant.qat import QatTraining, make_row, on_grid, simulated_quality, starting_point
 from quant.simulate import restore_batch, simulate
 from tests.conftest import SIGMA_S, SIZE, STEPS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import building, file_entry, write_manifest, write_table
-from elir_mobile.checkpoints import save_weights
+from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
+from elir_mobile.checkpoints import absolute_weights, save_weights
+from elir_mobile.cli.restore import app
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
-from elir_mobile.restore import Model, app, load_float, restore
-from elir_mobile.tasks import get_task
-from export.executorch import lower
-from export.programs import Programs
-from tests.conftest import SIGMA_S, SIZE, STEPS
+from elir_mobile.restore import Model, load_float, restore
+from elir_mobile.tasks import ALIGNED_FACE, get_task
+from export.programs import Programs, build_programs
+from export.targets import TARGETS
+from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, eager_of
 
 ORIENTATION, CAMERA = 0x0112, 0x0110
 
@@ -80,7 +82,7 @@ class PointwiseRunner:
 @given(st.integers(16, 200), st.integers(16, 200), st.sampled_from([(32, 0), (32, 16), (64, 0), (64, 32)]))
 def test_every_pixel_is_covered_once_whatever_the_size(width: int, height: int, tiles: tuple) -> None:
     tile, multiple = tiles
-    model = Model(PointwiseRunner(), 1, 0.03, tile, tile, multiple)
+    model = Model(PointwiseRunner(), 1, 0.03, tile, tile, multiple, 16)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     told = []
     out = np.asarray(restore(Image.fromarray(pixels), model, 5, lambda *n: told.append(n)), float)
@@ -193,19 +195,30 @@ def test_super_resolution_enlarges(restorer: Restorer, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out.png").size == (320, 256)
 
 
-@pytest.fixture(scope="module")
-def bundle(programs: Programs, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "bfr-tiny"
+def exported(programs: Programs, degraded: torch.Tensor, folder: Path) -> Path:
+    """A bundle with one file of ``programs``."""
     with building(folder) as staging:
         path = staging / "bfr-fp32.pte"
-        lower(programs, get_recipe("fp32"), {}, path)
-        entry = file_entry(staging, path, target="executorch", precision="fp32")
-        table = write_table(staging, programs.table)
-        facts = {"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
-        write_manifest(staging, {**facts, "table": table, "files": [entry]})
+        TARGETS["executorch"].lower(programs, get_recipe("fp32"), {}, path)
+        write_manifest(
+            staging,
+            {
+                **task_facts(get_task("bfr"), ALIGNED_FACE),
+                **{"size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S},
+                "table": write_table(staging, programs.table),
+                "golden": write_golden(staging, eager_of(programs), degraded, STEPS, SIGMA_S),
+                "files": [file_entry(staging, path, target="executorch", precision="fp32")],
+            },
+        )
     return folder
 
 
+@pytest.fixture(scope="module")
+def bundle(programs: Programs, degraded: list[torch.Tensor], tmp_path_factory) -> Path:
+    return exported(programs, degraded[0], tmp_path_factory.mktemp("bundles") / "bfr-tiny")
+
+
+@pytest.mark.lowering
 def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Path, tmp_path: Path) -> None:
     photo(112, 80).save(tmp_path / "in.png")
     call(tmp_path / "in.png", tmp_path / "pte.png", "--bundle", bundle, "--precision", "fp32")
@@ -216,9 +229,68 @@ def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Pat
     assert "exported with 2 steps" in refused(
         tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle, "--steps", 3
     )
-    assert "no executorch file at w8a8" in refused(
+    assert "no executorch file at w8a8: it has executorch fp32" in refused(
         tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle
     )
+
+
+@pytest.mark.lowering
+def test_a_latent_of_four_channels_restores_in_float_and_exported(
+    degraded: list[torch.Tensor], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    narrow = Restorer(replace(TINY, latent_channels=4)).eval().requires_grad_(False)
+    facts = {"size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+    save_weights(narrow, tmp_path / "four.safetensors", task="bfr", **facts, dtype=torch.float32)
+    bundle = exported(build_programs(narrow, **facts), degraded[0], tmp_path / "bfr-four")
+    photo(112, 80).save(tmp_path / "in.png")
+    call(tmp_path / "in.png", tmp_path / "pte.png", "--bundle", bundle, "--precision", "fp32")
+    four = ("--weights", tmp_path / "four.safetensors", "--tile", SIZE)
+    call(tmp_path / "in.png", tmp_path / "eager.png", *four)
+    pte, eager = (np.asarray(Image.open(tmp_path / n), float) for n in ("pte.png", "eager.png"))
+    assert np.abs(pte - eager).max() <= 1
+
+
+def test_what_would_be_ignored_is_refused(picture_folder: Path, tmp_path: Path) -> None:
+    picture, out = picture_folder / "0.png", tmp_path / "out.png"
+    for arguments, sentence in (
+        (("--bundle", tmp_path, "--weights", "demo"), "--weights is of the float model"),
+        (("--bundle", tmp_path, "--tile", 512), "--tile is of the float model"),
+        (("--precision", "w8a8"), "--precision chooses a file of --bundle"),
+        (("--target", "litert"), "--target chooses a file of --bundle"),
+        (("--workers", 2), "--workers is of --engine ray"),
+    ):
+        assert sentence in refused(picture, out, *arguments)
+    assert not out.exists()
+
+
+def test_a_folder_called_demo_does_not_hide_the_demo_weights(
+    picture_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    call(picture_folder / "0.png", "out.png", "--weights", "demo", "--steps", 1)
+    assert (tmp_path / "out.png").exists()
+    assert absolute_weights("released") == "released"
+    assert absolute_weights("https://host/a.pth") == "https://host/a.pth"
+    assert absolute_weights("./demo") == str(tmp_path / "demo")
+
+
+@pytest.mark.lowering
+def test_threads_reach_the_runtime_and_the_float_model(
+    bundle: Path, weights: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    from executorch.extension.pybindings import portable_lib
+
+    before, picture, out = torch.get_num_threads(), picture_folder / "0.png", tmp_path / "out.png"
+    try:
+        for threads in (2, 1):
+            call(picture, out, "--bundle", bundle, "--precision", "fp32", "--threads", threads)
+            assert portable_lib._threadpool_get_thread_count() == threads
+            call(picture, out, "--weights", weights, "--threads", threads)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def refused(*arguments: object) -> str:

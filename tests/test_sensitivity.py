@@ -10,10 +10,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import save_weights
+from elir_mobile.cli.sensitivity import app
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import W8A8, Recipe, Rule
 from quant import sensitivity
-from quant.sensitivity import app, measure_all, rounded_layers
+from quant.sensitivity import measure_all, rounded_layers
 from tests.conftest import SIZE, STEPS
 from tests.test_judge import judge  # noqa: F401 - a fixture
 

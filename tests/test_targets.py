@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import copy_bundle, read_bundle
+from elir_mobile.bundle import RECOMMENDED, copy_bundle, read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
@@ -30,7 +30,7 @@ from elir_mobile.harness.protocol import Protocol, package_versions
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.runtimes.table import RUNTIMES, Runtime, get_runtime, runtimes_on
+from elir_mobile.runtimes.table import RUNTIMES, Runtime, can_run, get_runtime, runtimes_on
 from elir_mobile.tasks import get_task
 from export import __main__ as export_command
 from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
@@ -148,7 +148,7 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     pictures, out = write_pictures(tmp_path / "pictures", 2), tmp_path / "report"
     said = invoke(
         harness.app,
-        *(folder, "--target", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
+        *(folder, "--targets", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
     )
     assert said.exit_code == 0, said.output
     (found,) = out.rglob("report.json")
@@ -177,7 +177,7 @@ def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_h
     places.row(TARGETS, Target("toy", "npu", CPU, ("fp32",), lower, devices=("ios",)))
     monkeypatch.setattr(exporting, "ProcessPoolExecutor", in_this_process)
     task = get_task("bfr")
-    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S)
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
     quick = Protocol(warmups=0, runs=0, cold_starts=1)
     artifacts = select_artifacts("toy/npu", "fp32", Console(quiet=True))
     job = ExportJob(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, quick)
@@ -245,6 +245,8 @@ def test_runtimes_run_on_known_devices_of_which_the_host_is_one() -> None:
     assert runtimes_on("android") == runtimes_on("arm64") == ("executorch", "litert")
     assert runtimes_on("ios") == ("executorch", "coreml")
     assert runtimes_on("browser") == ("litert",)
+    for kind, (targets, _) in RECOMMENDED.items():
+        assert all(can_run(kind, {"target": target}) for target in targets), kind
 
 
 class Here:

@@ -17,9 +17,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import load_weights, save_weights
+from elir_mobile.cli.train import app
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
-from elir_mobile.train import app
 from elir_mobile.training.folder import (
     Pictures,
     TaughtTraining,
@@ -97,7 +97,9 @@ def test_a_stopped_run_resumes_and_its_weights_can_be_loaded(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*options(picture_folder, weights, whole, *short)).exit_code == 0
     with monkeypatch.context() as patched:
-        patched.setattr("elir_mobile.train.fit", lambda *args, **kinds: fit(*args, **{**kinds, "steps": 2}))
+        patched.setattr(
+            "elir_mobile.training.loop.fit", lambda *args, **kinds: fit(*args, **{**kinds, "steps": 2})
+        )
         run(*options(picture_folder, weights, parts, *short))
     assert run(*options(picture_folder, weights, parts, *short)).exit_code == 0
     assert (parts / "logs" / "from-2").is_dir()

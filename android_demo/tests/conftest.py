@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
-from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export.executorch import lower
 from tests.app_fixtures import write_fixtures
 from tests.conftest import (  # noqa: F401
@@ -58,7 +59,8 @@ def demo_bundle(programs, restorer, degraded, tmp_path_factory) -> Path:  # noqa
         entry = file_entry(staging, path, **facts, parity=golden_budgets(golden, staging, runner, **loop))
         model = {"name": "tiny", "trained": False}
         table = write_table(staging, programs.table)
-        manifest = {"task": "bfr", "model": model, "size": SIZE, **loop, "table": table, "golden": golden}
+        facts = task_facts(get_task("bfr"), ALIGNED_FACE)
+        manifest = {**facts, "model": model, "size": SIZE, **loop, "table": table, "golden": golden}
         write_manifest(staging, {**manifest, "files": [entry]})
     return target
 

@@ -22,7 +22,7 @@ class PairCounts:
 
     calibration: int = 12
     min_evaluation: int = 8  # fewer images than this are degraded more than once
-    max_evaluation: int = 48
+    max_evaluation: int = 48  # 0: nothing is evaluated, and a folder of one image will do
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def load_pair_sets(
     Of a user's folder every other image, in the order of names, is kept for evaluation.
 
     Raises:
-        UserError: no folder, fewer than two images, or one that cannot be used.
+        UserError: no folder, fewer than two images where some are evaluated, or one that cannot be used.
     """
     if folder is None:
         calibration, evaluation = (
@@ -77,7 +77,7 @@ def load_pair_sets(
         source = "bundled public-domain portraits"
     else:
         paths = list_images(folder)
-        if len(paths) < 2:
+        if len(paths) < 2 and counts.max_evaluation:
             raise UserError(
                 f"{folder} has one image: put in at least two, to calibrate on one and evaluate on the other"
             )

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.jobs import Job, Result
+
+if TYPE_CHECKING:  # the measure command names the devices in its help, and NumPy would delay that
+    from elir_mobile.core.jobs import Job, Result
 
 # Called with how much is done, of how much, and what is being done.
 Progress = Callable[[int, int, str], None]

@@ -20,7 +20,7 @@ from torch import Tensor
 from elir_mobile.checkpoints import load_weights, save_weights
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from elir_mobile.training.demo import EMA_DECAY, SIZE, STRIP_FACES
 from elir_mobile.training.drawing import degrade, draw_batch
 from elir_mobile.training.loop import fit
@@ -69,7 +69,15 @@ def main(
     folder = run_dir / task
     fit(module, batch, partial(module.draw, *strip), folder, steps=steps, seed=8, ema_decay=EMA_DECAY)
     path = folder / f"demo-{task}.safetensors"
-    save_weights(student.eval(), path, task=task, size=SIZE, steps=chosen.steps, sigma_s=chosen.sigma_s)
+    save_weights(
+        student.eval(),
+        path,
+        task=task,
+        size=SIZE,
+        steps=chosen.steps,
+        sigma_s=chosen.sigma_s,
+        domain=ALIGNED_FACE,
+    )
     typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB: copy it to elir_mobile/weights/")
 
 

@@ -24,7 +24,7 @@ from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops
 from elir_mobile.training.drawing import Draw, degrade, draw_batch
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
@@ -172,7 +172,9 @@ def main(
     autoencoder = train_autoencoder(images, samples.float() / 255, run_dir / "autoencoder")
     restorer = train_restorer(autoencoder, images, samples, run_dir)
     path = run_dir / f"demo-{TASK}.safetensors"
-    save_weights(restorer, path, task=TASK, size=SIZE, steps=FLOW.steps, sigma_s=FLOW.sigma_s)
+    save_weights(
+        restorer, path, task=TASK, size=SIZE, steps=FLOW.steps, sigma_s=FLOW.sigma_s, domain=ALIGNED_FACE
+    )
     typer.echo(
         f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB: copy it to elir_mobile/weights/ to bundle it"
     )

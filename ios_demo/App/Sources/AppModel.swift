@@ -33,7 +33,7 @@ final class AppModel: ObservableObject {
 
     var bundle: ModelBundle? { bundles.first { $0.id == bundleID } ?? bundles.first }
 
-    var choices: Choices? { bundle.map { Choices($0, targets: Engine.targets) } }
+    var choices: Choices? { bundle.map { Choices($0, targets: Engine.targets, kind: "ios") } }
 
     /// The file and steps to use: what was wished for, or the nearest that the bundle has.
     var choice: Choice? { choices?.nearest(target: target, precision: precision, steps: steps) }

@@ -28,6 +28,7 @@ struct ChoiceSection: View {
                 } else {
                     ProblemLabel(text: "\(bundle.id) has no file that this app can run: export one for Core ML or ExecuTorch")
                 }
+                if let suited = suited(bundle) { Text(suited).foregroundStyle(.secondary) }
                 if !bundle.trained { Text("Random weights: for speed only.").foregroundStyle(.secondary) }
             }
             Button("Look for bundles again") { Task { await model.readBundles() } }
@@ -52,8 +53,16 @@ struct ChoiceSection: View {
     }
 
     private func title(_ bundle: ModelBundle) -> String {
-        let task = RestorationTask(rawValue: bundle.task)?.title ?? bundle.task
-        return "\(task) (\(bundle.modelName), \(bundle.size) pixels)"
+        "\(bundle.task.title) (\(bundle.modelName), \(bundle.size) pixels)"
+    }
+
+    /// What photographs the model is for, where the manifest says so.
+    private func suited(_ bundle: ModelBundle) -> String? {
+        switch bundle.task.domain {
+        case "aligned-face": return "For a photo that one upright face fills."
+        case "photo": return "For any photo."
+        default: return nil
+        }
     }
 
     private func fileFacts(_ artifact: Artifact) -> String {

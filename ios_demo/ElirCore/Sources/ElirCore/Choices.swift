@@ -10,13 +10,17 @@ public struct Choice: Equatable, Sendable {
 public struct Choices: Sendable {
     private let artifacts: [Artifact]
     private let allSteps: Int
+    private let recommended: Artifact?
 
-    /// - Parameter targets: that the app has runtimes for, the preferred one first.
-    public init(_ bundle: ModelBundle, targets: [String]) {
+    /// - Parameters:
+    ///   - targets: that the app has runtimes for, the preferred one first.
+    ///   - kind: of device, which the manifest recommends a file to.
+    public init(_ bundle: ModelBundle, targets: [String], kind: String) {
         artifacts = bundle.artifacts
             .filter { targets.contains($0.target) }
             .sorted { targets.firstIndex(of: $0.target)! < targets.firstIndex(of: $1.target)! }
         allSteps = bundle.steps
+        recommended = bundle.recommended(for: kind).flatMap { targets.contains($0.target) ? $0 : nil }
     }
 
     /// Targets that the bundle has files for.
@@ -31,8 +35,11 @@ public struct Choices: Sendable {
     public var steps: ClosedRange<Int> { 0...allSteps }
 
     /// The choice nearest to what is wished for: where the bundle has no such file, another precision of
-    /// the target, else another target. Nil: the bundle has nothing that the app can run.
+    /// the target, else another target; where nothing is wished for, the recommended file. Nil: the bundle has
+    /// nothing that the app can run.
     public func nearest(target: String?, precision: String?, steps: Int?) -> Choice? {
+        let target = target ?? recommended?.target
+        let precision = precision ?? recommended?.precision
         let sameTarget = artifacts.filter { $0.target == target }
         let candidates = sameTarget.isEmpty ? artifacts : sameTarget
         guard let artifact = candidates.first(where: { $0.precision == precision }) ?? candidates.first else {

@@ -6,6 +6,9 @@
 
 import Foundation
 
+/// Of job and result files.
+private let jobSchemaVersion = 1
+
 /// What to run.
 public struct Job: Sendable {
     public let bundle: URL
@@ -36,9 +39,9 @@ public struct Job: Sendable {
         guard let entry = try? JSONDecoder().decode(Entry.self, from: data) else {
             throw ElirError(.input, "\(name) is not a job: write it again with the harness")
         }
-        guard entry.schema_version == schemaVersion else {
+        guard entry.schema_version == jobSchemaVersion else {
             throw ElirError(
-                .tooNew, "\(name) has job schema \(entry.schema_version), this app reads \(schemaVersion): update the app")
+                .tooNew, "\(name) has job schema \(entry.schema_version), this app reads \(jobSchemaVersion): update the app")
         }
         guard !entry.files.isEmpty, entry.threads > 0, entry.warmup >= 0, entry.runs > 0 else {
             throw ElirError(.input, "\(name) is not a job: it needs files, threads and runs")
@@ -176,7 +179,7 @@ public struct JobResult: Encodable, Sendable {
 
     public func encode(to encoder: Encoder) throws {
         var result = encoder.container(keyedBy: Key.self)
-        try result.encode(schemaVersion, forKey: .schemaVersion)
+        try result.encode(jobSchemaVersion, forKey: .schemaVersion)
         try result.encode(device, forKey: .device)
         try result.encode(rows, forKey: .rows)
     }

@@ -12,10 +12,11 @@ public func memoryOfModel(_ bundle: ModelBundle, _ artifact: Artifact) -> Int {
 }
 
 /// Bytes beside the model to restore a picture of `width`×`height`: input and output, noise, a band of tiles.
-public func memoryOfPicture(width: Int, height: Int, size: Int) -> Int {
+public func memoryOfPicture(_ bundle: ModelBundle, width: Int, height: Int) -> Int {
+    let (size, channels) = (bundle.size, bundle.latentShape[0])
     let grid = TileGrid(width: width, height: height, size: size)
     let pixels = grid.width * grid.height
-    let noise = latentChannels * pixels / (downscale * downscale) * 4
+    let noise = channels * pixels / (downscale * downscale) * 4
     return 2 * colours * pixels + noise + 2 * size * grid.width * colours * 4
 }
 
@@ -26,7 +27,7 @@ public func checkMemory(
     available: Int, bundle: ModelBundle, artifact: Artifact, width: Int, height: Int
 ) throws {
     let needed =
-        memoryOfModel(bundle, artifact) + memoryOfPicture(width: width, height: height, size: bundle.size)
+        memoryOfModel(bundle, artifact) + memoryOfPicture(bundle, width: width, height: height)
     guard needed <= available else {
         throw ElirError(
             .memory,

@@ -5,7 +5,7 @@
 
 import Foundation
 
-public let schemaVersion = 1
+private let schemaVersion = 2
 private let manifestName = "manifest.json"
 
 /// What the host measured, and the least a device must reach, in dB. No host value: it was exact.
@@ -50,6 +50,19 @@ public struct Artifact: Decodable, Hashable, Identifiable, Sendable {
     public func hash(into hasher: inout Hasher) { hasher.combine(path) }
 }
 
+/// What the manifest says of the task.
+public struct RestorationTask: Sendable {
+    public let name: String
+    /// For people.
+    public let title: String
+    /// What the network was trained on, as `aligned-face` or `photo`; nil: the manifest does not say.
+    public let domain: String?
+    /// How many times larger the restored picture is than the given one.
+    public let upscale: Int
+    /// How the given picture gets that large before it is restored.
+    public let enlarge: ResampleFilter
+}
+
 /// What golden vectors are held against: each program on its own golden input, and the whole loop.
 public enum Output: String, CaseIterable, Sendable {
     case encode, step, decode, image
@@ -63,7 +76,7 @@ public enum Golden: String, CaseIterable, Sendable {
 /// A verified bundle.
 public struct ModelBundle: Identifiable, Sendable {
     public let folder: URL
-    public let task: String
+    public let task: RestorationTask
     public let modelName: String
     /// Whether the weights were trained; random ones say nothing of quality.
     public let trained: Bool
@@ -78,6 +91,9 @@ public struct ModelBundle: Identifiable, Sendable {
     public let artifacts: [Artifact]
     /// Channels of the widest full-resolution layer; 64 in the released models.
     public let width: Int
+    private let latentChannels: Int
+    /// Path of the file for each kind of device.
+    private let recommendation: [String: String]
     /// Seed of the golden noise; none without golden vectors.
     public let goldenSeed: Int64?
     private let golden: [String: ArrayEntry]
@@ -102,17 +118,26 @@ public struct ModelBundle: Identifiable, Sendable {
             guard version <= schemaVersion else {
                 throw ElirError(
                     .tooNew,
-                    "\(folder.lastPathComponent) has bundle schema \(version), this app reads \(schemaVersion): "
-                        + "update the app")
+                    "\(folder.lastPathComponent) was made by a newer elir-mobile (bundle schema \(version), "
+                        + "this app reads \(schemaVersion)): update this app")
             }
-            guard version == schemaVersion else { throw damaged(folder, "its schema is \(version)") }
+            guard version >= 1 else { throw damaged(folder, "its schema is \(version)") }
             manifest = try JSONDecoder().decode(Manifest.self, from: data)
+            // Schema 1 has the task's name alone: its pictures are restored as large as they are.
+            if version == 1 {
+                task = RestorationTask(
+                    name: manifest.task, title: manifest.task, domain: nil, upscale: 1, enlarge: .nearest)
+            } else {
+                let facts = try JSONDecoder().decode(TaskFacts.self, from: data)
+                task = RestorationTask(
+                    name: manifest.task, title: facts.title, domain: facts.domain, upscale: facts.upscale,
+                    enlarge: facts.enlarge)
+            }
         } catch let error as ElirError {
             throw error
         } catch {
             throw damaged(folder, "its \(manifestName) cannot be read")
         }
-        task = manifest.task
         modelName = manifest.model.name
         trained = manifest.model.trained ?? false
         size = manifest.size
@@ -123,7 +148,10 @@ public struct ModelBundle: Identifiable, Sendable {
         goldenSeed = manifest.golden?.seed
         let architecture = manifest.model.architecture
         width = max(architecture?.enc_width ?? 64, architecture?.dec_width ?? 64)
-        guard size > 0, size % downscale == 0, size <= 1 << 14 else { throw damaged(folder, "its size is \(size)") }
+        latentChannels = architecture?.latent_channels ?? 16
+        recommendation = manifest.recommendation ?? [:]
+        guard task.upscale > 0 else { throw damaged(folder, "it enlarges \(task.upscale) times") }
+        guard size > 0, size % downscale == 0, size % task.upscale == 0, size <= 1 << 14 else { throw damaged(folder, "its size is \(size)") }
 
         try Self.verify(
             folder: folder,
@@ -141,6 +169,9 @@ public struct ModelBundle: Identifiable, Sendable {
 
     /// Shape of the latent of one tile: channels, rows, columns.
     public var latentShape: [Int] { [latentChannels, size / downscale, size / downscale] }
+
+    /// The file that the manifest advises a device of `kind` to run; nil: none that is here.
+    public func recommended(for kind: String) -> Artifact? { artifacts.first { $0.path == recommendation[kind] } }
 
     /// Where `artifact` lies.
     public func url(of artifact: Artifact) -> URL { folder.appendingPathComponent(artifact.path) }
@@ -229,6 +260,7 @@ private struct Manifest: Decodable {
         struct Architecture: Decodable {
             let enc_width: Int?
             let dec_width: Int?
+            let latent_channels: Int?
         }
         let name: String
         let trained: Bool?
@@ -246,6 +278,15 @@ private struct Manifest: Decodable {
     let table: ArrayEntry
     let golden: GoldenArrays?
     let files: [Artifact]
+    let recommendation: [String: String]?
+}
+
+/// The manifest's further entries on the task, since schema 2.
+private struct TaskFacts: Decodable {
+    let title: String
+    let domain: String
+    let upscale: Int
+    let enlarge: ResampleFilter
 }
 
 /// Where a raw little-endian array lies.

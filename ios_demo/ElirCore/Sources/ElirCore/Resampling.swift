@@ -6,7 +6,7 @@
 import Foundation
 
 /// How a picture is resized, by Pillow's names.
-public enum ResampleFilter: String, Sendable {
+public enum ResampleFilter: String, Decodable, Sendable {
     case nearest, bicubic, lanczos
 
     /// Reach of the kernel in pixels.

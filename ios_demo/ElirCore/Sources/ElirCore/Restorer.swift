@@ -7,12 +7,11 @@ import Foundation
 
 /// A latent pixel stands for a square of this many pixels a side.
 public let downscale = 8
-public let latentChannels = 16
 private let overlap = 0.25  // of a tile's side, as `elir_mobile/restore.py`
 
 /// The three programs of one exported file, loaded. Arrays are float32 in NCHW order with N = 1.
 public protocol Programs: AnyObject {
-    /// Image (3, size, size) in [0, 1] to the coarse latent (16, size/8, size/8).
+    /// Image (3, size, size) in [0, 1] to the coarse latent (channels, size/8, size/8).
     func encode(_ image: [Float]) throws -> [Float]
 
     /// The latent after one Euler step.
@@ -102,7 +101,7 @@ public struct Restorer {
     ) throws {
         let size = bundle.size
         let grid = TileGrid(picture, size: size)
-        let noise = Latents(seed: seed, grid: grid)
+        let noise = Latents(channels: bundle.latentShape[0], seed: seed, grid: grid)
         let calls = grid.tiles * (steps + 2)
         var done = 0
         var top = 0
@@ -182,22 +181,24 @@ public struct TileGrid {
     public var tiles: Int { rows.count * columns.count }
 }
 
-/// The noise of a whole picture, (16, height/8, width/8).
+/// The noise of a whole picture, (channels, height/8, width/8).
 private struct Latents {
+    let channels: Int
     let width: Int
     let height: Int
     let values: [Float]
 
-    init(seed: Int64, grid: TileGrid) {
+    init(channels: Int, seed: Int64, grid: TileGrid) {
+        self.channels = channels
         width = grid.width / downscale
         height = grid.height / downscale
-        values = seededNoise(count: latentChannels * width * height, seed: seed)
+        values = seededNoise(count: channels * width * height, seed: seed)
     }
 
     func cut(_ square: Square) -> [Float] {
         var out: [Float] = []
-        out.reserveCapacity(latentChannels * square.side * square.side)
-        for c in 0..<latentChannels {
+        out.reserveCapacity(channels * square.side * square.side)
+        for c in 0..<channels {
             for y in 0..<square.side {
                 let from = (c * height + square.top + y) * width + square.left
                 out += values[from..<from + square.side]

@@ -16,9 +16,27 @@ final class BundleTests: XCTestCase {
         XCTAssertEqual(bundle.table[1][0], sin(Float(bundle.table[0].count)), accuracy: 1e-6)
         XCTAssertEqual(bundle.artifacts.map(\.target), ["coreml", "stub", "stub"])
         XCTAssertTrue(bundle.hasGolden)
-        XCTAssertNotNil(RestorationTask(rawValue: bundle.task))
-        assertEqual(seededNoise(count: 16 * 8 * 8, seed: 0), try bundle.golden(.noise), accuracy: 1e-6)
+        XCTAssertEqual(bundle.task.name, "bfr")
+        XCTAssertEqual(bundle.latentShape, try Fixtures.index().latent_shape)
+        assertEqual(seededNoise(count: bundle.latentShape.reduce(1, *), seed: 0), try bundle.golden(.noise), accuracy: 1e-6)
         XCTAssertEqual(try bundle.golden(.input), try bundle.goldenPicture(.input).tile(Square(0, 0, bundle.size)))
+    }
+
+    func testTheManifestSaysAllOfTheTaskAndWhichFileToRun() throws {
+        let index = try Fixtures.index()
+        XCTAssertGreaterThanOrEqual(index.tasks.count, 8)
+        let photo = try index.photo.picture()
+        for entry in index.tasks {
+            let bundle = try ModelBundle(folder: Fixtures.url(entry.path))
+            XCTAssertEqual(bundle.task.name, entry.task)
+            XCTAssertEqual(bundle.task.title, entry.title)
+            XCTAssertEqual(bundle.task.domain, entry.domain)
+            XCTAssertEqual(bundle.task.upscale, entry.upscale)
+            XCTAssertEqual(bundle.task.enlarge.rawValue, entry.enlarge)
+            XCTAssertEqual(bundle.recommended(for: "ios")?.path, entry.recommended, entry.path)
+            XCTAssertEqual(try photo.prepared(for: bundle, framing: .square), try entry.square.picture(), entry.path)
+            XCTAssertEqual(try photo.prepared(for: bundle, framing: .whole), try entry.whole.picture(), entry.path)
+        }
     }
 
     func testEveryFaultIsNamed() throws {

@@ -30,9 +30,15 @@ struct Index: Decodable {
         let fault: String
     }
     struct Task: Decodable {
+        let path: String
+        let task: String
         let title: String
+        let domain: String?
         let upscale: Int
         let enlarge: String
+        let recommended: String?
+        let square: Array
+        let whole: Array
     }
     struct Noise: Decodable {
         let seed: String
@@ -115,7 +121,9 @@ struct Index: Decodable {
     let bundle: String
     let job: String
     let damaged: [Damaged]
-    let tasks: [String: Task]
+    let photo: Array
+    let tasks: [Task]
+    let latent_shape: [Int]
     let noise: [Noise]
     let windows: [Windows]
     let orientation: Orientation
@@ -134,17 +142,19 @@ final class StubPrograms: Programs {
     }
     private let coefficients: Coefficients
     private let steps: Float
+    private let channels: Int
     private let side: Int  // of the latent
 
     init(_ bundle: ModelBundle, _ artifact: Artifact) throws {
         coefficients = try JSONDecoder().decode(Coefficients.self, from: Data(contentsOf: bundle.url(of: artifact)))
         steps = Float(bundle.steps)
+        channels = bundle.latentShape[0]
         side = bundle.latentShape[2]
     }
 
     func encode(_ image: [Float]) throws -> [Float] {
         let width = side * downscale
-        return (0..<latentChannels).flatMap { c -> [Float] in
+        return (0..<channels).flatMap { c -> [Float] in
             (0..<side * side).map { at -> Float in
                 var sum: Float = 0
                 for y in 0..<downscale {

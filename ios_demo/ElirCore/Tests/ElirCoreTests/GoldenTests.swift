@@ -6,16 +6,6 @@ import XCTest
 final class GoldenTests: XCTestCase {
     private let accuracy: Float = 1e-6
 
-    func testTasksAreThePackages() throws {
-        let tasks = try Fixtures.index().tasks
-        XCTAssertEqual(Set(tasks.keys), Set(RestorationTask.allCases.map(\.rawValue)))
-        for task in RestorationTask.allCases {
-            XCTAssertEqual(task.title, tasks[task.rawValue]?.title)
-            XCTAssertEqual(task.upscale, tasks[task.rawValue]?.upscale)
-            XCTAssertEqual(task.enlarge.rawValue, tasks[task.rawValue]?.enlarge)
-        }
-    }
-
     func testNoiseIsPyTorchs() throws {
         let cases = try Fixtures.index().noise
         XCTAssertFalse(cases.isEmpty)

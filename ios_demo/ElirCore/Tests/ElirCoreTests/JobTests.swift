@@ -80,7 +80,7 @@ final class JobTests: XCTestCase {
             parity: true)
         let errors = try rows(job).map { $0["error"] as? String }
         XCTAssertEqual(errors.count, 2)
-        XCTAssertTrue(errors.allSatisfy { $0?.contains("update the app") == true }, "\(errors)")
+        XCTAssertTrue(errors.allSatisfy { $0?.contains("newer elir-mobile") == true }, "\(errors)")
     }
 
     func testAFileWithoutARuntimeDoesNotHoldUpTheOthers() throws {

@@ -19,7 +19,6 @@ import android.widget.ProgressBar
 import android.widget.Spinner
 import android.widget.TableLayout
 import android.widget.TextView
-import org.elir.mobile.core.Task
 
 private const val PICK = 1
 private const val TAKE = 2
@@ -105,7 +104,7 @@ class MainActivity : Activity() {
         val artifact = session.artifact
         val models = session.bundles.map {
             val trained = if (it.trained) "" else ", untrained"
-            "${Task.of(it.task)?.title ?: it.task} · ${it.modelName}$trained · K=${it.steps}"
+            "${it.task.title} · ${it.modelName}$trained · K=${it.steps}"
         }
         fill(R.id.model, models, session.bundles.indexOf(bundle))
         fill(R.id.target, targets(), targets().indexOf(artifact?.target))

@@ -11,6 +11,15 @@ import org.elir.mobile.core.Runtimes
 val PHONE_TARGETS = listOf("executorch", "litert")
 
 object PhoneRuntimes : Runtimes {
+    /** Whether this build has the runtime of [target] inside. */
+    fun has(target: String): Boolean = try {
+        val name = if (target == "litert") "com.google.ai.edge.litert.CompiledModel" else "org.pytorch.executorch.Module"
+        Class.forName(name, false, javaClass.classLoader)
+        true
+    } catch (error: ClassNotFoundException) {
+        false
+    }
+
     override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
         val file = bundle.file(artifact)
         return try {

@@ -20,7 +20,6 @@ import org.elir.mobile.core.Programs
 import org.elir.mobile.core.Progress
 import org.elir.mobile.core.Protocol
 import org.elir.mobile.core.Restorer
-import org.elir.mobile.core.Task
 import org.elir.mobile.core.Timing
 import org.elir.mobile.core.goldenParity
 import org.elir.mobile.core.measure
@@ -69,6 +68,7 @@ class Session private constructor(private val context: Context) {
         private set
 
     private var photo: Picture? = null
+    private var sampleOf: Bundle? = null // whose golden input the photo is, which is enlarged already
     private var seed = 0L
     private val main = Handler(Looper.getMainLooper())
     private val worker = Executors.newSingleThreadExecutor()
@@ -91,8 +91,9 @@ class Session private constructor(private val context: Context) {
                 bundles = found.bundles
                 choose(first)
                 photo = sample
+                sampleOf = first
                 before = shown
-                message = found.problems.joinToString("\n").ifEmpty { "Pick or take a photo, or restore this sample" }
+                if (found.problems.isNotEmpty()) message = found.problems.joinToString("\n")
             }
         }
     }
@@ -105,8 +106,13 @@ class Session private constructor(private val context: Context) {
         this.bundle = bundle
         steps = bundle?.steps ?: 0
         checked = emptyList()
-        chooseArtifact(artifacts.firstOrNull())
+        chooseArtifact(bundle?.recommended("android")?.takeIf { PhoneRuntimes.has(it.target) } ?: artifacts.firstOrNull())
         forgetResult()
+        message = when (bundle?.task?.domain) {
+            "aligned-face" -> "For a photo that one upright face fills"
+            "photo" -> "For any photo"
+            else -> ""
+        }
         onChange()
     }
 
@@ -143,6 +149,7 @@ class Session private constructor(private val context: Context) {
         val shown = toShownBitmap(picture)
         done {
             photo = picture
+            sampleOf = null
             forgetResult()
             before = shown
             message = "${picture.width}×${picture.height} pixels"
@@ -161,18 +168,11 @@ class Session private constructor(private val context: Context) {
         val bundle = bundle ?: return
         val steps = steps
         val whole = whole
+        val isSample = sampleOf === bundle
         if (another) seed++
         val seed = seed
         withPrograms("Restoring") { programs ->
-            val task = Task.of(bundle.task)
-            val upscale = task?.upscale ?: 1
-            val part = if (whole) given else given.square(bundle.size / upscale)
-            val pixels = part.width.toLong() * part.height * upscale * upscale
-            if (pixels > largestPicture()) {
-                val millions = pixels / 1_000_000
-                throw PhotoException("$millions million pixels are too many for this phone: choose the centre square")
-            }
-            val large = if (task == null) part else part.enlarged(upscale, task.enlarge)
+            val large = if (isSample) given else bundle.prepared(given, whole, largestPicture())
             val start = System.nanoTime()
             val restorer = Restorer(bundle, programs, steps)
             val tiles = restorer.tiles(large.width, large.height)

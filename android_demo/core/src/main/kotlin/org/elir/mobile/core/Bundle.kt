@@ -14,7 +14,7 @@ import java.security.MessageDigest
 import org.json.JSONException
 import org.json.JSONObject
 
-const val SCHEMA_VERSION = 1
+const val SCHEMA_VERSION = 2
 const val MANIFEST = "manifest.json"
 
 /** What can be wrong with a bundle. */
@@ -36,6 +36,16 @@ class Artifact(
     val parity: Map<String, Budget>,
 )
 
+/**
+ * What the manifest says of the task.
+ *
+ * @property title for people.
+ * @property domain what the network was trained on, as `aligned-face` or `photo`; null: it does not say.
+ * @property upscale how many times larger the restored picture is than the given one.
+ * @property enlarge how the given picture gets that large before it is restored.
+ */
+class Task(val name: String, val title: String, val domain: String?, val upscale: Int, val enlarge: Filter)
+
 /** Where a raw little-endian array lies. */
 private class ArrayEntry(val path: String, val sha256: String, val shape: List<Int>, val dtype: String) {
     val count: Int get() = shape.fold(1, Int::times)
@@ -52,7 +62,7 @@ private class ArrayEntry(val path: String, val sha256: String, val shape: List<I
  */
 class Bundle private constructor(
     val folder: File,
-    val task: String,
+    val task: Task,
     val modelName: String,
     val trained: Boolean,
     val size: Int,
@@ -60,10 +70,29 @@ class Bundle private constructor(
     val sigmaS: Float,
     val table: List<FloatArray>,
     val artifacts: List<Artifact>,
+    private val latentChannels: Int,
+    private val recommendation: Map<String, String>,
     private val golden: Map<String, ArrayEntry>,
 ) {
     /** Shape of the latent: channels, rows, columns. */
-    val latentShape: IntArray get() = intArrayOf(LATENT_CHANNELS, size / DOWNSCALE, size / DOWNSCALE)
+    val latentShape: IntArray get() = intArrayOf(latentChannels, size / DOWNSCALE, size / DOWNSCALE)
+
+    /** The file that the manifest advises a device of [kind] to run; null: none that is here. */
+    fun recommended(kind: String): Artifact? = artifacts.find { it.path == recommendation[kind] }
+
+    /**
+     * What of [photo] is restored, as large as the restored picture will be: all of it, or the centred square.
+     *
+     * @throws IllegalArgumentException it would have more than [mostPixels] pixels.
+     */
+    fun prepared(photo: Picture, whole: Boolean, mostPixels: Long): Picture {
+        val part = if (whole) photo else photo.square(size / task.upscale)
+        val pixels = part.width.toLong() * part.height * task.upscale * task.upscale
+        require(pixels <= mostPixels) {
+            "${pixels / 1_000_000} million pixels are too many for this phone: choose the centre square"
+        }
+        return part.enlarged(task.upscale, task.enlarge)
+    }
 
     /** Where [artifact] lies. */
     fun file(artifact: Artifact): File = File(folder, artifact.path)
@@ -92,6 +121,7 @@ class Bundle private constructor(
     }
 
     companion object {
+        private const val LATENT_CHANNELS = 16 // of models whose manifest does not say
         private val GOLDEN_NAMES = listOf("input", "noise", "coarse", "step", "latent", "output")
 
         /**
@@ -118,10 +148,11 @@ class Bundle private constructor(
             if (version > SCHEMA_VERSION) {
                 throw BundleException(
                     Fault.TOO_NEW,
-                    "${folder.name} has bundle schema $version, this app reads $SCHEMA_VERSION: update the app",
+                    "${folder.name} was made by a newer elir-mobile (bundle schema $version, this app reads " +
+                        "$SCHEMA_VERSION): update this app",
                 )
             }
-            if (version < SCHEMA_VERSION) throw damaged(folder, "its schema is $version")
+            if (version < 1) throw damaged(folder, "its schema is $version")
             val table = array(manifest.getJSONObject("table"))
             val golden = manifest.optJSONObject("golden")?.getJSONObject("arrays")?.let { arrays ->
                 arrays.keys().asSequence().associateWith { array(arrays.getJSONObject(it)) }
@@ -137,7 +168,7 @@ class Bundle private constructor(
             val model = manifest.getJSONObject("model")
             val bundle = Bundle(
                 folder,
-                manifest.getString("task"),
+                task(folder, manifest, version),
                 model.getString("name"),
                 model.optBoolean("trained", false),
                 manifest.getInt("size"),
@@ -145,10 +176,16 @@ class Bundle private constructor(
                 manifest.getDouble("sigma_s").toFloat(),
                 List(steps) { values.copyOfRange(it * width, (it + 1) * width) },
                 artifacts,
+                model.optJSONObject("architecture")?.optInt("latent_channels", LATENT_CHANNELS) ?: LATENT_CHANNELS,
+                manifest.optJSONObject("recommendation")?.let { paths ->
+                    paths.keys().asSequence().associateWith { paths.getString(it) }
+                } ?: emptyMap(),
                 golden,
             )
             if (bundle.steps != steps) throw damaged(folder, "its table has $steps rows for ${bundle.steps} steps")
-            if (bundle.size <= 0 || bundle.size % DOWNSCALE != 0) throw damaged(folder, "its size is ${bundle.size}")
+            if (bundle.size <= 0 || bundle.size % DOWNSCALE != 0 || bundle.size % bundle.task.upscale != 0) {
+                throw damaged(folder, "its size is ${bundle.size}")
+            }
             // Native code is given these: a wrong length would end the app, not a test.
             val latent = bundle.latentShape.asList()
             val picture = listOf(bundle.size, bundle.size, COLOURS)
@@ -160,6 +197,18 @@ class Bundle private constructor(
                 if (!fits || entry.dtype != dtype) throw damaged(folder, "golden array '$name' has another shape")
             }
             return bundle
+        }
+
+        /** Schema 1 has the task's name alone: its pictures are restored as large as they are. */
+        private fun task(folder: File, manifest: JSONObject, version: Int): Task {
+            val name = manifest.getString("task")
+            if (version == 1) return Task(name, name, null, 1, Filter.NEAREST)
+            val upscale = manifest.getInt("upscale")
+            if (upscale < 1) throw damaged(folder, "it enlarges $upscale times")
+            val enlarge = manifest.getString("enlarge")
+            val filter = Filter.entries.find { it.name.lowercase() == enlarge }
+                ?: throw damaged(folder, "it enlarges by '$enlarge'")
+            return Task(name, manifest.getString("title"), manifest.getString("domain"), upscale, filter)
         }
 
         private fun array(entry: JSONObject): ArrayEntry {

@@ -12,6 +12,9 @@ import org.json.JSONArray
 import org.json.JSONException
 import org.json.JSONObject
 
+/** Of job and result files. */
+private const val JOB_SCHEMA_VERSION = 1
+
 /** A job that cannot be read; the message is one sentence that says what to do. */
 class JobException(message: String, cause: Throwable? = null) : Exception(message, cause)
 
@@ -32,8 +35,9 @@ class Job(
         fun read(file: File): Job = try {
             val job = JSONObject(file.readText())
             val version = job.getInt("schema_version")
-            if (version != SCHEMA_VERSION) {
-                throw JobException("${file.name} has schema $version, this app reads $SCHEMA_VERSION: update the app")
+            if (version != JOB_SCHEMA_VERSION) {
+                val message = "${file.name} has schema $version, this app reads $JOB_SCHEMA_VERSION: update the app"
+                throw JobException(message)
             }
             val files = job.getJSONArray("files")
             val bundle = File(job.getString("bundle"))
@@ -78,7 +82,7 @@ fun runJob(job: Job, runtimes: Runtimes, device: JSONObject, progress: (String) 
             },
         )
     }
-    return JSONObject().put("schema_version", SCHEMA_VERSION).put("device", device).put("rows", rows)
+    return JSONObject().put("schema_version", JOB_SCHEMA_VERSION).put("device", device).put("rows", rows)
 }
 
 private fun failed(job: Job, path: String, error: String): JSONObject = JSONObject()

@@ -11,12 +11,11 @@ import java.util.concurrent.CancellationException
 
 /** A latent pixel stands for a square of this many pixels a side. */
 const val DOWNSCALE = 8
-const val LATENT_CHANNELS = 16
 private const val OVERLAP = 0.25 // of a tile's side
 
 /** The three programs of one exported file, loaded; arrays are float32 in NCHW order without the N. */
 interface Programs : Closeable {
-    /** Image (3, size, size) in [0, 1] to the coarse latent (16, size/8, size/8). */
+    /** Image (3, size, size) in [0, 1] to the coarse latent (channels, size/8, size/8). */
     fun encode(image: FloatArray): FloatArray
 
     /** The latent after one Euler step; [row] is that step's row of the table. */
@@ -84,6 +83,7 @@ typealias Progress = (done: Int, total: Int) -> Unit
  */
 class Restorer(private val bundle: Bundle, private val programs: Programs, val steps: Int = bundle.steps) {
     private val size = bundle.size
+    private val channels = bundle.latentShape[0]
     private val table = bundle.table.take(steps)
 
     init {
@@ -113,7 +113,7 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
     fun blend(picture: Picture, seed: Long, progress: Progress, lines: (top: Int, band: FloatArray) -> Unit) {
         val width = padded(picture.width)
         val height = padded(picture.height)
-        val noise = seededNoise(LATENT_CHANNELS * (height / DOWNSCALE) * (width / DOWNSCALE), seed)
+        val noise = seededNoise(channels * (height / DOWNSCALE) * (width / DOWNSCALE), seed)
         val rows = windows(height)
         val columns = windows(width)
         val calls = rows.size * columns.size * (steps + 2)
@@ -152,9 +152,9 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
     /** The square of one tile of [noise], whose lines have [width] values. */
     private fun cut(noise: FloatArray, width: Int, left: Int, top: Int): FloatArray {
         val side = size / DOWNSCALE
-        val height = noise.size / LATENT_CHANNELS / width
-        val out = FloatArray(LATENT_CHANNELS * side * side)
-        for (c in 0 until LATENT_CHANNELS) for (y in 0 until side) {
+        val height = noise.size / channels / width
+        val out = FloatArray(channels * side * side)
+        for (c in 0 until channels) for (y in 0 until side) {
             val from = (c * height + top + y) * width + left
             noise.copyInto(out, (c * side + y) * side, from, from + side)
         }

@@ -68,14 +68,25 @@ class CoreTest {
     }
 
     @Test
-    fun tasksAreThoseOfThePackage() {
-        val tasks = index.getJSONObject("tasks")
-        assertEquals(tasks.keys().asSequence().toSet(), Task.entries.map { it.id }.toSet())
-        for (task in Task.entries) {
-            val expected = tasks.getJSONObject(task.id)
-            assertEquals(expected.getString("title"), task.title)
-            assertEquals(expected.getInt("upscale"), task.upscale)
-            assertEquals(expected.getString("enlarge"), task.enlarge.name.lowercase())
+    fun theManifestSaysAllOfTheTaskAndWhichFileToRun() {
+        val cases = index.getJSONArray("tasks").objects()
+        assertTrue(cases.size >= 8)
+        val photo = picture(index.getJSONObject("photo"))
+        for (case in cases) {
+            val bundle = Bundle.read(File(fixtures, case.getString("path")))
+            val what = case.toString()
+            assertEquals(what, case.getString("task"), bundle.task.name)
+            assertEquals(what, case.getString("title"), bundle.task.title)
+            assertEquals(what, case.opt("domain").takeUnless { it == JSONObject.NULL }, bundle.task.domain)
+            assertEquals(what, case.getInt("upscale"), bundle.task.upscale)
+            assertEquals(what, case.getString("enlarge"), bundle.task.enlarge.name.lowercase())
+            val recommended = case.opt("recommended").takeUnless { it == JSONObject.NULL }
+            assertEquals(what, recommended, bundle.recommended("android")?.path)
+            assertSame(case.getJSONObject("square"), bundle.prepared(photo, whole = false, Long.MAX_VALUE))
+            val whole = picture(case.getJSONObject("whole"))
+            val pixels = whole.width.toLong() * whole.height
+            assertSame(case.getJSONObject("whole"), bundle.prepared(photo, whole = true, pixels))
+            assertThrows(IllegalArgumentException::class.java) { bundle.prepared(photo, whole = true, pixels - 1) }
         }
     }
 
@@ -232,9 +243,9 @@ class CoreTest {
 
     @Test
     fun theWholeBundleIsRead() {
-        assertEquals("bfr", bundle.task)
-        assertEquals(listOf(16, 8, 8), bundle.latentShape.toList())
-        assertEquals(3 to 16, bundle.table.size to bundle.table[1].size)
+        assertEquals("bfr", bundle.task.name)
+        assertEquals(index.getJSONArray("latent_shape").ints(), bundle.latentShape.toList())
+        assertEquals(3 to bundle.latentShape[0], bundle.table.size to bundle.table[1].size)
         val paths = listOf("coreml/tiny.mlpackage", "stub/fp32.stub", "stub/w8a8.stub")
         assertEquals(paths, bundle.artifacts.map { it.path })
         assertTrue(bundle.hasGolden)
@@ -290,7 +301,7 @@ class CoreTest {
     fun aJobOnADamagedBundleSaysSoInEveryRow() {
         val job = Job(File(fixtures, "damaged/newer"), listOf("stub/fp32.stub"), 1, Protocol(), true)
         val row = runJob(job, stubs, JSONObject()).getJSONArray("rows").getJSONObject(0)
-        assertTrue(row.getString("error"), "update the app" in row.getString("error"))
+        assertTrue(row.getString("error"), "newer elir-mobile" in row.getString("error"))
     }
 
     @Test

@@ -46,7 +46,7 @@ fun assertClose(what: String, expected: FloatArray, actual: FloatArray, toleranc
 }
 
 /** The arithmetic of a `.stub` file; `tests/app_fixtures.py:stub_runner` says what it is. */
-class Stub(bundle: Bundle, artifact: Artifact) : Programs {
+class Stub(private val bundle: Bundle, artifact: Artifact) : Programs {
     private val side = bundle.size / DOWNSCALE
     private val steps = bundle.steps
     private val facts = JSONObject(bundle.file(artifact).readText())
@@ -57,7 +57,7 @@ class Stub(bundle: Bundle, artifact: Artifact) : Programs {
 
     override fun encode(image: FloatArray): FloatArray {
         val size = side * DOWNSCALE
-        return FloatArray(LATENT_CHANNELS * side * side) { at ->
+        return FloatArray(bundle.latentShape.reduce(Int::times)) { at ->
             val (c, y, x) = position(at)
             var sum = 0f
             for (dy in 0 until DOWNSCALE) for (dx in 0 until DOWNSCALE) {

@@ -1,0 +1,121 @@
+/**
+ * A bundle on the page's server: what its manifest says, the table of time biases and the golden vectors.
+ *
+ * The format is that of `elir_mobile/bundle.py`. Every file is checked against the manifest's SHA-256 before use.
+ */
+
+import { FILTERS, planar } from "./pictures.js";
+
+const SCHEMA_VERSION = 2;
+const TARGET = "litert";
+
+/** What a person can mend; the message is one sentence. */
+export class UserError extends Error {}
+
+async function fetched(url) {
+  const response = await fetch(url);
+  if (!response.ok) throw new UserError(`${url} cannot be read (${response.status}): serve the bundle again`);
+  return response;
+}
+
+/** SHA-256 of bytes in hexadecimal. */
+export async function sha256(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** An opened bundle: its manifest, its task, table of time biases and golden vectors. */
+export class Bundle {
+  constructor(url, manifest) {
+    this.url = url;
+    this.manifest = manifest;
+    this.task = taskOf(manifest);
+  }
+
+  /** Open the bundle at `url` (with a slash at the end). */
+  static async open(url) {
+    const bundle = new Bundle(url, checked(await (await fetched(new URL("manifest.json", url))).text()));
+    bundle.table = floats(await bundle.bytes(bundle.manifest.table));
+    bundle.golden = {};
+    for (const [name, entry] of Object.entries(bundle.manifest.golden?.arrays ?? {})) {
+      const bytes = await bundle.bytes(entry);
+      bundle.golden[name] = entry.dtype === "uint8" ? planar(bytes) : floats(bytes);
+    }
+    return bundle;
+  }
+
+  /** The entries of the files that run here, the one that the manifest recommends first. */
+  get files() {
+    const first = this.manifest.recommendation?.browser;
+    const files = this.manifest.files.filter((entry) => entry.target === TARGET);
+    return files.toSorted((a, b) => (b.path === first) - (a.path === first));
+  }
+
+  get size() {
+    return this.manifest.size;
+  }
+
+  get latentShape() {
+    return this.manifest.golden.arrays.noise.shape;
+  }
+
+  /** The verified bytes of what `entry` names. */
+  async bytes(entry) {
+    const bytes = new Uint8Array(await (await fetched(new URL(entry.path, this.url))).arrayBuffer());
+    if ((await sha256(bytes)) !== entry.sha256) {
+      throw new UserError(`${entry.path} is damaged: write the bundle again`);
+    }
+    return bytes;
+  }
+
+  /** Row `k` of the table, the second input of step `k`. */
+  row(k) {
+    const width = this.manifest.table.shape[1];
+    return this.table.subarray(k * width, (k + 1) * width);
+  }
+}
+
+const damaged = (what) => new UserError(`the bundle is damaged: ${what}; write it again`);
+
+/** The manifest in `text`, if it is one that this page can read. */
+function checked(text) {
+  let manifest;
+  try {
+    manifest = JSON.parse(text);
+  } catch {
+    throw damaged("its manifest cannot be read");
+  }
+  const { schema_version: version, table, files } = manifest;
+  if (version > SCHEMA_VERSION) {
+    throw new UserError(
+      `the bundle was made by a newer elir-mobile (schema ${version}, this page reads ${SCHEMA_VERSION}): update this page`,
+    );
+  }
+  if (!(version >= 1 && table?.sha256 && files?.every?.(({ path }) => path))) {
+    throw damaged("its manifest lacks what every bundle has");
+  }
+  return manifest;
+}
+
+/**
+ * What the manifest says of the task: `title` for people; `domain`, what the network was trained on; `upscale`, how
+ * many times larger the restored picture is; `enlarge`, how the given one gets that large beforehand.
+ *
+ * Schema 1 has the task's name alone: its pictures are restored as large as they are.
+ */
+function taskOf(manifest) {
+  const { schema_version: version, task, size } = manifest;
+  if (version === 1) return { title: task, domain: null, upscale: 1, enlarge: "nearest" };
+  const { title, domain, upscale, enlarge } = manifest;
+  if (!title || !domain) throw damaged("its manifest lacks what every bundle has");
+  if (!(upscale >= 1 && size % upscale === 0 && enlarge in FILTERS)) {
+    throw damaged(`it enlarges ${upscale} times by '${enlarge}'`);
+  }
+  return { title, domain, upscale, enlarge };
+}
+
+/** Little-endian float32 values of a file. */
+function floats(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Float32Array.from({ length: bytes.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
+}

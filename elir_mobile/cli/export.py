@@ -1,0 +1,96 @@
+"""Export one file: ``elir-mobile export --task bfr --target litert --precision w8 out.tflite``.
+
+For a bundle of several files that are run, compared and reported on, use ``elir-mobile quantize``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elir_mobile.cli import options
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_text, written
+
+app = options.command_app()
+
+
+@app.command()
+@exits_with_2
+def main(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
+    task: options.Task,
+    target: options.Target,
+    precision: options.Precision = "w8a8",
+    recipe: options.RecipeFile = None,
+    weights: options.Weights = "demo",
+    images: options.Images = None,
+    size: options.Size = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Write one exported file, without running it.
+
+    Beside FILE comes FILE.json: size, steps, time table, delegation. Calibrates as quantize
+    does, on every other image, and so writes what quantize writes.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    rounding = options.one_recipe(context, precision, recipe)
+    console = Console()
+    with console.status("loading"):
+        from elir_mobile.checkpoints import load_weights
+        from elir_mobile.core.manifest import bytes_of
+        from elir_mobile.data.pairs import PairCounts, load_pair_sets
+        from elir_mobile.precision import check_rules
+        from elir_mobile.tasks import get_task
+        from export.programs import Samples, build_programs
+        from export.samples import collect_samples
+        from export.targets import get_target, realizes
+
+        chosen, kind = get_task(task), get_target(target)
+        if not realizes(kind, rounding):
+            raise UserError(f"{target} has no {rounding.name}: use {', '.join(kind.precisions)}")
+        if out.suffix != kind.suffix:
+            raise UserError(f"{out} is no name for a {target} file: end it in {kind.suffix}")
+        restorer, info = load_weights(weights, chosen)
+        side = restorer.arch.check_side(info.size if size is None else size, "--size")
+        programs = build_programs(
+            restorer,
+            size=side,
+            steps=info.steps,
+            sigma_s=info.sigma_s,
+            form=kind.form,
+        )
+        check_rules(rounding, programs.roles)
+        pairs = []
+        if rounding.needs_calibration:
+            none = PairCounts(max_evaluation=0)
+            pairs = load_pair_sets(images, chosen, side, seed, none).calibration
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with written(out) as staged, Progress(*columns, console=console) as progress:
+        samples: Samples = {}
+        if pairs:
+            calibrating = progress.add_task("calibrating", total=1)
+            samples = collect_samples(programs, (pair.degraded for pair in pairs), seed)
+            progress.advance(calibrating)
+        progress.add_task(f"exporting {target} {rounding.name}", total=None)
+        delegation = kind.lower(programs, rounding, samples, staged)
+        facts = {
+            "task": task,
+            "model": asdict(info),
+            **kind.to_json(),
+            "recipe": rounding.to_json(),
+            "size": side,
+            "steps": programs.steps,
+            "sigma_s": programs.sigma_s,
+            "table": programs.table.tolist(),
+            "delegation": {name: asdict(found) for name, found in delegation.items()},
+        }
+    write_text(out.with_name(f"{out.name}.json"), json.dumps(facts) + "\n")
+    console.print(f"wrote {out}, {bytes_of(out) / 1e6:.2f} MB, and {out.name}.json")

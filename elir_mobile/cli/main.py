@@ -1,0 +1,55 @@
+"""The console command: ``elir-mobile quantize --task bfr``, ``elir-mobile restore IN OUT --task bfr``, …
+
+Each command is a module of this folder: its options, and the call of what does the work, which is imported
+only then. ``python -m quant.ptq`` and the other modules that have a command run the same function. Exit
+codes: 0, done; 1, done, but a limit does not hold or a file did not run; 2, not done, and the last line
+says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from elir_mobile.cli import evaluate, export, measure, push, qat, quantize, restore, sensitivity, train
+from elir_mobile.cli.options import command_app
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "quantize": quantize.main,
+    "search": quantize.search,
+    "sensitivity": sensitivity.main,
+    "qat": qat.main,
+    "export": export.main,
+    "measure": measure.main,
+    "compare": measure.compare,
+    "restore": restore.main,
+    "evaluate": evaluate.main,
+    "train": train.main,
+    "push": push.main,
+}
+
+app = command_app(completion=True, no_args_is_help=True)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"elir-mobile {version('elir-mobile')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    """Generative image restoration on phones: quantize, export, run and measure against float."""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,144 @@
+"""The options that several commands take, each declared once so that it means the same everywhere.
+
+Nothing heavy is imported here, nor at the top of a command's module: help and shell completion answer at
+once, and a package that is not installed is missed only by the command that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from elir_mobile.core.errors import UserError
+from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
+from elir_mobile.runtimes.table import RUNTIMES
+
+# Those that have demo weights: the table of all would import the network with it.
+_TASKS = sorted(path.stem.removeprefix("demo-") for path in Path(__file__).parents[1].glob("weights/demo-*"))
+
+
+def command_app(*, completion: bool = False, no_args_is_help: bool = False) -> typer.Typer:
+    """An application with plain help: on a screen of 80×24 there is no room for panels."""
+    return typer.Typer(
+        add_completion=completion,
+        no_args_is_help=no_args_is_help,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _in_list(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Completion of the last name of a list with commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before = incomplete[: incomplete.rfind(",") + 1]
+        return [before + name for name in names]
+
+    return complete
+
+
+Task = Annotated[
+    str, typer.Option(metavar="NAME", help=f"{', '.join(_TASKS)}, …", autocompletion=lambda: _TASKS)
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        help="demo, released, a file, or its address.",
+        autocompletion=lambda: ["demo", "released"],
+    ),
+]
+Images = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Clean images. Default: the bundled portraits.")
+]
+Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the images. Default: the model's.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of noise and degradations.")]
+Steps = Annotated[int | None, typer.Option(metavar="K", min=1, help="Euler steps. Default: the model's.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Default: one for each core.")]
+Target = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="NAME", help=f"{', '.join(RUNTIMES)}.", autocompletion=lambda: list(RUNTIMES)
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=lambda: list(RECIPES))
+]
+Targets = Annotated[
+    str,
+    typer.Option(
+        "--targets", metavar="NAME,…", help=f"{', '.join(RUNTIMES)}.", autocompletion=_in_list(RUNTIMES)
+    ),
+]
+Precisions = Annotated[
+    str,
+    typer.Option(
+        "--precision", metavar="NAME,…", help=f"{', '.join(RECIPES)}.", autocompletion=_in_list(RECIPES)
+    ),
+]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="A TOML recipe in the place of --precision."),
+]
+Bundle = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Restore with its exported file, not in float.")
+]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is written.")]
+Tile = Annotated[int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")]
+Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Ray's. Default: one for each core.")]
+
+
+def names(listed: str) -> tuple[str, ...]:
+    """The names in a list with commas; of an empty one, none."""
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether the parameter called ``name`` is on the command line, and not its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Refuse options that would be ignored beside the others.
+
+    Args:
+        why: follows the option's name in the message.
+        names: of the command's parameters.
+
+    Raises:
+        UserError: one of them is on the command line.
+    """
+    for parameter in context.command.params:
+        if parameter.name in names and given(context, parameter.name):
+            raise UserError(f"{parameter.opts[0]} {why}")
+
+
+def check_model(context: typer.Context, bundle: Path | None, engine: str) -> None:
+    """Refuse what cannot go together of the options that say what restores, and where.
+
+    Raises:
+        UserError: an option of the float model beside ``--bundle``, or one of the bundle or of Ray alone.
+    """
+    if bundle:
+        refuse(context, "is of the float model, and --bundle is not: leave one out", "weights", "tile")
+    else:
+        refuse(context, "chooses a file of --bundle: name that too", "target", "precision")
+    if engine != "ray":
+        refuse(context, "is of --engine ray: add that, or leave this out", "workers")
+
+
+def one_recipe(context: typer.Context, precision: str, recipe: Path | None) -> Recipe:
+    """What ``--recipe``, or else ``--precision``, names.
+
+    Raises:
+        UserError: both are given, or there is no such recipe.
+    """
+    if recipe is None:
+        return get_recipe(precision)
+    refuse(context, "and --recipe name two recipes: leave one out", "precision")
+    return read_recipe(recipe)

@@ -1,0 +1,177 @@
+"""Post-training quantization, end to end: ``elir-mobile quantize --task bfr``, or ``search``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elir_mobile.cli import options
+from elir_mobile.core.errors import UserError, exits_with_2
+
+app = options.command_app()
+
+BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes")
+
+Recipes = Annotated[
+    list[Path] | None,
+    typer.Option("--recipe", metavar="FILE", help="A TOML recipe, exported too; several times."),
+]
+MaxDrop = Annotated[
+    float | None, typer.Option(metavar="DB", min=0, help="PSNR that a searched recipe may lose.")
+]
+MaxRise = Annotated[
+    float | None, typer.Option(metavar="X", min=0, help="LPIPS that a searched recipe may gain.")
+]
+MaxBytes = Annotated[int | None, typer.Option(metavar="N", min=1, help="Size of a searched file, at most.")]
+Gptq = Annotated[bool, typer.Option("--gptq", help="Adjust weights to their rounding: some minutes.")]
+
+
+def _list_and_exit(asked: bool) -> None:
+    if asked:
+        from rich.console import Console
+
+        from elir_mobile.precision import PRECISIONS
+        from quant.ptq import recipes_table
+
+        console = Console()
+        console.print(recipes_table())
+        console.print(
+            f"a recipe of your own is a TOML file for --recipe; its rules may name {', '.join(PRECISIONS)}"
+        )
+        raise typer.Exit
+
+
+@app.command()
+@exits_with_2
+def main(
+    context: typer.Context,
+    task: options.Task,
+    weights: options.Weights = "demo",
+    images: options.Images = None,
+    size: options.Size = None,
+    targets: options.Targets = "executorch",
+    precision: options.Precisions = "fp32,w8a8",
+    recipe: Recipes = None,
+    out: options.Out = Path("out"),
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+    random: Annotated[
+        bool, typer.Option("--random-weights", help="Untrained, for size and speed only.")
+    ] = False,
+    max_psnr_drop: MaxDrop = None,
+    max_lpips_rise: MaxRise = None,
+    max_bytes: MaxBytes = None,
+    gptq: Gptq = False,
+    reconstruct: Annotated[bool, typer.Option("--reconstruct", hidden=True)] = False,
+    listing: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=_list_and_exit,
+            is_eager=True,
+            help="Recipes, and the targets that have them.",
+        ),
+    ] = False,
+) -> None:
+    """Quantize, export, run every file and compare it with float.
+
+    Writes OUT/TASK-MODEL, a bundle with its report. A stopped run goes on.
+    """
+    from rich.console import Console
+
+    console = Console()
+    if reconstruct:
+        console.print("--reconstruct is called --gptq now; the old name goes with the next release")
+    budgeted = max_psnr_drop is not None or max_lpips_rise is not None
+    if max_bytes and not budgeted:
+        raise UserError(
+            "--max-bytes alone asks nothing of the pictures: add --max-psnr-drop or --max-lpips-rise"
+        )
+    if random:
+        options.refuse(context, "means nothing with --random-weights: leave one out", *BUDGET, "weights")
+    with console.status("loading"):
+        from elir_mobile.checkpoints import load_weights, random_weights
+        from elir_mobile.harness.report import terminal_table
+        from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
+        from elir_mobile.models.roles import layer_roles
+        from elir_mobile.precision import check_rules, read_recipe
+        from elir_mobile.tasks import get_task
+        from quant.budget import find_recipe, rank_layers, verdicts
+        from quant.job import SHORT, Job, select_artifacts
+        from quant.ptq import run
+        from quant.search import FASTEST, Budget
+
+        chosen = get_task(task)
+        recipes = [read_recipe(path) for path in recipe or ()]
+        artifacts = select_artifacts(targets, precision, console, recipes)
+        if budgeted and any(own.name == FASTEST.name for own in recipes):
+            raise UserError(f"a search names its recipe '{FASTEST.name}': give yours another name")
+        restorer, info = random_weights(chosen, seed) if random else load_weights(weights, chosen)
+        side = restorer.arch.check_side(info.size if size is None else size, "--size")
+        protocol = replace(SHORT, threads=threads or SHORT.threads)
+        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, gptq or reconstruct)
+        roles = layer_roles(restorer)
+        for _, rounding in artifacts:
+            check_rules(rounding, roles)
+        if max_lpips_rise is not None and not lpips_available():
+            raise UserError(f"--max-lpips-rise needs the weights of LPIPS: {LPIPS_INSTALL}")
+    if random:
+        console.print("random weights: sizes and speeds mean something, pictures do not")
+    elif weights == "demo":
+        console.print(
+            f"using the bundled demo weights ({info.size} pixels, see docs/demo-model.md); "
+            "pass --weights for your own"
+        )
+    if info.trained and not lpips_available():
+        console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
+    budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes)
+    if budgeted:
+        found = find_recipe(job, rank_layers(job, console), budget, console)
+        artifacts = select_artifacts(targets, precision, console, [*recipes, found.recipe])
+        job = replace(job, artifacts=artifacts)
+    folder, report = run(job, console)
+    console.print(terminal_table(report["rows"]))
+    held = True
+    if budgeted:
+        for target, holds, figures in verdicts(report["rows"], FASTEST.name, budget):
+            what = "holds" if holds else "does NOT hold"
+            console.print(f"{target} {FASTEST.name}, executed: {figures}: the budget {what}")
+            held = held and holds
+    console.print(f"bundle: {folder}\nreport: {folder / 'report' / 'report.html'}")
+    if not held:
+        raise typer.Exit(1)
+
+
+@exits_with_2
+def search(
+    context: typer.Context,
+    task: options.Task,
+    max_psnr_drop: MaxDrop = None,
+    max_lpips_rise: MaxRise = None,
+    max_bytes: MaxBytes = None,
+    weights: options.Weights = "demo",
+    images: options.Images = None,
+    size: options.Size = None,
+    targets: options.Targets = "executorch",
+    precision: options.Precisions = "fp32,w8a8",
+    recipe: Recipes = None,
+    out: options.Out = Path("out"),
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+    gptq: Gptq = False,
+) -> None:
+    """Find the fastest recipe within a budget; quantize by it.
+
+    The budget is --max-psnr-drop, --max-lpips-rise or both. Exit code 1: the file that came of
+    it does not hold it.
+    """
+    if max_psnr_drop is None and max_lpips_rise is None:
+        raise UserError("a search needs a budget: give --max-psnr-drop or --max-lpips-rise")
+    main(**locals())
+
+
+if __name__ == "__main__":
+    app()

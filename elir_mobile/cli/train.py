@@ -1,0 +1,211 @@
+"""Train a restorer on a folder of clean pictures: ``elir-mobile train --task T --data FOLDER``.
+
+The loss is LCFM (:mod:`elir_mobile.training.lcfm`), every constant and ablation of the paper an option;
+the defaults are upstream's (``configs/elir_train_*.yaml``). Resumes where it was stopped. On several
+devices: ``torchrun --nproc-per-node N -m elir_mobile.train …``, with the same result. The run's folder
+gets ``last.ckpt``, sample strips, TensorBoard files, and at last the weights in float16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from elir_mobile.cli import options
+from elir_mobile.core.errors import exits_with_2
+
+LR = {"bfr": 1e-4}  # upstream's peak learning rates
+OTHER_LR = 2e-4
+DT = {"bsr": 0.2}
+OTHER_DT = 0.05
+STRIP_IMAGES = 4
+
+app = options.command_app()
+
+
+@app.command()
+@exits_with_2
+def main(
+    task: options.Task,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean images.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")] = Path(
+        "out/train"
+    ),
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="demo|FILE",
+            help="Checkpoint whose encoder and decoder define the latent space: TAESD3's (give the option "
+            "twice for two files), or an ELIR one's, though its encoder learned from degraded images. "
+            "Default: the demo's, which knows small faces only.",
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE|URL", help="Weights to fine-tune, named as for --weights elsewhere."),
+    ] = None,
+    network: Annotated[
+        Literal["released", "demo"], typer.Option(help="Widths of a new estimator and velocity field.")
+    ] = "released",
+    size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the images.", min=16)] = None,
+    crops: Annotated[
+        bool | None, typer.Option("--crops/--whole", help="Random crops (bsr's default), or the whole.")
+    ] = None,
+    objective: Annotated[
+        Literal["consistency", "flow"], typer.Option(help="LCFM, or plain flow matching.")
+    ] = "consistency",
+    segments: Annotated[int, typer.Option(metavar="K", help="Of the consistency loss.", min=1)] = 5,
+    coarse: Annotated[bool, typer.Option(help="With or without the coarse estimator.")] = True,
+    encoder: Annotated[
+        bool, typer.Option("--train-encoder/--freeze-encoder", help="Fine-tune it or not.")
+    ] = True,
+    sigma_s: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Noise on the coarse latent. Default: the task's.", min=0),
+    ] = None,
+    sigma_min: Annotated[float, typer.Option(metavar="X", help="Noise left at the end.", min=0)] = 1e-5,
+    alpha: Annotated[float, typer.Option(metavar="X", help="Weight of the velocity.", min=0)] = 0.001,
+    beta: Annotated[float, typer.Option(metavar="X", help="Weight of the images.", min=0, max=1)] = 0.001,
+    dt: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", help="Between the two velocities. Default: 0.05; bsr 0.2.", min=1e-4, max=0.9
+        ),
+    ] = None,
+    flow_repeats: Annotated[int, typer.Option(metavar="N", help="Noises for each image.", min=1)] = 1,
+    decoded_images: Annotated[
+        int | None, typer.Option(metavar="N", help="Decode so many of a batch. Default: all.", min=1)
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", help="Optimizer steps.", min=1)] = 100_000,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images a step, over all devices.", min=1)] = 16,
+    lr: Annotated[
+        float | None, typer.Option(metavar="X", help="Peak learning rate. Default: 1e-4 for bfr, else 2e-4.")
+    ] = None,
+    ema_decay: Annotated[float, typer.Option(metavar="X", help="Of the weights.", min=0, max=1)] = 0.999,
+    clip: Annotated[float, typer.Option(metavar="X", help="Largest norm of a gradient.", min=0)] = 1.0,
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed", "16-mixed"], typer.Option(help="Of the arithmetic.")
+    ] = "32-true",
+    devices: Annotated[int, typer.Option(metavar="N", help="Of this machine, without torchrun.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Machines, without torchrun.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(metavar="N", help="That prepare images, a device.", min=0)] = 2,
+    cache_mb: Annotated[int, typer.Option(metavar="MB", help="For latents of the teacher.", min=0)] = 2048,
+    save_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.", min=1)] = 100,
+    seed: options.Seed = 0,
+) -> None:
+    """Train a network on a folder of clean images.
+
+    Writes OUT/TASK.safetensors. docs/ablations.md says what the options change.
+    """
+    from elir_mobile.checkpoints import load_weights
+    from elir_mobile.images import list_images
+    from elir_mobile.tasks import get_task
+    from elir_mobile.training import demo
+    from elir_mobile.training.folder import (
+        Pictures,
+        TaughtTraining,
+        latent_channels,
+        load_autoencoder,
+        new_student,
+        remove_coarse,
+    )
+    from elir_mobile.training.lcfm import LcfmConfig
+    from elir_mobile.training.loop import Compute, fit
+    from elir_mobile.training.run import check, keep_options, write_weights
+
+    chosen = get_task(task)
+    compute = Compute.from_environment(devices, nodes, precision, workers)
+    size = size or chosen.size
+    crops = chosen.name == "bsr" if crops is None else crops
+    sigma_s = chosen.sigma_s if sigma_s is None else sigma_s
+    lr = lr or LR.get(task, OTHER_LR)
+    dt = dt or DT.get(task, OTHER_DT)
+    check(not steps % save_every, f"make --steps {steps} a multiple of --save-every {save_every}")
+    parts = compute.processes
+    check(not batch % parts, f"make --batch {batch} a multiple of the {parts} processes it is divided over")
+    if decoded_images is not None:
+        check(
+            not decoded_images % parts,
+            f"make --decoded-images {decoded_images} a multiple of the {parts} processes",
+        )
+    paths = list_images(data)
+
+    teacher = teacher or ["demo"]
+    teaching, decoder = load_autoencoder(teacher)
+    if init is None:
+        arch = demo.ARCH if network == "demo" else chosen.arch
+        student = new_student(arch, teaching, decoder, seed)
+    else:
+        student, _ = load_weights(init, chosen)
+        check(
+            student.arch.latent_channels == latent_channels(teaching),
+            f"{init} and {' '.join(teacher)} have different numbers of latent channels: "
+            "name the teacher that the weights were trained with",
+        )
+    student.arch.check_side(size, "--size")
+    if not coarse:
+        remove_coarse(student)
+    config = LcfmConfig(
+        objective=objective,
+        steps=segments,
+        sigma_s=sigma_s,
+        sigma_min=sigma_min,
+        dt=dt,
+        alpha=alpha,
+        beta=beta,
+        flow_repeats=flow_repeats,
+        decoded_images=decoded_images and decoded_images // parts,
+    )
+    pictures = Pictures(paths, chosen, size, batch, crops)
+    trained = (*(("enc",) if encoder else ()), *(("mmse",) if coarse else ()), "fmir")
+    module = TaughtTraining(
+        student,
+        teaching,
+        config,
+        steps=steps,
+        lr=lr,
+        trained=trained,
+        cache_bytes=0 if crops else cache_mb * 1_000_000,
+    )
+    kept = {
+        "task": task,
+        "images": len(paths),
+        "teacher": teacher,
+        "init": init,
+        "network": network,
+        "size": size,
+        "crops": crops,
+        "coarse": coarse,
+        "encoder": encoder,
+        **asdict(replace(config, decoded_images=decoded_images)),
+        "training_steps": steps,
+        "batch": batch,
+        "lr": lr,
+        "ema_decay": ema_decay,
+        "clip": clip,
+        "precision": precision,
+        "seed": seed,
+    }
+    keep_options(out, kept)
+    strip = pictures.strip(STRIP_IMAGES)
+    fit(
+        module,
+        pictures.draw,
+        lambda: module.draw(*strip),
+        out,
+        steps=steps,
+        seed=seed,
+        ema_decay=ema_decay,
+        save_every=save_every,
+        clip=clip,
+        prepare=pictures.prepare,
+        compute=compute,
+    )
+    write_weights(student, out / f"{task}.safetensors", chosen, size, sigma_s)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,48 @@
+/**
+ * What the page's modules make of the golden files: `node bundle.mjs MODULES FIXTURES`, the first the page's folder and
+ * the second the address of what `tests/app_fixtures.py` wrote. Prints one line of JSON: what was read of each bundle,
+ * the sentence for each damaged one, the SHA-256 of each enlarged picture, decibels, and what holds of budgets.
+ */
+
+const [modules, fixtures] = process.argv.slice(2);
+const { Bundle, UserError, sha256 } = await import(`${modules}/bundle.js`);
+const { checks, psnr, sqnr } = await import(`${modules}/fidelity.js`);
+const { enlarged } = await import(`${modules}/pictures.js`);
+
+const fetched = async (path) => fetch(new URL(path, fixtures));
+const bytes = async ({ path }) => new Uint8Array(await (await fetched(path)).arrayBuffer());
+const index = await (await fetched("index.json")).json();
+
+const open = (path) => Bundle.open(new URL(`${path}/`, fixtures));
+const read = {};
+for (const { path } of index.tasks) {
+  const { task, manifest } = await open(path);
+  read[path] = { ...task, recommended: manifest.recommendation?.browser ?? null };
+}
+const refused = {};
+for (const { path } of index.damaged) {
+  try {
+    await open(path);
+    refused[path] = null; // files are verified when they are used
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    refused[path] = error.message;
+  }
+}
+const { input, enlarged: cases } = index.resize;
+const given = await bytes(input);
+const pictures = {};
+for (const { filter, factor, path } of cases) {
+  pictures[path] = await sha256(enlarged(given, input.shape, 3, factor, filter));
+}
+const floats = async (entry) => new Float32Array((await bytes(entry)).buffer);
+const decibels = [];
+for (const { reference, out } of index.fidelity) {
+  const pair = [await floats(reference), await floats(out)];
+  decibels.push([psnr(...pair), sqnr(...pair)]);
+}
+const budgets = Object.fromEntries(["encode", "step", "decode"].map((name) => [name, { budget_db: 20 }]));
+const held = [null, { encode: 20, step: 19.9, decode: null, image: 50 }, { encode: NaN, step: 21, decode: 21, image: 1 }]
+  .map((parity) => checks(parity, budgets).map(({ holds }) => holds));
+const unasked = checks({ encode: 50, step: 50, decode: 50, image: 50 }, undefined).map(({ holds }) => holds);
+console.log(JSON.stringify({ read, refused, pictures, decibels, held: [...held, unasked] }));
