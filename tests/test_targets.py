@@ -66,6 +66,8 @@ def lower(programs, recipe, samples, path):
 OPENED = """
 import torch
 
+pytestmark = pytest.mark.lowering
+
 def open_programs(path, threads, names):
     torch.set_num_threads(threads)
     graphs = {name: torch.export.load(path / f"{name}.pt2").module() for name in names}
