@@ -111,6 +111,7 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
             n_mid_blocks=_count(state, r"fmir\.mid_blocks\.(\d+)\."),
             ch_mult=tuple(ch_mult),
             t_emb_dim=state["fmir.time_mlp.linear1.weight"].shape[1],
+            autoencoder="half" if state["enc.layers.0.weight"].shape[-1] == 6 else "taesd",
         )
     except (KeyError, IndexError) as error:
         raise UserError(f"not an ELIR network: it has no usable {error.args[0]}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_architecture_is_read_from_shapes(restorer) -> None:
     with torch.device("meta"):
         released = Restorer(BFR.arch).state_dict()
     assert infer_architecture(released) == BFR.arch
+
+
+def test_the_half_form_is_read_from_shapes_and_survives_collapse_and_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    arch = replace(TINY, autoencoder="half")
+    wide = Restorer(arch, overparametrized=True).eval().requires_grad_(False)
+    collapsed = build_restorer(wide.state_dict())
+    assert collapsed.arch == arch
+    x, noise = torch.rand(1, 3, 32, 48), torch.randn(1, 16, 4, 6)
+    expected = wide(x, noise, steps=2, sigma_s=0.1)
+    assert (collapsed(x, noise, steps=2, sigma_s=0.1) - expected).abs().max() < 1e-5
+    path = tmp_path / "half.safetensors"
+    save_weights(collapsed, path, task="bfr", size=96, steps=2, sigma_s=0.1, dtype=torch.float32)
+    loaded, _ = load_weights(str(path), BFR)
+    assert torch.equal(loaded(x, noise, steps=2, sigma_s=0.1), collapsed(x, noise, steps=2, sigma_s=0.1))
 
 
 def test_pth_ckpt_and_safetensors_load_alike(

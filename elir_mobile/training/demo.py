@@ -1,159 +1,341 @@
-"""Train the bundled demo model from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
+"""Train the bundled demo models from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
 
-Six stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
-encoder, coarse estimator and velocity field with the LCFM loss; all but the velocity field against
-pixels; the velocity field alone with the LCFM loss, between the latents that this left; velocity
-field and decoder, and at last everything, against pixels through the sampling loop. Every stage
-resumes where it was stopped. The result, collapsed and in float16, is ``RUN_DIR/demo-bfr.safetensors``.
+Stage by stage, each resumable and each with its own budget of minutes (:mod:`elir_mobile.training.stage`):
+
+1. ``autoencoder``: on faces and photographs alike; afterwards its encoder is the teacher, and its decoder,
+   frozen, is every task's.
+2. ``TASK-coarse``: a copy of the encoder, and the coarse estimator, by squared error against the teacher's
+   latents of the clean picture. What they estimate is the mean of all pictures that it may have been.
+3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: latent consistency flow
+   matching, with plain flow matching beside it.
+
+No stage trains the whole chain against pixels: the best PSNR is the mean's, so that such a stage teaches
+the flow to do nothing.
+
+Options say which tasks, and where to go on from: ``--resume-from`` takes the weights that an earlier run
+wrote with ``--export``.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
+from PIL import Image
 from torch import Tensor
 
-from elir_mobile.checkpoints import build_restorer, save_weights
-from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.errors import exits_with_2
-from elir_mobile.models.autoencoder import Encoder
-from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.tasks import get_task
-from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops
-from elir_mobile.training.drawing import Draw, degrade, draw_batch
-from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
-from elir_mobile.training.loop import draw_seed, fit
-from elir_mobile.training.pixels import PixelTraining, SampledTraining
+from elir_mobile.data.crops import jittered_face, random_crop
+from elir_mobile.data.faces import face_split, fetch_faces, load_faces
+from elir_mobile.data.photos import photo_split
+from elir_mobile.degradations import degrade_bfr, degrade_inpainting, degrade_photo_noise, degrade_sr
+from elir_mobile.errors import UserError, exits_with_2
+from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.metrics.perceptual import lpips
+from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
+from elir_mobile.realesrgan import degrade_bsr
+from elir_mobile.tasks import Degradation
+from elir_mobile.training.autoencoder import Autoencoder, autoencoder_loss
+from elir_mobile.training.lcfm import LcfmConfig, consistency_loss, flow_matching_loss
+from elir_mobile.training.pool import Pool
+from elir_mobile.training.stage import Plan, averaged, train, write_state
 
-TASK = "bfr"
-SIZE = 128
-ARCH = Architecture(
-    enc_width=32,
-    dec_width=32,
-    coarse_width=32,
-    n_rrdb=3,
-    hid_channels=32,
-    n_mid_blocks=2,
-    t_emb_dim=32,
-)
-AUTOENCODER_STEPS, AUTOENCODER_BATCH, AUTOENCODER_CROP, AUTOENCODER_LR = 1800, 32, 64, 2e-3
-RESTORER_BATCH = 8
-EMA_DECAY = 0.995
-STRIP_FACES = 6
-RESTORER_STEPS, RESTORER_LR = 1600, 1e-3
-PIXEL_STEPS, PIXEL_LR = 1600, 5e-4
-FLOW_STEPS, FLOW_LR = 1200, 5e-4
-SAMPLED_STEPS, SAMPLED_LR = 900, 4e-4
-WHOLE_STEPS, WHOLE_LR = 900, 5e-4
-FLOW = LcfmConfig(sigma_s=0.1, flow_repeats=4, decoded_images=2)
+ENC_WIDTH, DEC_WIDTH = 48, 64
+AUTOENCODER = Plan(minutes=60, lr=1e-3, seed=1)
+AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
+COARSE_LR, COARSE_BATCH = 5e-4, 12
+FLOW_LR, FLOW_BATCH = 4e-4, 32
+SHOWN = 6  # pictures in a strip
 
 
-def train_autoencoder(images: Tensor, samples: Tensor, run_dir: Path) -> AutoencoderTraining:
-    """Stage one on uint8 ``images`` (N, 3, SIZE, SIZE)."""
-    torch.manual_seed(0)
-    module = AutoencoderTraining(ARCH.enc_width, AUTOENCODER_STEPS, AUTOENCODER_LR)
+@dataclass(frozen=True)
+class Recipe:
+    """How one task is trained; ``domain`` goes into the metadata of its weights."""
 
-    def batch(generator: torch.Generator) -> tuple[Tensor, int]:
-        crops = random_crops(images, AUTOENCODER_BATCH, AUTOENCODER_CROP, generator)
-        return crops, draw_seed(generator)
+    domain: str  # aligned-face or photo
+    degrade: Degradation
+    arch: Architecture
+    steps: int  # K
+    sigma_s: float  # of a latent whose spread is 1
+    coarse_minutes: float
+    flow_minutes: float
+    side: int = 128  # of the training squares, pixels
 
-    fit(
-        module,
-        batch,
-        lambda: module.draw(samples),
-        run_dir,
-        steps=AUTOENCODER_STEPS,
-        seed=1,
-        ema_decay=EMA_DECAY,
+
+def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_mid: int) -> Architecture:
+    return Architecture(
+        enc_width=ENC_WIDTH,
+        dec_width=DEC_WIDTH,
+        coarse_width=coarse_width,
+        n_rrdb=n_rrdb,
+        hid_channels=hid,
+        n_mid_blocks=n_mid,
+        ch_mult=ch_mult,
+        t_emb_dim=64,
+        autoencoder="half",
     )
-    return module.eval().requires_grad_(False)
+
+
+# All five and the decoder are to fit into 30 MB of float16: faces get the largest share, since there is
+# most to be invented in them.
+RECIPES: dict[str, Recipe] = {
+    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.3, 20, 30),
+    "denoising": Recipe("photo", degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
+    "bsr": Recipe("photo", degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
+    "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2, 1), 2), 5, 0.3, 10, 10),
+    "inpainting": Recipe("aligned-face", degrade_inpainting, _arch(32, 2, 32, (1, 2, 1), 2), 5, 0.3, 10, 10),
+}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run computes, in which precision of the forward pass."""
+
+    device: torch.device
+    half: bool
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def images(self, squares: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → float in [0, 1] on the device."""
+        return squares.to(self.device).float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def stacked(squares: list[np.ndarray]) -> Tensor:
+    """(H, W, 3) uint8 squares → (N, 3, H, W) uint8."""
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+
+
+class Pictures:
+    """The clean training pictures and the held-out ones."""
+
+    def __init__(self) -> None:
+        names, heldout = face_split()
+        folder = fetch_faces()
+        self.faces = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
+        photos, heldout_photos = photo_split()
+        self.photos = [np.load(path, mmap_mode="r") for path in photos]
+        self.heldout_faces = load_faces(heldout, 128)
+        self.heldout_photos = stacked(
+            [centre_square(np.load(path), 256, place) for path in heldout_photos for place in (0.3, 0.7)]
+        )
+
+    def square(self, domain: str, side: int, rng: np.random.Generator) -> np.ndarray:
+        """A clean training square (side, side, 3)."""
+        if domain == "aligned-face":
+            return jittered_face(self.faces[int(rng.integers(len(self.faces)))], side, rng)
+        return random_crop(self.photos[int(rng.integers(len(self.photos)))], side, rng)
+
+    def heldout(self, domain: str) -> Tensor:
+        """Clean held-out squares (N, 3, side, side) uint8."""
+        return self.heldout_faces if domain == "aligned-face" else self.heldout_photos
+
+    def autoencoder_batch(self, rng: np.random.Generator) -> Tensor:
+        """Crops of faces and of photographs in turn."""
+        side = AUTOENCODER_CROP
+        crops = []
+        for index in range(AUTOENCODER_BATCH):
+            if index % 2:
+                crops.append(self.square("photo", side, rng))
+                continue
+            face = self.square("aligned-face", 128, rng)
+            top, left = (int(rng.integers(128 - side + 1)) for _ in range(2))
+            crops.append(face[top : top + side, left : left + side])
+        return stacked(crops)
+
+
+def centre_square(picture: np.ndarray, side: int, place: float) -> np.ndarray:
+    """A square of ``picture``, at ``place`` (0..1) of the way along both sides."""
+    top, left = (int((length - side) * place) for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def degraded(clean: Tensor, degrade: Degradation, seed: int) -> Tensor:
+    """uint8 squares (N, 3, H, W), degraded; square ``i`` by the generator of ``(seed, i)``."""
+    return stacked(
+        [
+            np.asarray(degrade(to_image(image.float() / 255), np.random.default_rng([seed, index])))
+            for index, image in enumerate(clean)
+        ]
+    )
 
 
 @torch.no_grad()
-def teacher_latents(encoder: Encoder, images: Tensor) -> Tensor:
-    """Latents of uint8 images and of their mirrors: (2, N, C, h, w)."""
-    parts = [(part.float() / 255) for part in images.split(32)]
-    return torch.stack(
-        [torch.cat([encoder(part) for part in parts]), torch.cat([encoder(part.flip(-1)) for part in parts])]
-    )
+def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 16) -> Tensor:
+    """``function`` on so many at a time: pictures of 256 pixels take a lot of memory."""
+    return torch.cat([function(part) for part in x.split(size)])
 
 
-def train_restorer(
-    autoencoder: AutoencoderTraining, images: Tensor, samples: Tensor, run_dir: Path
-) -> Restorer:
-    """The later stages: the student starts from the teacher's encoder and decoder."""
-    torch.manual_seed(0)
-    student = Restorer(ARCH, overparametrized=True)
-    teacher, decoder = autoencoder.encoder, autoencoder.decoder
-    student.enc.load_state_dict(teacher.state_dict())
-    student.dec.load_state_dict(decoder.state_dict())
-    task, rng = get_task(TASK), np.random.default_rng(0)
-    strip = torch.stack([degrade(image, task, rng) for image in samples]), samples.float() / 255
+def figures(out: Tensor, ref: Tensor) -> str:
+    """Mean PSNR and LPIPS (AlexNet) of pictures in [0, 1]."""
+    mse = (out - ref).square().mean((1, 2, 3)).clamp(min=1e-10)
+    distance = torch.cat([lpips(a, b) for a, b in zip(out.split(16), ref.split(16), strict=True)])
+    return f"{float((-10 * mse.log10()).mean()):.2f} dB {float(distance.mean()):.4f}"
 
-    def draw_pairs(generator: torch.Generator) -> Draw:
-        return draw_batch(images, task, RESTORER_BATCH, generator)
 
-    def train_flow(name: str, config: LcfmConfig, steps: int, lr: float, trained: tuple[str, ...], seed: int):
-        latents = teacher_latents(teacher, images)
+def save_rows(columns: list[Tensor], path: Path) -> None:
+    """A picture with one row for each of the first few images, the columns beside each other."""
+    rows = zip(*(column[:: max(1, len(column) // SHOWN)][:SHOWN] for column in columns), strict=True)
+    vstack_images([hstack_images([to_image(x) for x in row]) for row in rows]).save(path)
 
-        def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-            drawn = draw_pairs(generator)
-            goals = torch.stack([latents[mirror, i] for i, mirror in drawn.picks])
-            return drawn.degraded, drawn.clean, goals, drawn.seed
 
-        module = LcfmTraining(student, config, steps=steps, lr=lr, trained=trained)
-        draw = partial(module.draw, *strip)
-        fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
+class Run:
+    """A folder of stages."""
 
-    def train_sampled(
-        name: str, trained: tuple[str, ...], coarse_images: int, steps: int, lr: float, seed: int
-    ):
-        module = SampledTraining(
-            student,
-            trained=trained,
-            coarse_images=coarse_images,
-            sampling_steps=FLOW.steps,
-            sigma_s=FLOW.sigma_s,
-            steps=steps,
-            lr=lr,
-        )
-        draw = partial(module.draw, *strip)
+    def __init__(self, folder: Path, start: Path | None, machine: Machine) -> None:
+        self.folder = folder
+        self.start = start
+        self.machine = machine
+        self.pictures = Pictures()
 
-        def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-            drawn = draw_pairs(generator)
-            return drawn.degraded, drawn.clean, drawn.seed
+    def weights_to_start(self, name: str) -> Path | None:
+        path = self.start / f"{name}.safetensors" if self.start else None
+        return path if path and path.is_file() else None
 
-        fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
+    def autoencoder(self, plan: Plan) -> Autoencoder:
+        """Stage one."""
+        torch.manual_seed(plan.seed)
+        machine = self.machine
+        net = Autoencoder(ENC_WIDTH, DEC_WIDTH).to(machine.device, memory_format=torch.channels_last)
+        heldout = {
+            domain: machine.images(self.pictures.heldout(domain)) for domain in ("aligned-face", "photo")
+        }
 
-    everything = replace(FLOW, sigma_s=0.3)
-    train_flow("restorer", everything, RESTORER_STEPS, RESTORER_LR, ("enc", "mmse", "fmir"), 2)
-    student = build_restorer(student.state_dict())
-    module = PixelTraining(teacher, student, steps=PIXEL_STEPS, lr=PIXEL_LR)
-    draw = partial(module.draw, *strip)
+        def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+            images = machine.images(self.pictures.autoencoder_batch(rng))
+            return autoencoder_loss(net, images, progress, rng, machine.autocast())
 
-    def pixel_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        drawn = draw_pairs(generator)
-        return drawn.degraded, drawn.clean
+        def show(path: Path) -> str:
+            parts = []
+            for domain, clean in heldout.items():
+                z = in_batches(net.encoder, clean)
+                out = in_batches(net.decoder, z).clamp(0, 1)
+                parts.append(f"{domain} {figures(out, clean)}, spread {float(z.std()):.3f}")
+                save_rows([clean, out], path.with_stem(f"{path.stem}-{domain}"))
+            return " | ".join(parts)
 
-    fit(
-        module,
-        pixel_batch,
-        draw,
-        run_dir / "pixels",
-        steps=PIXEL_STEPS,
-        seed=4,
-        ema_decay=EMA_DECAY,
-    )
-    train_flow("flow", FLOW, FLOW_STEPS, FLOW_LR, ("fmir",), 5)
-    train_sampled("sampled", ("fmir", "dec"), 0, SAMPLED_STEPS, SAMPLED_LR, 6)
-    train_sampled("whole", ("enc", "mmse", "fmir", "dec"), 2, WHOLE_STEPS, WHOLE_LR, 7)
-    return student.eval().requires_grad_(False)
+        name = "autoencoder"
+        train(net, loss, show, self.folder / name, plan, start=self.weights_to_start(name))
+        return net.eval().requires_grad_(False)
+
+    def student(self, recipe: Recipe, teacher: Autoencoder) -> Restorer:
+        """The task's network before its training: random but for the teacher's encoder and decoder."""
+        torch.manual_seed(0)
+        student = Restorer(recipe.arch)
+        student.enc.load_state_dict(teacher.encoder.state_dict())
+        student.dec.load_state_dict(teacher.decoder.state_dict())
+        student.requires_grad_(False).eval()
+        return student.to(self.machine.device, memory_format=torch.channels_last)
+
+    def pairs(
+        self, recipe: Recipe, teacher: Autoencoder, count: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Degraded squares (N, 3, side, side) uint8 and the teacher's latents of the clean ones."""
+        clean = [self.pictures.square(recipe.domain, recipe.side, rng) for _ in range(count)]
+        spoiled = [np.asarray(recipe.degrade(Image.fromarray(image), rng)) for image in clean]
+        with torch.no_grad(), self.machine.autocast():
+            z_hq = teacher.encoder(self.machine.images(stacked(clean)))
+        return stacked(spoiled), z_hq.float().cpu()
+
+    def coarse(self, task: str, recipe: Recipe, teacher: Autoencoder, student: Restorer, plan: Plan) -> None:
+        """Stage two of a task."""
+        machine = self.machine
+        student.enc.requires_grad_(True)
+        student.mmse.requires_grad_(True)
+        net = torch.nn.ModuleDict({"enc": student.enc, "mmse": student.mmse})
+        pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), 3072, plan.seed)
+        clean = self.pictures.heldout(recipe.domain)
+        x_lq, x_hq = machine.images(degraded(clean, recipe.degrade, 0)), machine.images(clean)
+
+        def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+            pool.refresh(rng, 3)
+            squares, z_hq = pool.draw(rng, COARSE_BATCH)
+            with machine.autocast():
+                z = student.encode(machine.images(squares))
+            return {"loss": F.mse_loss(z.float(), z_hq.to(machine.device))}
+
+        def show(path: Path) -> str:
+            z = in_batches(student.encode, x_lq)
+            out = in_batches(student.decode, z)
+            error = F.mse_loss(z, in_batches(teacher.encoder, x_hq))
+            save_rows([x_lq, out, x_hq], path)
+            return (
+                f"degraded {figures(x_lq, x_hq)} | coarse {figures(out, x_hq)}, latent mse {float(error):.4f}"
+            )
+
+        name = f"{task}-coarse"
+        train(net, loss, show, self.folder / name, plan, start=self.weights_to_start(name))
+        net.requires_grad_(False)
+
+    def flow(self, task: str, recipe: Recipe, teacher: Autoencoder, student: Restorer, plan: Plan) -> None:
+        """Stage three of a task."""
+        machine = self.machine
+        config = LcfmConfig(steps=recipe.steps, sigma_s=recipe.sigma_s)
+        student.fmir.requires_grad_(True)
+
+        def latents(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+            squares, z_hq = self.pairs(recipe, teacher, count, rng)
+            with torch.no_grad(), machine.autocast():
+                z_mmse = student.encode(machine.images(squares))
+            return z_mmse.float().cpu(), z_hq
+
+        pool = Pool(latents, 6144, plan.seed)
+        clean = self.pictures.heldout(recipe.domain)
+        x_hq = machine.images(clean)
+        z_mmse = in_batches(student.encode, machine.images(degraded(clean, recipe.degrade, 0)))
+        noise = seeded_noise(tuple(z_mmse.shape), 0).to(z_mmse)
+
+        def velocity(z: Tensor, t: Tensor) -> Tensor:
+            with machine.autocast():
+                return student.velocity(z.contiguous(memory_format=torch.channels_last), t).float()
+
+        def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+            pool.refresh(rng, 4)
+            coarse, target = (z.to(machine.device) for z in pool.draw(rng, FLOW_BATCH))
+            source = coarse + config.sigma_s * torch.randn_like(coarse)
+            t = torch.rand(len(source), 1, 1, 1, device=source.device)
+            n = FLOW_BATCH // 2
+            consistency, _, _ = consistency_loss(
+                velocity, source[:n], target[:n], (1 - config.dt) * t[:n], config
+            )
+            flow, _ = flow_matching_loss(velocity, source[n:], target[n:], t[n:], config.sigma_min)
+            # A landing is off by the velocity's error times at most a segment: in the velocity's unit.
+            return {"loss": flow + config.steps**2 * consistency, "flow": flow, "consistency": consistency}
+
+        def velocity_at(time: float, z: Tensor) -> Tensor:
+            return student.velocity(z, torch.full((len(z),), time, device=z.device))
+
+        def sampled(steps: int) -> Tensor:
+            z = z_mmse + recipe.sigma_s * noise
+            for k in range(steps):
+                z = z + in_batches(partial(velocity_at, k / steps), z) / steps
+            return in_batches(student.decode, z)
+
+        def show(path: Path) -> str:
+            out = {steps: sampled(steps) for steps in (0, 1, 2, recipe.steps)}
+            save_rows([in_batches(student.decode, z_mmse), *out.values(), x_hq], path)
+            return " | ".join(f"K {steps}: {figures(image, x_hq)}" for steps, image in out.items())
+
+        name = f"{task}-flow"
+        train(student.fmir, loss, show, self.folder / name, plan, start=self.weights_to_start(name))
+        student.fmir.requires_grad_(False)
+
+
+def export(run_dir: Path, to: Path) -> None:
+    """Write the averaged weights of every stage that has begun to ``to``, in float16."""
+    to.mkdir(parents=True, exist_ok=True)
+    for folder in sorted(path for path in run_dir.iterdir() if path.is_dir()):
+        if (found := averaged(folder)) is not None:
+            path = to / f"{folder.name}.safetensors"
+            write_state(*found, path)
+            typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB, {found[1]:.1f} minutes")
 
 
 app = typer.Typer(add_completion=False)
@@ -165,17 +347,41 @@ def main(
     run_dir: Annotated[
         Path, typer.Argument(help="Folder of checkpoints and strips; give it again to resume.")
     ],
+    tasks: Annotated[str, typer.Option(help="Comma-separated, trained in this order.")] = ",".join(RECIPES),
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder that --export wrote: where RUN_DIR has nothing, go on from there."),
+    ] = None,
+    export_to: Annotated[
+        Path | None, typer.Option("--export", help="Write every stage's weights there and train nothing.")
+    ] = None,
+    longer: Annotated[float, typer.Option(help="Multiply every stage's minutes by this.")] = 1.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of the CPU; 0: all.")] = 0,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 in the forward pass.")] = True,
 ) -> None:
-    """Train autoencoder and restorer, then write the weights file."""
-    train_names, heldout_names = face_split()
-    images, samples = load_faces(train_names, SIZE), load_faces(heldout_names[:STRIP_FACES], SIZE)
-    autoencoder = train_autoencoder(images, samples.float() / 255, run_dir / "autoencoder")
-    restorer = train_restorer(autoencoder, images, samples, run_dir)
-    path = run_dir / f"demo-{TASK}.safetensors"
-    save_weights(restorer, path, task=TASK, size=SIZE, steps=FLOW.steps, sigma_s=FLOW.sigma_s)
-    typer.echo(
-        f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB: copy it to elir_mobile/weights/ to bundle it"
-    )
+    """Train the demo models, or write out what a run has trained so far."""
+    if export_to is not None:
+        export(run_dir, export_to)
+        return
+    unknown = [name for name in tasks.split(",") if name not in RECIPES]
+    if unknown:
+        raise UserError(f"no recipe for {unknown[0]}: choose among {', '.join(RECIPES)}")
+    if threads:
+        torch.set_num_threads(threads)
+    run = Run(run_dir, resume_from, Machine(torch.device(device), bf16))
+
+    def plan(minutes: float, lr: float, seed: int) -> Plan:
+        return Plan(minutes * longer, lr, seed)
+
+    teacher = run.autoencoder(plan(AUTOENCODER.minutes, AUTOENCODER.lr, AUTOENCODER.seed))
+    for index, task in enumerate(RECIPES):
+        if task not in tasks.split(","):
+            continue
+        recipe = RECIPES[task]
+        student = run.student(recipe, teacher)
+        run.coarse(task, recipe, teacher, student, plan(recipe.coarse_minutes, COARSE_LR, 10 + 2 * index))
+        run.flow(task, recipe, teacher, student, plan(recipe.flow_minutes, FLOW_LR, 11 + 2 * index))
 
 
 if __name__ == "__main__":
