@@ -45,6 +45,7 @@ StateDict = dict[str, Tensor]
 
 PARTS = ("fmir", "mmse", "enc", "dec")
 DEMO_WEIGHTS = Path(__file__).with_name("weights")
+DEMO_DECODER = "demo-decoder.safetensors"  # all demo models share it; it is stored once
 RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
 SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 NETWORK_TIMEOUT = 30  # seconds without a byte
@@ -67,6 +68,7 @@ class ModelInfo:
     size: int  # image side it is meant for, pixels
     steps: int  # K
     sigma_s: float
+    domain: str | None = None  # what it was trained on, where that is known: aligned-face or photo
 
 
 def collapse_state_dict(state: Mapping[str, Tensor]) -> StateDict:
@@ -215,6 +217,12 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         path = Path(weights)
         name = path.stem
     state, metadata = read_state_dict(path)
+    stated = json.loads(metadata.get("elir", "{}"))
+    if digest := stated.get("decoder"):
+        decoder = path.with_name(DEMO_DECODER)
+        state |= read_state_dict(decoder)[0]
+        if sha256_of(decoder) != digest:
+            raise UserError(f"{path.name} was trained with another decoder than {decoder}: get both anew")
     restorer = build_restorer(state)
     info = ModelInfo(
         name=name,
@@ -225,11 +233,11 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         steps=task.steps,
         sigma_s=task.sigma_s,
     )
-    if facts := metadata.get("elir"):
-        stated = json.loads(facts)
+    if stated:
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
-        info = replace(info, **{key: stated[key] for key in ("size", "steps", "sigma_s")})
+        facts = {key: stated[key] for key in ("size", "steps", "sigma_s")}
+        info = replace(info, **facts, domain=stated.get("domain"))
     return restorer, info
 
 
@@ -259,18 +267,39 @@ def save_weights(
     size: int,
     steps: int,
     sigma_s: float,
+    domain: str | None = None,
+    shared_decoder: bool = False,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write safetensors with the facts that :func:`load_weights` reads back.
 
-    ``dtype`` is float32 where a quantizer's grid must find the very weights it was trained with.
+    Args:
+        domain: see :class:`ModelInfo`.
+        shared_decoder: leave the decoder out; that of the file ``DEMO_DECODER`` beside ``path``, see
+            :func:`save_decoder`, is this network's.
+        dtype: float32 where a quantizer's grid must find the very weights it was trained with.
     """
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
-    facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s}
-    get_task(task)
+    facts = {"task": get_task(task).name, "size": size, "steps": steps, "sigma_s": sigma_s}
+    if domain:
+        facts["domain"] = domain
+    state = dict(restorer.state_dict())
+    if shared_decoder:
+        facts["decoder"] = sha256_of(path.with_name(DEMO_DECODER))
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("dec.")}
+    _write(state, path, dtype, {"elir": json.dumps(facts, sort_keys=True)})
+
+
+def save_decoder(restorer: Restorer, path: Path) -> None:
+    """The decoder alone, in float16: ``dec.*`` of the file ``DEMO_DECODER``."""
+    state = {name: tensor for name, tensor in restorer.state_dict().items() if name.startswith("dec.")}
+    _write(state, path, torch.float16, {})
+
+
+def _write(state: StateDict, path: Path, dtype: torch.dtype, metadata: dict[str, str]) -> None:
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
     with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
         staged = Path(tmp) / path.name
-        save_file(state, staged, metadata={"elir": json.dumps(facts, sort_keys=True)})
+        save_file(state, staged, metadata=metadata)
         staged.chmod(0o644)  # safetensors makes it private
         staged.replace(path)
 

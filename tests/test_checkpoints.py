@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 from elir_mobile import checkpoints
 from elir_mobile.checkpoints import (
+    DEMO_DECODER,
     PARTS,
     build_restorer,
     collapse_state_dict,
@@ -23,6 +25,7 @@ from elir_mobile.checkpoints import (
     load_taesd,
     load_weights,
     random_weights,
+    save_decoder,
     save_weights,
     sha256_of,
 )
@@ -95,6 +98,26 @@ def test_saved_weights_state_their_own_facts(restorer, tmp_path: Path) -> None:
     assert (info.name, info.size, info.steps, info.sigma_s) == ("mine", 96, 4, 0.2)
     for name, tensor in restorer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+
+
+def test_a_decoder_can_be_stored_once_for_several_tasks(restorer, tmp_path: Path) -> None:
+    decoder = tmp_path / DEMO_DECODER
+    save_decoder(restorer, decoder)
+    facts = {"size": 96, "steps": 4, "sigma_s": 0.2, "domain": "photo", "shared_decoder": True}
+    for task in ("bfr", "sr"):
+        save_weights(restorer, tmp_path / f"{task}.safetensors", task=task, **facts)
+    loaded, info = load_weights(str(tmp_path / "sr.safetensors"), get_task("sr"))
+    assert info.domain == "photo"
+    for name, tensor in restorer.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+    other = copy.deepcopy(restorer)
+    other.dec.layers[0].bias.data += 1
+    save_decoder(other, decoder)
+    with pytest.raises(UserError, match="another decoder"):
+        load_weights(str(tmp_path / "bfr.safetensors"), BFR)
+    decoder.unlink()
+    with pytest.raises(UserError, match="no weights file"):
+        load_weights(str(tmp_path / "bfr.safetensors"), BFR)
 
 
 def test_demo_weights_are_bundled_and_small() -> None:

@@ -21,7 +21,7 @@ LATENT_NOISE = 0.05
 GRADIENT_WEIGHT = 0.5
 SPREAD_WEIGHT = 0.05
 PERCEPTUAL_WEIGHT = 0.1
-PERCEPTUAL_FROM = 0.35  # share of the training before VGG looks
+PERCEPTUAL_FROM = 0.4  # share of the training before VGG looks
 PERCEPTUAL_IMAGES, PERCEPTUAL_SIDE = 3, 80  # how much of a batch it looks at: it costs as much as all else
 
 

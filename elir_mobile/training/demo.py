@@ -1,4 +1,4 @@
-"""Train the bundled demo models from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
+"""Train the bundled demo models from nothing: ``python -m elir_mobile.training.demo train RUN_DIR``.
 
 Stage by stage, each resumable and each with its own budget of minutes (:mod:`elir_mobile.training.stage`):
 
@@ -12,14 +12,14 @@ Stage by stage, each resumable and each with its own budget of minutes (:mod:`el
 No stage trains the whole chain against pixels: the best PSNR is the mean's, so that such a stage teaches
 the flow to do nothing.
 
-Options say which tasks, and where to go on from: ``--resume-from`` takes the weights that an earlier run
-wrote with ``--export``.
+``export`` writes what has been trained so far in float16, from which another machine goes on with
+``--resume-from``; ``bundle`` writes the weights files of the package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +31,7 @@ import typer
 from PIL import Image
 from torch import Tensor
 
+from elir_mobile.checkpoints import DEMO_DECODER, save_decoder, save_weights
 from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.faces import face_split, fetch_faces, load_faces
 from elir_mobile.data.photos import photo_split
@@ -44,13 +45,13 @@ from elir_mobile.tasks import Degradation
 from elir_mobile.training.autoencoder import Autoencoder, autoencoder_loss
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss, flow_matching_loss
 from elir_mobile.training.pool import Pool
-from elir_mobile.training.stage import Plan, averaged, train, write_state
+from elir_mobile.training.stage import Plan, averaged, read_state, train, write_state
 
 ENC_WIDTH, DEC_WIDTH = 48, 64
 AUTOENCODER = Plan(minutes=60, lr=1e-3, seed=1)
 AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
-COARSE_LR, COARSE_BATCH = 5e-4, 12
-FLOW_LR, FLOW_BATCH = 4e-4, 32
+COARSE_LR, COARSE_BATCH, COARSE_POOL = 5e-4, 12, 3072
+FLOW_LR, FLOW_BATCH, FLOW_POOL = 4e-4, 32, 6144
 SHOWN = 6  # pictures in a strip
 
 
@@ -66,6 +67,11 @@ class Recipe:
     coarse_minutes: float
     flow_minutes: float
     side: int = 128  # of the training squares, pixels
+
+    @property
+    def use_side(self) -> int:
+        """Of the squares or tiles that it restores."""
+        return 128 if self.domain == "aligned-face" else 256
 
 
 def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_mid: int) -> Architecture:
@@ -88,8 +94,8 @@ RECIPES: dict[str, Recipe] = {
     "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.3, 20, 30),
     "denoising": Recipe("photo", degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
     "bsr": Recipe("photo", degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
-    "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2, 1), 2), 5, 0.3, 10, 10),
-    "inpainting": Recipe("aligned-face", degrade_inpainting, _arch(32, 2, 32, (1, 2, 1), 2), 5, 0.3, 10, 10),
+    "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
+    "inpainting": Recipe("aligned-face", degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
 }
 
 
@@ -232,7 +238,10 @@ class Run:
         student.enc.load_state_dict(teacher.encoder.state_dict())
         student.dec.load_state_dict(teacher.decoder.state_dict())
         student.requires_grad_(False).eval()
-        return student.to(self.machine.device, memory_format=torch.channels_last)
+        student.to(self.machine.device, memory_format=torch.channels_last)
+        # Half of the flow's time is group norms, which are twice as slow channels last.
+        student.fmir.to(memory_format=torch.contiguous_format)
+        return student
 
     def pairs(
         self, recipe: Recipe, teacher: Autoencoder, count: int, rng: np.random.Generator
@@ -250,7 +259,7 @@ class Run:
         student.enc.requires_grad_(True)
         student.mmse.requires_grad_(True)
         net = torch.nn.ModuleDict({"enc": student.enc, "mmse": student.mmse})
-        pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), 3072, plan.seed)
+        pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), COARSE_POOL, plan.seed)
         clean = self.pictures.heldout(recipe.domain)
         x_lq, x_hq = machine.images(degraded(clean, recipe.degrade, 0)), machine.images(clean)
 
@@ -286,7 +295,7 @@ class Run:
                 z_mmse = student.encode(machine.images(squares))
             return z_mmse.float().cpu(), z_hq
 
-        pool = Pool(latents, 6144, plan.seed)
+        pool = Pool(latents, FLOW_POOL, plan.seed)
         clean = self.pictures.heldout(recipe.domain)
         x_hq = machine.images(clean)
         z_mmse = in_batches(student.encode, machine.images(degraded(clean, recipe.degrade, 0)))
@@ -294,7 +303,7 @@ class Run:
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             with machine.autocast():
-                return student.velocity(z.contiguous(memory_format=torch.channels_last), t).float()
+                return student.velocity(z, t).float()
 
         def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
             pool.refresh(rng, 4)
@@ -328,8 +337,72 @@ class Run:
         student.fmir.requires_grad_(False)
 
 
-def export(run_dir: Path, to: Path) -> None:
-    """Write the averaged weights of every stage that has begun to ``to``, in float16."""
+def load_stage(run_dir: Path, name: str) -> dict[str, Tensor]:
+    """Averaged weights of a stage, from its checkpoints or from a folder that ``export`` wrote.
+
+    Raises:
+        UserError: it has not begun.
+    """
+    if (found := averaged(run_dir / name)) is not None:
+        return found[0]
+    exported = run_dir / f"{name}.safetensors"
+    if not exported.is_file():
+        raise UserError(f"{run_dir} has no stage {name}: train it first")
+    return read_state(exported)[0]
+
+
+def assemble(run_dir: Path, task: str) -> Restorer:
+    """The task's network, frozen, with what its stages have learned so far."""
+    restorer = Restorer(RECIPES[task].arch)
+    autoencoder = load_stage(run_dir, "autoencoder")
+    state = {f"dec.{name[8:]}": x for name, x in autoencoder.items() if name.startswith("decoder.")}
+    state |= load_stage(run_dir, f"{task}-coarse")
+    state |= {f"fmir.{name}": x for name, x in load_stage(run_dir, f"{task}-flow").items()}
+    restorer.load_state_dict(state)
+    return restorer.eval().requires_grad_(False)
+
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+EVERY_TASK = ",".join(RECIPES)
+RunDir = Annotated[Path, typer.Argument(help="Folder of checkpoints and strips; give it again to resume.")]
+Tasks = Annotated[str, typer.Option(help="Comma-separated, in this order.")]
+Target = Annotated[Path, typer.Argument(help="Folder to write to.")]
+
+
+@app.command("train")
+@exits_with_2
+def train_stages(
+    run_dir: RunDir,
+    tasks: Tasks = EVERY_TASK,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder that 'export' wrote: where RUN_DIR has nothing, go on from there."),
+    ] = None,
+    longer: Annotated[float, typer.Option(help="Multiply every stage's minutes by this.")] = 1.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of the CPU; 0: all.")] = 0,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 in the forward pass.")] = True,
+) -> None:
+    """Train stage after stage."""
+    chosen = tasks.split(",")
+    if unknown := set(chosen) - set(RECIPES):
+        raise UserError(f"no recipe for {min(unknown)}: choose among {', '.join(RECIPES)}")
+    if threads:
+        torch.set_num_threads(threads)
+    run = Run(run_dir, resume_from, Machine(torch.device(device), bf16))
+    teacher = run.autoencoder(replace(AUTOENCODER, minutes=AUTOENCODER.minutes * longer))
+    for task in chosen:
+        recipe, seed = RECIPES[task], 10 + 2 * list(RECIPES).index(task)
+        student = run.student(recipe, teacher)
+        run.coarse(task, recipe, teacher, student, Plan(recipe.coarse_minutes * longer, COARSE_LR, seed))
+        run.flow(task, recipe, teacher, student, Plan(recipe.flow_minutes * longer, FLOW_LR, seed + 1))
+
+
+@app.command()
+@exits_with_2
+def export(run_dir: RunDir, to: Target) -> None:
+    """Write every stage's averaged weights so far in float16, for --resume-from."""
     to.mkdir(parents=True, exist_ok=True)
     for folder in sorted(path for path in run_dir.iterdir() if path.is_dir()):
         if (found := averaged(folder)) is not None:
@@ -338,50 +411,26 @@ def export(run_dir: Path, to: Path) -> None:
             typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB, {found[1]:.1f} minutes")
 
 
-app = typer.Typer(add_completion=False)
-
-
 @app.command()
 @exits_with_2
-def main(
-    run_dir: Annotated[
-        Path, typer.Argument(help="Folder of checkpoints and strips; give it again to resume.")
-    ],
-    tasks: Annotated[str, typer.Option(help="Comma-separated, trained in this order.")] = ",".join(RECIPES),
-    resume_from: Annotated[
-        Path | None,
-        typer.Option(help="Folder that --export wrote: where RUN_DIR has nothing, go on from there."),
-    ] = None,
-    export_to: Annotated[
-        Path | None, typer.Option("--export", help="Write every stage's weights there and train nothing.")
-    ] = None,
-    longer: Annotated[float, typer.Option(help="Multiply every stage's minutes by this.")] = 1.0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads of the CPU; 0: all.")] = 0,
-    bf16: Annotated[bool, typer.Option(help="bfloat16 in the forward pass.")] = True,
-) -> None:
-    """Train the demo models, or write out what a run has trained so far."""
-    if export_to is not None:
-        export(run_dir, export_to)
-        return
-    unknown = [name for name in tasks.split(",") if name not in RECIPES]
-    if unknown:
-        raise UserError(f"no recipe for {unknown[0]}: choose among {', '.join(RECIPES)}")
-    if threads:
-        torch.set_num_threads(threads)
-    run = Run(run_dir, resume_from, Machine(torch.device(device), bf16))
-
-    def plan(minutes: float, lr: float, seed: int) -> Plan:
-        return Plan(minutes * longer, lr, seed)
-
-    teacher = run.autoencoder(plan(AUTOENCODER.minutes, AUTOENCODER.lr, AUTOENCODER.seed))
-    for index, task in enumerate(RECIPES):
-        if task not in tasks.split(","):
-            continue
-        recipe = RECIPES[task]
-        student = run.student(recipe, teacher)
-        run.coarse(task, recipe, teacher, student, plan(recipe.coarse_minutes, COARSE_LR, 10 + 2 * index))
-        run.flow(task, recipe, teacher, student, plan(recipe.flow_minutes, FLOW_LR, 11 + 2 * index))
+def bundle(run_dir: RunDir, to: Target, tasks: Tasks = EVERY_TASK) -> None:
+    """Write the weights files that the package bundles: one for each task, and the decoder once."""
+    to.mkdir(parents=True, exist_ok=True)
+    for task in tasks.split(","):
+        restorer, recipe = assemble(run_dir, task), RECIPES[task]
+        save_decoder(restorer, to / DEMO_DECODER)
+        path = to / f"demo-{task}.safetensors"
+        save_weights(
+            restorer,
+            path,
+            task=task,
+            size=recipe.use_side,
+            steps=recipe.steps,
+            sigma_s=recipe.sigma_s,
+            domain=recipe.domain,
+            shared_decoder=True,
+        )
+        typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
