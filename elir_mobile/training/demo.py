@@ -6,8 +6,8 @@ Stage by stage, each resumable and each with its own budget of minutes (:mod:`el
    frozen, is every task's.
 2. ``TASK-coarse``: a copy of the encoder, and the coarse estimator, by squared error against the teacher's
    latents of the clean picture. What they estimate is the mean of all pictures that it may have been.
-3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: latent consistency flow
-   matching, with plain flow matching beside it.
+3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: flow matching, and from half
+   of the time on latent consistency flow matching beside it.
 
 No stage trains the whole chain against pixels: the best PSNR is the mean's, so that such a stage teaches
 the flow to do nothing.
@@ -39,6 +39,7 @@ from elir_mobile.degradations import degrade_bfr, degrade_inpainting, degrade_ph
 from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import hstack_images, to_image, vstack_images
 from elir_mobile.metrics.perceptual import lpips
+from elir_mobile.models.coarse import RESIDUAL_SCALE
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.realesrgan import degrade_bsr
 from elir_mobile.tasks import Degradation
@@ -52,6 +53,9 @@ AUTOENCODER = Plan(minutes=60, lr=1e-3, seed=1)
 AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
 COARSE_LR, COARSE_BATCH, COARSE_POOL = 5e-4, 12, 3072
 FLOW_LR, FLOW_BATCH, FLOW_POOL = 4e-4, 32, 6144
+CONSISTENCY_FROM = (
+    0.5  # share of the flow's training; before it, a velocity has nothing to be consistent with
+)
 SHOWN = 6  # pictures in a strip
 
 
@@ -232,11 +236,17 @@ class Run:
         return net.eval().requires_grad_(False)
 
     def student(self, recipe: Recipe, teacher: Autoencoder) -> Restorer:
-        """The task's network before its training: random but for the teacher's encoder and decoder."""
+        """The task's network before its training: random but for the teacher's encoder and decoder.
+
+        Its skips make the untrained estimator enlarge a latent: the encoder's last layer is divided by
+        that, so that the training begins with about the teacher's latent of the degraded picture.
+        """
         torch.manual_seed(0)
         student = Restorer(recipe.arch)
         student.enc.load_state_dict(teacher.encoder.state_dict())
         student.dec.load_state_dict(teacher.decoder.state_dict())
+        for parameter in student.enc.layers[-1].parameters():
+            parameter.data /= 1 + (1 + RESIDUAL_SCALE) ** recipe.arch.n_rrdb
         student.requires_grad_(False).eval()
         student.to(self.machine.device, memory_format=torch.channels_last)
         # Half of the flow's time is group norms, which are twice as slow channels last.
@@ -310,13 +320,16 @@ class Run:
             coarse, target = (z.to(machine.device) for z in pool.draw(rng, FLOW_BATCH))
             source = coarse + config.sigma_s * torch.randn_like(coarse)
             t = torch.rand(len(source), 1, 1, 1, device=source.device)
-            n = FLOW_BATCH // 2
-            consistency, _, _ = consistency_loss(
+            n = FLOW_BATCH // 2 if progress > CONSISTENCY_FROM else 0
+            flow, _ = flow_matching_loss(velocity, source[n:], target[n:], t[n:], config.sigma_min)
+            if not n:
+                return {"loss": flow}
+            landing, _, _ = consistency_loss(
                 velocity, source[:n], target[:n], (1 - config.dt) * t[:n], config
             )
-            flow, _ = flow_matching_loss(velocity, source[n:], target[n:], t[n:], config.sigma_min)
             # A landing is off by the velocity's error times at most a segment: in the velocity's unit.
-            return {"loss": flow + config.steps**2 * consistency, "flow": flow, "consistency": consistency}
+            consistency = config.steps**2 * landing
+            return {"loss": flow + consistency, "flow": flow, "consistency": consistency}
 
         def velocity_at(time: float, z: Tensor) -> Tensor:
             return student.velocity(z, torch.full((len(z),), time, device=z.device))

@@ -39,7 +39,7 @@ class Plan:
     ema: float = 0.999
     warmup: int = 200  # steps
     save_minutes: float = 3.0
-    show_minutes: float = 6.0
+    show_minutes: float = 12.0
 
 
 def learning_rate(plan: Plan, step: int, progress: float) -> float:
