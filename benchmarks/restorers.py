@@ -28,18 +28,16 @@ from torch import Tensor
 from elir_mobile import metrics
 from elir_mobile.degradations import gaussian_noise
 from elir_mobile.errors import exits_with_2
-from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import Degradation
 from elir_mobile.training.demo import (
-    ENC_WIDTH,
     EVERY_TASK,
     RECIPES,
     Pictures,
     assemble,
+    assemble_autoencoder,
     degraded,
     in_batches,
-    load_stage,
     save_rows,
 )
 
@@ -85,9 +83,7 @@ def bm3d(x: Tensor) -> Tensor:
 def measure(run_dir: Path, task: str, pictures: Pictures) -> dict:
     """Every figure of a task, by the name of its row."""
     recipe, restorer = RECIPES[task], assemble(run_dir, task)
-    teacher = Encoder(ENC_WIDTH, form="half")
-    autoencoder = load_stage(run_dir, "autoencoder")
-    teacher.load_state_dict({n[8:]: x for n, x in autoencoder.items() if n.startswith("encoder.")})
+    teacher = assemble_autoencoder(run_dir).encoder
     squares = pictures.heldout(recipe.domain)
     x_hq = squares.float() / 255
     degrade: Degradation = recipe.degrade

@@ -21,7 +21,7 @@ from elir_mobile.errors import UserError, exits_with_2
 from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import Task, get_task
-from elir_mobile.training import demo
+from elir_mobile.training.demo import RECIPES
 from elir_mobile.training.folder import (
     Pictures,
     TaughtTraining,
@@ -172,7 +172,7 @@ def main(
     teacher = teacher or ["demo"]
     teaching, decoder = load_autoencoder(teacher)
     if init is None:
-        arch = demo.ARCH if network == "demo" else chosen.arch
+        arch = RECIPES["bfr"].arch if network == "demo" else chosen.arch
         student = new_student(arch, teaching, decoder, seed)
     else:
         student, _ = load_weights(init, chosen)

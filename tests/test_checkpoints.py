@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from elir_mobile import checkpoints
 from elir_mobile.checkpoints import (
-    DEMO_DECODER,
+    DEMO_AUTOENCODER,
     PARTS,
     build_restorer,
     collapse_state_dict,
@@ -25,11 +25,12 @@ from elir_mobile.checkpoints import (
     load_taesd,
     load_weights,
     random_weights,
-    save_decoder,
+    save_autoencoder,
     save_weights,
     sha256_of,
 )
 from elir_mobile.errors import UserError
+from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import get_task
 from tests.conftest import SIGMA_S, STEPS, TINY
@@ -101,8 +102,8 @@ def test_saved_weights_state_their_own_facts(restorer, tmp_path: Path) -> None:
 
 
 def test_a_decoder_can_be_stored_once_for_several_tasks(restorer, tmp_path: Path) -> None:
-    decoder = tmp_path / DEMO_DECODER
-    save_decoder(restorer, decoder)
+    shared = tmp_path / DEMO_AUTOENCODER
+    save_autoencoder(Encoder(8), restorer.dec, shared)
     facts = {"size": 96, "steps": 4, "sigma_s": 0.2, "domain": "photo", "shared_decoder": True}
     for task in ("bfr", "sr"):
         save_weights(restorer, tmp_path / f"{task}.safetensors", task=task, **facts)
@@ -112,10 +113,10 @@ def test_a_decoder_can_be_stored_once_for_several_tasks(restorer, tmp_path: Path
         assert torch.equal(loaded.state_dict()[name], tensor.half().float())
     other = copy.deepcopy(restorer)
     other.dec.layers[0].bias.data += 1
-    save_decoder(other, decoder)
+    save_autoencoder(other.enc, other.dec, shared)
     with pytest.raises(UserError, match="another decoder"):
         load_weights(str(tmp_path / "bfr.safetensors"), BFR)
-    decoder.unlink()
+    shared.unlink()
     with pytest.raises(UserError, match="no weights file"):
         load_weights(str(tmp_path / "bfr.safetensors"), BFR)
 

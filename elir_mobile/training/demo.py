@@ -22,16 +22,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from elir_mobile.checkpoints import DEMO_DECODER, save_decoder, save_weights
+from elir_mobile.checkpoints import DEMO_AUTOENCODER, save_autoencoder, save_weights
 from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.faces import face_split, fetch_faces, load_faces
 from elir_mobile.data.photos import photo_split
@@ -87,12 +87,12 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
         hid_channels=hid,
         n_mid_blocks=n_mid,
         ch_mult=ch_mult,
-        t_emb_dim=64,
+        t_emb_dim=32,
         autoencoder="half",
     )
 
 
-# All five and the decoder are to fit into 30 MB of float16: faces get the largest share, since there is
+# All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
     "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.3, 20, 30),
@@ -101,6 +101,9 @@ RECIPES: dict[str, Recipe] = {
     "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
     "inpainting": Recipe("aligned-face", degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
 }
+
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,13 @@ class Machine:
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def place(self, net: Net) -> Net:
+        """``net`` on the device, channels last, as convolutions are fastest in bfloat16."""
+        for tensor in net.parameters():
+            last = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+            tensor.data = tensor.data.to(self.device, memory_format=last)
+        return net
 
     def images(self, squares: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) → float in [0, 1] on the device."""
@@ -213,7 +223,7 @@ class Run:
         """Stage one."""
         torch.manual_seed(plan.seed)
         machine = self.machine
-        net = Autoencoder(ENC_WIDTH, DEC_WIDTH).to(machine.device, memory_format=torch.channels_last)
+        net = machine.place(Autoencoder(ENC_WIDTH, DEC_WIDTH))
         heldout = {
             domain: machine.images(self.pictures.heldout(domain)) for domain in ("aligned-face", "photo")
         }
@@ -248,9 +258,10 @@ class Run:
         for parameter in student.enc.layers[-1].parameters():
             parameter.data /= 1 + (1 + RESIDUAL_SCALE) ** recipe.arch.n_rrdb
         student.requires_grad_(False).eval()
-        student.to(self.machine.device, memory_format=torch.channels_last)
+        self.machine.place(student)
         # Half of the flow's time is group norms, which are twice as slow channels last.
-        student.fmir.to(memory_format=torch.contiguous_format)
+        for parameter in student.fmir.parameters():
+            parameter.data = parameter.data.contiguous()
         return student
 
     def pairs(
@@ -268,7 +279,7 @@ class Run:
         machine = self.machine
         student.enc.requires_grad_(True)
         student.mmse.requires_grad_(True)
-        net = torch.nn.ModuleDict({"enc": student.enc, "mmse": student.mmse})
+        net = nn.ModuleDict({"enc": student.enc, "mmse": student.mmse})
         pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), COARSE_POOL, plan.seed)
         clean = self.pictures.heldout(recipe.domain)
         x_lq, x_hq = machine.images(degraded(clean, recipe.degrade, 0)), machine.images(clean)
@@ -364,11 +375,18 @@ def load_stage(run_dir: Path, name: str) -> dict[str, Tensor]:
     return read_state(exported)[0]
 
 
+def assemble_autoencoder(run_dir: Path) -> Autoencoder:
+    """Teacher and decoder, frozen."""
+    net = Autoencoder(ENC_WIDTH, DEC_WIDTH)
+    net.load_state_dict(load_stage(run_dir, "autoencoder"))
+    return net.eval().requires_grad_(False)
+
+
 def assemble(run_dir: Path, task: str) -> Restorer:
     """The task's network, frozen, with what its stages have learned so far."""
     restorer = Restorer(RECIPES[task].arch)
-    autoencoder = load_stage(run_dir, "autoencoder")
-    state = {f"dec.{name[8:]}": x for name, x in autoencoder.items() if name.startswith("decoder.")}
+    decoder = assemble_autoencoder(run_dir).decoder.state_dict()
+    state = {f"dec.{name}": x for name, x in decoder.items()}
     state |= load_stage(run_dir, f"{task}-coarse")
     state |= {f"fmir.{name}": x for name, x in load_stage(run_dir, f"{task}-flow").items()}
     restorer.load_state_dict(state)
@@ -427,11 +445,12 @@ def export(run_dir: RunDir, to: Target) -> None:
 @app.command()
 @exits_with_2
 def bundle(run_dir: RunDir, to: Target, tasks: Tasks = EVERY_TASK) -> None:
-    """Write the weights files that the package bundles: one for each task, and the decoder once."""
+    """Write the weights files that the package bundles: one for each task, and the autoencoder once."""
     to.mkdir(parents=True, exist_ok=True)
+    autoencoder = assemble_autoencoder(run_dir)
+    save_autoencoder(autoencoder.encoder, autoencoder.decoder, to / DEMO_AUTOENCODER)
     for task in tasks.split(","):
         restorer, recipe = assemble(run_dir, task), RECIPES[task]
-        save_decoder(restorer, to / DEMO_DECODER)
         path = to / f"demo-{task}.safetensors"
         save_weights(
             restorer,
