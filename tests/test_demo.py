@@ -39,7 +39,7 @@ def small(monkeypatch) -> None:
         recipe = replace(RECIPES[task], arch=arch, coarse_minutes=minutes, flow_minutes=minutes)
         monkeypatch.setitem(demo.RECIPES, task, recipe)
     monkeypatch.setattr(demo, "AUTOENCODER", replace(demo.AUTOENCODER, minutes=minutes))
-    for name, value in (("ENC_WIDTH", 8), ("DEC_WIDTH", 8), ("COARSE_POOL", 16), ("FLOW_POOL", 16)):
+    for name, value in (("ENC_WIDTH", 8), ("DEC_WIDTH", 8), ("POOL", (16, 32))):
         monkeypatch.setattr(demo, name, value)
     monkeypatch.setattr(demo, "Pictures", FewPictures)
 

@@ -106,17 +106,18 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert learning_rate(plan, 10, 1.0) == pytest.approx(0.04)
 
 
-def test_a_pool_replaces_its_oldest_examples() -> None:
+def test_a_pool_grows_and_then_replaces_its_oldest_examples() -> None:
     made = iter(range(10**6))
 
     def make(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         numbers = torch.tensor([next(made) for _ in range(count)])
         return numbers, 2 * numbers
 
-    pool, rng = Pool(make, 32, 0), np.random.default_rng(0)
-    first, second = pool.draw(rng, 100)
+    pool, rng = Pool(make, 32, 48, 0), np.random.default_rng(0)
+    first, second = pool.draw(rng, 200)
     assert torch.equal(second, 2 * first)
-    assert set(first.tolist()) <= set(range(32))
-    pool.refresh(rng, 20)
-    pool.refresh(rng, 20)
-    assert sorted(pool.examples[0].tolist()) == list(range(40, 72))
+    assert set(first.tolist()) == set(range(32))
+    pool.add(rng, 8)
+    assert set(pool.draw(rng, 400)[0].tolist()) == set(range(40))
+    pool.add(rng, 20)
+    assert sorted(pool.examples[0].tolist()) == list(range(12, 60))

@@ -51,8 +51,10 @@ from elir_mobile.training.stage import Plan, averaged, read_state, train, write_
 ENC_WIDTH, DEC_WIDTH = 48, 64
 AUTOENCODER = Plan(minutes=60, lr=1e-3, seed=1)
 AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
-COARSE_LR, COARSE_BATCH, COARSE_POOL = 5e-4, 12, 3072
-FLOW_LR, FLOW_BATCH, FLOW_POOL = 4e-4, 32, 6144
+COARSE_LR, COARSE_BATCH = 5e-4, 12
+FLOW_LR, FLOW_BATCH = 4e-4, 32
+POOL = 1536, 6144  # examples at first and at most
+MORE = 4  # examples that are added at every step
 CONSISTENCY_FROM = (
     0.5  # share of the flow's training; before it, a velocity has nothing to be consistent with
 )
@@ -95,7 +97,7 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.3, 15, 25),
+    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 25),
     "denoising": Recipe("photo", degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
     "bsr": Recipe("photo", degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
     "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
@@ -280,12 +282,12 @@ class Run:
         student.enc.requires_grad_(True)
         student.mmse.requires_grad_(True)
         net = nn.ModuleDict({"enc": student.enc, "mmse": student.mmse})
-        pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), COARSE_POOL, plan.seed)
+        pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), *POOL, plan.seed)
         clean = self.pictures.heldout(recipe.domain)
         x_lq, x_hq = machine.images(degraded(clean, recipe.degrade, 0)), machine.images(clean)
 
         def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-            pool.refresh(rng, 3)
+            pool.add(rng, MORE)
             squares, z_hq = pool.draw(rng, COARSE_BATCH)
             with machine.autocast():
                 z = student.encode(machine.images(squares))
@@ -316,7 +318,7 @@ class Run:
                 z_mmse = student.encode(machine.images(squares))
             return z_mmse.float().cpu(), z_hq
 
-        pool = Pool(latents, FLOW_POOL, plan.seed)
+        pool = Pool(latents, *POOL, plan.seed)
         clean = self.pictures.heldout(recipe.domain)
         x_hq = machine.images(clean)
         z_mmse = in_batches(student.encode, machine.images(degraded(clean, recipe.degrade, 0)))
@@ -327,7 +329,7 @@ class Run:
                 return student.velocity(z, t).float()
 
         def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
-            pool.refresh(rng, 4)
+            pool.add(rng, MORE)
             coarse, target = (z.to(machine.device) for z in pool.draw(rng, FLOW_BATCH))
             source = coarse + config.sigma_s * torch.randn_like(coarse)
             t = torch.rand(len(source), 1, 1, 1, device=source.device)

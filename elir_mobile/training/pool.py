@@ -1,7 +1,7 @@
-"""A pool of prepared training examples, of which a few are made anew at every step.
+"""A pool of prepared training examples, to which a few are added at every step.
 
-Degrading a picture and encoding it cost as much as a training step on it. So an example serves several
-times before another takes its place.
+Degrading a picture and encoding it cost as much as a training step on it. So an example serves many
+times, until the pool is full and a new one takes its place. It begins small: training need not wait.
 """
 
 from __future__ import annotations
@@ -13,27 +13,41 @@ import torch
 from torch import Tensor
 
 Make = Callable[[np.random.Generator, int], tuple[Tensor, ...]]
-CHUNK = 16  # examples made at a time when the pool is filled
+CHUNK = 16  # examples made at a time at the beginning
 
 
 class Pool:
-    """Examples made by ``make(generator, count)``: tensors (count, …), equal places belong together."""
+    """Examples made by ``make(generator, count)``: tensors (count, …), equal places belong together.
 
-    def __init__(self, make: Make, size: int, seed: int) -> None:
+    Args:
+        first: how many there are at the beginning, a multiple of ``CHUNK``.
+        most: how many there can be.
+    """
+
+    def __init__(self, make: Make, first: int, most: int, seed: int) -> None:
         self.make = make
-        rng = np.random.default_rng([seed, size])
-        chunks = [make(rng, CHUNK) for _ in range(size // CHUNK)]
-        self.examples = tuple(torch.cat(column) for column in zip(*chunks, strict=True))
-        self.next = 0
+        self.most = most
+        rng = np.random.default_rng([seed, first])
+        chunks = [make(rng, CHUNK) for _ in range(first // CHUNK)]
+        self.examples = tuple(
+            torch.empty((most, *column[0].shape[1:]), dtype=column[0].dtype)
+            for column in zip(*chunks, strict=True)
+        )
+        self.made = 0
+        for chunk in chunks:
+            self._put(chunk)
+
+    def _put(self, new: tuple[Tensor, ...]) -> None:
+        places = [(self.made + i) % self.most for i in range(len(new[0]))]
+        for column, values in zip(self.examples, new, strict=True):
+            column[places] = values
+        self.made += len(places)
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, ...]:
         """``count`` examples, with replacement."""
-        picks = torch.from_numpy(rng.integers(len(self.examples[0]), size=count))
+        picks = torch.from_numpy(rng.integers(min(self.made, self.most), size=count))
         return tuple(column[picks] for column in self.examples)
 
-    def refresh(self, rng: np.random.Generator, count: int) -> None:
-        """Replace the ``count`` oldest examples."""
-        places = [(self.next + i) % len(self.examples[0]) for i in range(count)]
-        for column, new in zip(self.examples, self.make(rng, count), strict=True):
-            column[places] = new
-        self.next = (self.next + count) % len(self.examples[0])
+    def add(self, rng: np.random.Generator, count: int) -> None:
+        """``count`` more; where the pool is full, the oldest go."""
+        self._put(self.make(rng, count))
