@@ -36,17 +36,23 @@ def _batched(inputs: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 Adjusted = dict[str, dict[str, Tensor]]  # program → name → weight or bias
 
 
-def adjusted_weights(programs: Programs, recipe: Recipe, samples: Samples) -> Adjusted:
+def adjusted_weights(
+    programs: Programs, recipe: Recipe, samples: Samples, *, biases: bool = True
+) -> Adjusted:
     """The weights and biases that :func:`reconstruct` and then :func:`correct_biases` change for ``recipe``.
 
     Names are those of the layers, so that :func:`with_weights` can put them into another target's form of
     the same programs.
+
+    Args:
+        biases: whether biases are corrected, for which layers without one get one.
     """
     bits = recipe.activation_bits
     ranges = calibrate(programs, samples, bits=bits) if bits is not None else {}
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
-    rounded = reconstruct(programs, recipe, ranges, few)
-    adjusted = correct_biases(rounded, recipe, ranges, samples, reference=programs)
+    adjusted = reconstruct(programs, recipe, ranges, few)
+    if biases:
+        adjusted = correct_biases(adjusted, recipe, ranges, samples, reference=programs)
     found: Adjusted = {}
     for name, module in adjusted.modules.items():
         before = programs.modules[name].state_dict()

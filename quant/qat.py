@@ -100,17 +100,15 @@ def starting_point(restorer: Restorer, adjusted: Adjusted, steps: int) -> Restor
 
     Args:
         restorer: the float network, collapsed.
-        adjusted: see :func:`quant.gptq.adjusted_weights`. A bias for a layer that has none in the
-            reference network is left out, and so is a transposed convolution's weight, which is none of
-            its parameters.
+        adjusted: see :func:`quant.gptq.adjusted_weights`, weights alone: corrected biases make sense
+            together with those of layers that have none in the reference network. Training has them all.
         steps: K.
     """
     start = copy.deepcopy(restorer)
     parameters = dict(start.named_parameters())
     for tensors in adjusted.values():
         for name, value in tensors.items():
-            if name in parameters:
-                parameters[name].copy_(value * _factor(name, steps))
+            parameters[name].copy_(value * _factor(name, steps))
     return start
 
 
@@ -333,7 +331,9 @@ def train(
     seen = [batch(generator, CALIBRATION_IMAGES)[0] for _ in range(CALIBRATION_SETS)]
     programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
     samples = collect_samples(programs, torch.cat(seen).split(1), config.seed)
-    start = starting_point(restorer, adjusted_weights(programs, config.recipe, samples), info.steps)
+    start = starting_point(
+        restorer, adjusted_weights(programs, config.recipe, samples, biases=False), info.steps
+    )
     programs = build_programs(start, size=size, steps=info.steps, sigma_s=info.sigma_s)
     ranges: list[Ranges] = [{}]
     bits = config.recipe.activation_bits

@@ -123,7 +123,7 @@ def test_training_starts_where_post_training_quantization_ends(
 ) -> None:
     recipe = RECIPES["w8a8"]
     samples = collect_samples(programs, degraded, seed=0)
-    start = starting_point(restorer, adjusted_weights(programs, recipe, samples), STEPS)
+    start = starting_point(restorer, adjusted_weights(programs, recipe, samples, biases=False), STEPS)
     rebuilt = build_programs(start, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
     plain = QatTraining(restorer, restorer, programs, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)
     better = QatTraining(restorer, start, rebuilt, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)
