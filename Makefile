@@ -36,10 +36,11 @@ test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this ma
 android: $(VENV)/ready  ## build the Android app with the demo bundle inside, without Gradle
 	$(BIN)/python -m android_demo.build
 
-lint: $(VENV)/ready  ## ruff and mypy
+lint: $(VENV)/ready  ## ruff, mypy, and which way imports go
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(VENV)/ready  ## the released 37.5 M network at 512 pixels, random weights: size and speed
 	$(BIN)/python -m benchmarks.released --task bfr

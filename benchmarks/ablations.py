@@ -30,6 +30,7 @@ from benchmarks.released import RESULTS
 from elir_mobile import metrics
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.images import hstack_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.autoencoder import Decoder, Encoder
@@ -261,7 +262,7 @@ def main(
                 student = new_student(VARIANTS[name], teacher, decoder, number)
                 train_variant(VARIANTS[name], student, latents, images, strip, folder, number)
                 facts = {"variant": name, "seed": number, **evaluate(student, x_lq, clean)}
-                measured.write_text(json.dumps(facts))
+                write_json(measured, facts)
             runs.append(json.loads(measured.read_text()))
             console.print(f"{name:18} seed {number}", runs[-1]["coarse"], runs[-1]["sampled"]["5"])
     if set(variants) != set(VARIANTS):
@@ -289,8 +290,7 @@ def main(
         },
         "runs": runs,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "ablations.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(RESULTS / "ablations.json", result)
     plot(result, PICTURES)
 
 

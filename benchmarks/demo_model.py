@@ -10,7 +10,6 @@ portraits into ``docs/images``.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,8 @@ from benchmarks.released import RESULTS
 from elir_mobile.bundle import building
 from elir_mobile.checkpoints import DEMO_WEIGHTS, ModelInfo, load_weights
 from elir_mobile.core.errors import exits_with_2
-from elir_mobile.data.faces import cache_dir, face_split, load_faces
+from elir_mobile.core.files import cache_dir, write_json
+from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import Pair, load_pair_sets, make_pairs
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number, terminal_table
@@ -104,7 +104,7 @@ def measure_float(task: Task, console: Console) -> None:
     table["coarse estimate"] = quality(shown.coarse, shown.pairs)
     table["restored"] = quality(shown.restored, shown.pairs)
     facts = {"faces": len(paths), "seed": SEED, "model": asdict(info), "table": table}
-    (RESULTS / f"demo-model-{task.name}.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(RESULTS / f"demo-model-{task.name}.json", facts)
     console.print(f"[bold]{task.name}[/bold]")
     for name, values in table.items():
         console.print(f"{name:20}", *(f"{key} {number(value, 4)}" for key, value in values.items()))
@@ -124,7 +124,6 @@ def main(
 ) -> None:
     """Measure the demo models on held-out faces, and the one for bfr quantized too."""
     console = Console()
-    RESULTS.mkdir(exist_ok=True)
     PICTURES.mkdir(exist_ok=True)
     bundled = [name for name in TASKS if (DEMO_WEIGHTS / f"demo-{name}.safetensors").is_file()]
     chosen = [get_task(name) for name in (tasks.split(",") if tasks else bundled)]
@@ -138,7 +137,7 @@ def main(
                 folder, _ = run(job, console)
                 shutil.copyfile(folder / "report" / "strip.png", PICTURES / "strip.png")
                 _, report = run(replace(job, images=heldout_folder(info.size)), console)
-            (RESULTS / "demo-heldout-bfr.json").write_text(json.dumps(report, indent=2) + "\n")
+            write_json(RESULTS / "demo-heldout-bfr.json", report)
             console.print(terminal_table(report["rows"]))
 
 

@@ -24,6 +24,7 @@ from benchmarks.released import RESULTS
 from elir_mobile import metrics
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.evaluate import mean_estimate
 from elir_mobile.models.restorer import seeded_noise
@@ -121,7 +122,7 @@ def main(redraw: bool = typer.Option(False, "--redraw", help="Draw the JSON that
     console = Console()
     path = RESULTS / "distortion-perception.json"
     if not redraw:
-        path.write_text(json.dumps(measure(console), indent=2) + "\n")
+        write_json(path, measure(console))
     result = json.loads(path.read_text())
     PICTURES.mkdir(exist_ok=True)
     plot(result)

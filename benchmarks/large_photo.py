@@ -7,9 +7,7 @@ Writes ``benchmarks/results/large-photo.json``.
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,8 @@ from rich.console import Console
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
+from elir_mobile.core.machine import peak_bytes_of_children
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.images import list_images
 from elir_mobile.restore import TILE, tile_windows
@@ -79,7 +79,7 @@ def main(
         with Image.open(target) as restored:
             if restored.size != (WIDTH, HEIGHT):
                 raise UserError(f"the command wrote {restored.size} pixels: mend elir_mobile/restore.py")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # its only child
+    peak = peak_bytes_of_children()  # its only child
     report = {
         "task": task,
         "weights": weights,
@@ -95,9 +95,8 @@ def main(
         "load_average": os.getloadavg()[0],
         "machine": machine_facts(),
     }
-    results.mkdir(parents=True, exist_ok=True)
     path = results / "large-photo.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     console.print(f"{tiles} tiles in {seconds:.0f} s, peak memory {peak / 2**30:.2f} GiB; written to {path}")
     if peak > BUDGET_BYTES:
         raise typer.Exit(1)

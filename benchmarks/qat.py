@@ -9,7 +9,6 @@ it was stopped, and measures what ``python -m quant.qat --out RUN_DIR …`` trai
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from benchmarks.quantization import UNTIMED, W4_EVERYWHERE
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
@@ -100,7 +100,7 @@ def main(
         "learning_rates": {config.recipe.name: config.lr for config in CONFIGS},
         "rows": rows,
     }
-    (RESULTS / "qat.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(RESULTS / "qat.json", report)
     console.print(show_rows(rows))
 
 

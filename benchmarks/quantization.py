@@ -39,10 +39,11 @@ from benchmarks.released import RESULTS
 from elir_mobile.bundle import bytes_of
 from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
@@ -90,9 +91,7 @@ def store(section: str, task: str, rows: list[dict], key: str, note: str) -> Non
     rows = results.get(section, {"rows": []})["rows"] + [{"task": task, **row} for row in rows]
     merged = {(row["task"], row[key]): row for row in rows}  # a newer row takes the older one's place
     results[section] = {"rows": list(merged.values()), "note": note}
-    staged = path.with_suffix(".tmp")
-    staged.write_text(json.dumps(results, indent=2) + "\n")
-    staged.rename(path)
+    write_json(path, results)
 
 
 def judged(verdict: Verdict) -> dict:
@@ -508,7 +507,7 @@ def _run_baseline(name: str, task: str, path: Path) -> None:
         traceback.print_exc()
         row["failure"] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:160]}"
     row["seconds"] = time.monotonic() - start
-    path.write_text(json.dumps(row))
+    write_json(path, row)
 
 
 def measure_baselines(task: str, console: Console) -> None:

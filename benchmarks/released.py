@@ -6,7 +6,6 @@ interleaved in one run. Writes ``benchmarks/results/released-TASK.json`` in the 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +16,8 @@ from rich.console import Console
 
 from elir_mobile.checkpoints import random_weights
 from elir_mobile.core.errors import exits_with_2
-from elir_mobile.harness.protocol import peak_memory_bytes
+from elir_mobile.core.files import write_json
+from elir_mobile.core.machine import peak_bytes, peak_bytes_of_children
 from elir_mobile.harness.report import number, terminal_table
 from elir_mobile.tasks import get_task
 from export.targets import TARGETS
@@ -48,10 +48,9 @@ def main(
         job = Job(chosen, restorer, info, info.size, artifacts, None, Path(out), seed)
         _, report = run(job, console)
     report["seconds"] = time.monotonic() - start
-    report["peak_export_process_bytes"] = peak_memory_bytes(of_children=True)
-    results.mkdir(parents=True, exist_ok=True)
+    report["peak_export_process_bytes"] = peak_bytes_of_children()
     path = results / f"released-{task}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     console.print(terminal_table(report["rows"]))
     for row in report["rows"]:
         if row["target"] != "eager":
@@ -62,7 +61,7 @@ def main(
             console.print(f"{row['precision']}: {', '.join(parts)}")
     console.print(
         f"{report['seconds']:.0f} s, of them {report['export_seconds']:.0f} s for the exports; peak memory "
-        f"{peak_memory_bytes() / 2**30:.1f} GiB, of the largest export process "
+        f"{peak_bytes() / 2**30:.1f} GiB, of the largest export process "
         f"{report['peak_export_process_bytes'] / 2**30:.1f} GiB; written to {path}"
     )
 

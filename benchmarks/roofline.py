@@ -9,7 +9,6 @@ written to ``benchmarks/results/roofline.json``.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.core.timing import Milliseconds, take_turns
 from elir_mobile.devices.host import PAUSE_S
 from elir_mobile.harness.protocol import Protocol, latency_facts, machine_facts
@@ -150,10 +150,7 @@ def main(
         "machine": machine_facts(),
     }
     for path in (cache_path(threads), results / "roofline.json"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(".part")
-        staged.write_text(json.dumps(report, indent=2) + "\n")
-        staged.replace(path)
+        write_json(path, report)
     table = Table("target", "precision", "best GMAC/s")
     for (target, precision), best in read_roof(cache_path(threads)).items():
         table.add_row(target, precision, f"{best:.1f}")

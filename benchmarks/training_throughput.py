@@ -12,7 +12,6 @@ Writes ``benchmarks/results/training-throughput.json``.
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.data.pairs import PORTRAITS
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.images import list_images
@@ -197,8 +197,7 @@ def main(
         "runs": runs,
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "training-throughput.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(RESULTS / "training-throughput.json", result)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import PARTS, load_taesd, load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.tasks import get_task
 
@@ -288,9 +289,8 @@ def main(
         "seed": seed,
         "versions": package_versions(),
     }
-    results.mkdir(parents=True, exist_ok=True)
     path = results / "upstream-parity.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     table = Table("task", "size", "K", "file", "max |ours - upstream's|", "std", "unclipped")
     for row in rows:
         figures = (f"{row.max_abs:.1e}", f"{row.std:.2f}", f"{row.unclipped:.0%}")

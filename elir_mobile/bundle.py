@@ -29,10 +29,7 @@ The command that puts a verified bundle where an app finds it is :mod:`elir_mobi
 
 from __future__ import annotations
 
-import json
 import shlex
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,16 +41,19 @@ import torch
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_json, written
 from elir_mobile.core.manifest import (
     MANIFEST,
     SCHEMA_VERSION,
     TABLE,
     artifact_sha256,
     bytes_of,
+    copy_files,
     read_manifest,
     read_table,
     sha256_of,
 )
+from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import RECIPES
@@ -63,7 +63,7 @@ from elir_mobile.tasks import Task, get_task
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
-ANDROID_FOLDER = "/sdcard/Android/data/org.elir.mobile.demo/files/bundles"  # where android_demo looks
+ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
 
 # What each kind of device is advised to run, the faster first: targets, and built-in recipes.
 _INT8 = ("w8a8", "mixed", "w8")
@@ -129,21 +129,9 @@ def building(target: Path) -> Iterator[Path]:
     """
     if target.exists() and not (target / MANIFEST).is_file():
         raise UserError(f"{target} exists and is not a bundle: choose another --out")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write into {target.parent}: {error.strerror}; choose another --out"
-        ) from error
-    try:
+    with written(target) as staging:
+        staging.mkdir()
         yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_table(folder: Path, table: Tensor) -> dict:
@@ -205,8 +193,7 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
 def write_manifest(folder: Path, manifest: dict) -> None:
     """Write ``manifest.json``; schema version and recommendation are added."""
     added = {"recommendation": recommendation(manifest["files"])}
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **manifest, **added}, indent=2)
-    (folder / MANIFEST).write_text(text + "\n")
+    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest, **added})
 
 
 @dataclass(frozen=True)
@@ -262,13 +249,9 @@ def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ..
     if not files:
         known = " or ".join(name for name in runtimes_on(kind) if name in runtimes)
         raise UserError(f"{bundle.folder} has no {known} file: export one with --targets")
-    golden = bundle.manifest.get("golden", {"arrays": {}})["arrays"].values()
     with building(target) as staging:
-        for entry in (bundle.manifest["table"], *golden, *files):
-            source, copy = bundle.folder / entry["path"], staging / entry["path"]
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
-        write_manifest(staging, {**bundle.manifest, "files": files})
+        copy_files(bundle.folder, bundle.manifest, files, staging)
+        write_manifest(staging, {**bundle.manifest, "files": files})  # with what is recommended of these
     return target
 
 
@@ -284,26 +267,15 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
     Raises:
         UserError: no adb, no phone, or no room on it.
     """
-    name = bundle.folder.resolve().name
+    adb, name = Adb(serial), bundle.folder.resolve().name
     staged, place = f"{ANDROID_FOLDER}/.{name}", f"{ANDROID_FOLDER}/{name}"
+    old, new = shlex.quote(place), shlex.quote(staged)
     with tempfile.TemporaryDirectory() as scratch:
         copy = copy_bundle(bundle, Path(scratch) / name, "android")
-        _adb(serial, "shell", f"mkdir -p {ANDROID_FOLDER} && rm -rf {shlex.quote(staged)}")
-        _adb(serial, "push", str(copy), staged)
-        old, new = shlex.quote(place), shlex.quote(staged)
-        _adb(serial, "shell", f"rm -rf {old} && mv {new} {old}")
+        adb.do(f"rm -rf {new} && mkdir -p {new}")
+        adb.push(copy, staged)
+        adb.do(f"rm -rf {old} && mv {new} {old}")
     return place
-
-
-def _adb(serial: str | None, *arguments: str) -> None:
-    command = ["adb", *(["-s", serial] if serial else []), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise UserError("adb is not installed: apt-get install adb, or Android's platform tools") from error
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise UserError(f"adb {arguments[0]} failed ({said}): connect one phone with USB debugging on")
 
 
 if __name__ == "__main__":

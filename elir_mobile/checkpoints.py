@@ -18,7 +18,6 @@ import hashlib
 import io
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -34,8 +33,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import cache_dir, write_text, written
 from elir_mobile.core.manifest import sha256_of
-from elir_mobile.data.faces import cache_dir
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer
@@ -279,11 +278,9 @@ def save_weights(
     state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
     domain = domain or get_task(task).domain
     facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s, "domain": domain}
-    with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
-        staged = Path(tmp) / path.name
+    with written(path) as staged:
         save_file(state, staged, metadata={"elir": json.dumps(facts, sort_keys=True)})
         staged.chmod(0o644)  # safetensors makes it private
-        staged.replace(path)
 
 
 def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
@@ -348,9 +345,7 @@ def download(address: str, folder: Path) -> Path:
     if target.is_file():
         _verify(target, record)
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as tmp:
-        staged = Path(tmp) / target.name
+    with written(target) as staged:
         try:
             _fetch(address, staged)
         except (OSError, HTTPException) as error:
@@ -363,7 +358,6 @@ def download(address: str, folder: Path) -> Path:
         except UserError as error:
             raise UserError(f"{address} sent something else than a checkpoint: check the address") from error
         _verify(staged, record)
-        staged.replace(target)
     return target
 
 
@@ -384,7 +378,7 @@ def _verify(path: Path, record: Path) -> None:
     """Note the file's sha256, or hold it against the one noted."""
     digest = sha256_of(path)
     if not record.is_file():
-        record.write_text(f"{digest}  {path.name}\n")
+        write_text(record, f"{digest}  {path.name}\n")
     elif record.read_text().split()[:1] != [digest]:
         raise UserError(
             f"{path.name} is not the file first used, whose sha256 is in {record}: "

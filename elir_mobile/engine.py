@@ -11,11 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,28 +33,6 @@ class Engine(StrEnum):
 
     LOCAL = "local"
     RAY = "ray"
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path with the suffix of ``path`` that becomes ``path`` when the block ends well.
-
-    The temporary place has the same name each time, so that what a killed process left there is
-    taken up and removed by the next one.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
-    folder = path.with_name(f".{path.name}.part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            yield folder / path.name
-            (folder / path.name).replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 
 
 def run(

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.statistics import CONFIDENCE, bootstrap
 from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.restore import Model, enlarged, restore
 from elir_mobile.tasks import Task
 
-CONFIDENCE = 0.95
 FRECHET = "frechet_efficientnet_lite0"
 FRECHET_RESAMPLES = 200  # at most: one costs a decomposition as large as the set
 
@@ -67,29 +67,6 @@ class Estimate:
     low: float | None
     high: float | None
     images: int
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], float], count: int, resamples: int, seed: int
-) -> tuple[float, float] | None:
-    """Confidence interval of a statistic of ``count`` pictures.
-
-    The resampled values' quantiles, moved so that their mean is the statistic itself: drawing with
-    replacement makes a Fréchet distance larger, which is no property of the pictures.
-
-    Args:
-        statistic: of the pictures at these indices, (count,).
-        count: how many pictures there are; fewer than two have no interval.
-        resamples: how often to draw.
-        seed: of the draws.
-    """
-    if count < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(resamples)])
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    shift = statistic(np.arange(count)) - drawn.mean()
-    return float(low + shift), float(high + shift)
 
 
 @dataclass(frozen=True)

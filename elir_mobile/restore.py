@@ -18,8 +18,8 @@ from PIL import Image
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import absolute_weights, load_weights
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import written
 from elir_mobile.core.tiling import Window, axis_windows
-from elir_mobile.engine import written_whole
 from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
@@ -180,7 +180,7 @@ def save_photo(photo: Photo, restored: Image.Image, path: Path) -> None:
         options["icc_profile"] = photo.icc_profile
     if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
         options["quality"] = JPEG_QUALITY
-    with written_whole(path) as staged:
+    with written(path) as staged:
         restored.save(staged, **options)
 
 
@@ -253,7 +253,7 @@ def file_restorer(
         given = enlarged(photo.image, task)
         restored = restore(given, model, seed, partial(advance, path.name))
         if compare:
-            with written_whole(out.with_name(f"{out.stem}-compare.png")) as staged:
+            with written(out.with_name(f"{out.stem}-compare.png")) as staged:
                 hstack_images([given, restored]).save(staged)
         save_photo(photo, restored, out)
         return None

@@ -106,12 +106,13 @@ def build_programs(
     if size <= 0 or size % multiple:
         raise ValueError(f"the image side must be a positive multiple of {multiple}, got {size}")
     copied = copy.deepcopy(restorer).eval().requires_grad_(False)
-    table = timestep_table(copied.fmir, steps)
     rewrite_group_norms(copied, form.group_norm)
     form.upsampling(copied.dec.layers)
+    modules = {"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied, form.clip)}
     latent = torch.zeros(restorer.arch.latent_shape(size, size))
+    table = timestep_table(restorer.fmir, steps)
     return Programs(
-        modules={"encode": Encode(copied), "step": Step(copied, steps), "decode": Decode(copied, form.clip)},
+        modules=modules,
         example_inputs={
             "encode": (torch.zeros(1, 3, size, size),),
             "step": (latent, table[0].view(1, -1, 1, 1)),

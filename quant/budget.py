@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 
+from elir_mobile.core.files import write_text
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.charts import number
 from elir_mobile.precision import recipe_toml
@@ -87,9 +88,7 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
             found = search(ranking.judge, ranking.order, ranking.costs, budget, say)
     job.out.mkdir(parents=True, exist_ok=True)
     path = job.out / f"{job.task.name}-{job.info.name}-{FASTEST.name}.toml"
-    staged = path.with_suffix(".tmp")
-    staged.write_text(recipe_toml(found.recipe))
-    staged.rename(path)
+    write_text(path, recipe_toml(found.recipe))
     if not found.holds:
         console.print(
             "the budget cannot be held within these bytes; the best reachable is the last one above"

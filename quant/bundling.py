@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from elir_mobile.bundle import Bundle, file_entry, task_facts, write_golden, write_manifest, write_table
+from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.data.pairs import PairSets
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.runtimes.programs import PROGRAMS
 from export.programs import Samples
 from export.samples import collect_samples, digest
 from quant.exporting import Artifact, export

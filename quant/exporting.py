@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_json, written
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
 from export.programs import Delegation, Programs, Samples
@@ -48,8 +48,9 @@ def waiting_room(folder: Path) -> Iterator[Path]:
     exports = folder.with_name(f".{folder.name}-exports")
     try:
         yield exports
-    except OSError:
-        shutil.rmtree(exports, ignore_errors=True)
+    except (OSError, UserError) as error:
+        if isinstance(error.__cause__ or error, OSError):
+            shutil.rmtree(exports, ignore_errors=True)
         raise
     shutil.rmtree(exports, ignore_errors=True)
 
@@ -162,10 +163,7 @@ def _lower(target_name: str, recipe: Recipe, place: Path) -> None:
     programs = built[target_name]
     if recipe in adjusted:
         programs = with_weights(programs, adjusted[recipe])
-    with tempfile.TemporaryDirectory(dir=place.parents[1]) as tmp:
-        staged = Path(tmp) / "staged"
+    with written(place.parent) as staged:
         staged.mkdir()
         delegation = get_target(target_name).lower(programs, recipe, samples, staged / place.name)
-        text = json.dumps({name: asdict(d) for name, d in delegation.items()})
-        (staged / "delegation.json").write_text(text)
-        staged.rename(place.parent)
+        write_json(staged / "delegation.json", {name: asdict(d) for name, d in delegation.items()})

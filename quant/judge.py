@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
 from elir_mobile.harness.compare import damage, measured
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Precision, Recipe
 from export.programs import PROGRAM_NAMES, Programs

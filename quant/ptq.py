@@ -17,19 +17,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from elir_mobile.bundle import Bundle, building, write_manifest
+from elir_mobile.bundle import building
 from elir_mobile.checkpoints import save_weights
-from elir_mobile.core.errors import UserError
-from elir_mobile.data.pairs import PairSets
-from elir_mobile.devices.host import Host
-from elir_mobile.harness.charts import label
-from elir_mobile.harness.measure import Evaluation, running
-from elir_mobile.harness.report import Shown, write_report
+from elir_mobile.harness.measure import Evaluation, measure_written
+from elir_mobile.harness.report import write_report
 from elir_mobile.precision import RECIPES
 from export.targets import TARGETS, realizes
 from quant.bundling import write_bundle
 from quant.exporting import waiting_room
-from quant.job import Job, Stages, stages
+from quant.job import Job, stages
 
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
@@ -47,44 +43,23 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
             started = time.monotonic()
             bundle = write_bundle(job, data, exports, staging, shown)
             seconds = time.monotonic() - started
-            report, pictures = _measure(job, data, bundle, shown)
+            with shown.stage("running every file"), tempfile.TemporaryDirectory() as scratch:
+                weights = Path(scratch) / "float.safetensors"
+                save_weights(
+                    job.restorer,
+                    weights,
+                    task=job.task.name,
+                    size=job.size,
+                    steps=job.info.steps,
+                    sigma_s=job.info.sigma_s,
+                    domain=job.info.domain,
+                    dtype=torch.float32,
+                )
+                judged = Evaluation(data.evaluation, data.source, job.seed)
+                report, pictures = measure_written(bundle, str(weights), judged, job.protocol, shown.tell)
             report["export_seconds"] = seconds
             write_report(staging / "report", report, pictures)
     return folder, report
-
-
-def _measure(job: Job, data: PairSets, bundle: Bundle, shown: Stages) -> tuple[dict, Shown | None]:
-    """Run every file of ``bundle`` beside the float network; the parity budgets go into its manifest."""
-    with tempfile.TemporaryDirectory() as scratch:
-        weights = Path(scratch) / "float.safetensors"
-        save_weights(
-            job.restorer,
-            weights,
-            task=job.task.name,
-            size=job.size,
-            steps=job.info.steps,
-            sigma_s=job.info.sigma_s,
-            domain=job.info.domain,
-            dtype=torch.float32,
-        )
-        judged = Evaluation(data.evaluation, data.source, job.seed)
-        files = bundle.manifest["files"]
-        with (
-            shown.stage("running every file"),
-            running(
-                bundle, files, [Host()], job.protocol, shown.tell, weights=str(weights), judged=judged
-            ) as ran,
-        ):
-            budgets = ran.parity_budgets()
-            for entry in files:
-                if entry["path"] in budgets:  # this machine may lack a delegate
-                    entry["parity"] = budgets[entry["path"]]
-            write_manifest(bundle.folder, bundle.manifest)
-            report, pictures = ran.report()
-    for row in report["rows"]:
-        if row["error"]:
-            raise UserError(f"{label(row)} was exported but does not run: {row['error']}")
-    return report, pictures
 
 
 def recipes_table() -> Table:

@@ -29,6 +29,7 @@ from torch.func import functional_call
 
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_text
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import PairSets
 from elir_mobile.harness.compare import quality
@@ -317,11 +318,10 @@ def train(
     """
     facts = {"task": task.name, "weights": info.sha256, "images": len(images), **asdict(config)}
     facts["recipe"] = config.recipe.to_json()
-    run_dir.mkdir(parents=True, exist_ok=True)
     record = run_dir / "run.json"
     if record.exists() and record.read_text() != json.dumps(facts, default=list):
         raise UserError(f"{run_dir} holds another run, see {record}: name another folder or delete it")
-    record.write_text(json.dumps(facts, default=list))
+    write_text(record, json.dumps(facts, default=list))
 
     size = images.shape[-1]
 

@@ -18,6 +18,8 @@ from rich.progress import track
 from rich.table import Table
 
 from elir_mobile.checkpoints import ModelInfo
+from elir_mobile.core.files import write_text
+from elir_mobile.core.statistics import unless_equal
 from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import FP32, Recipe, Rule
@@ -76,14 +78,18 @@ def rounded_layers(judge: Judge, recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def to_row(found: Sensitivity) -> dict:
-    """As JSON: infinite decibels, where nothing differs, become null."""
+    """As JSON: infinite decibels, where nothing differs, become null.
+
+    Raises:
+        UserError: the layer rounded alone, or all but it, gives values that are not finite.
+    """
 
     def plain(value: object) -> object:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list):
             return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
+        return unless_equal(value) if isinstance(value, float) else value
 
     row = plain(asdict(found))
     assert isinstance(row, dict)
@@ -110,14 +116,13 @@ def measure_all(judge: Judge, recipe: Recipe, partial: Path, facts: dict, consol
     lines = partial.read_text().splitlines() if partial.is_file() else []
     if not lines or lines[0] != header:
         lines = [header]
-        partial.write_text(header + "\n")
     rows = []
     for line in lines[1:]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:  # the line that was being written
             break
-    partial.write_text("\n".join([header, *(json.dumps(row) for row in rows)]) + "\n")
+    write_text(partial, "\n".join([header, *(json.dumps(row) for row in rows)]) + "\n")
     done = {(row["program"], row["layer"]) for row in rows}
     todo = [pair for pair in rounded_layers(judge, recipe) if pair not in done]
     if done:

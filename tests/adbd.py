@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.data.faces import cache_dir
+from elir_mobile.core.files import cache_dir
 from elir_mobile.devices import arm64
 
 SUITE = "trixie"  # the first with adbd for arm64

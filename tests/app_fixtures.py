@@ -37,6 +37,7 @@ from elir_mobile.bundle import (
     write_table,
 )
 from elir_mobile.core.manifest import read_golden
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.core.tiling import axis_windows
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
@@ -376,7 +377,7 @@ def fidelity(out: Fixtures) -> list[dict]:
                 "reference": out.array(f"fidelity/{index}-reference", reference),
                 "out": out.array(f"fidelity/{index}-out", other),
                 "psnr_db": metrics.psnr(*pair).item() if spread else None,
-                "sqnr_db": metrics.sqnr_db(pair[1], pair[0]) if spread else None,
+                "sqnr_db": sqnr_db(pair[1], pair[0]) if spread else None,
             }
         )
     return entries

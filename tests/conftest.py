@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import read_golden
@@ -23,7 +23,7 @@ from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.runtimes.runner import Runner
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
 from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
 from export.targets import TARGETS
@@ -261,7 +261,8 @@ def write_micro_bundle(
             }
             files.append(file_entry(staging, path, **facts))
         model = {"task": "bfr", **asdict(info), "parameters": 1000, "architecture": asdict(TINY)}
-        manifest = {"task": "bfr", "model": model, "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+        manifest = task_facts(get_task("bfr"), ALIGNED_FACE) | {"model": model, "size": SIZE}
+        manifest |= {"steps": STEPS, "sigma_s": SIGMA_S}
         table = write_table(staging, programs.table)
         write_manifest(staging, {**manifest, "table": table, "golden": golden, "files": files})
     return folder

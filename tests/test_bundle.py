@@ -17,13 +17,16 @@ from elir_mobile.bundle import (
     file_entry,
     read_bundle,
     recommendation,
+    task_facts,
     write_manifest,
     write_table,
 )
 from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import RECIPES
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 
+FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
 TABLE = torch.arange(6, dtype=torch.float32).view(2, 3)
 
 
@@ -33,7 +36,7 @@ def write(target: Path, content: bytes = b"program") -> Path:
         path = staging / "executorch" / "a.pte"
         path.write_bytes(content)
         entry = file_entry(staging, path, target="executorch", precision="fp32")
-        write_manifest(staging, {"table": write_table(staging, TABLE), "files": [entry]})
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": [entry]})
     return target
 
 
@@ -59,6 +62,13 @@ def test_failure_keeps_the_earlier_bundle(tmp_path: Path) -> None:
     assert read_bundle(tmp_path / "b").file("executorch", "fp32").read_bytes() == b"program"
     write(tmp_path / "b", b"newer")
     assert read_bundle(tmp_path / "b").file("executorch", "fp32").read_bytes() == b"newer"
+
+
+def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    for content in (b"{", b"\xff", b"[]", b"[" * 100_000):
+        (write(tmp_path / "b") / "manifest.json").write_bytes(content)
+        with pytest.raises(UserError, match="manifest.json is damaged"):
+            read_bundle(tmp_path / "b")
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
@@ -92,6 +102,20 @@ def edit(folder: Path, change) -> None:
         (lambda m: m["files"][0].update(sha256="0" * 64), "missing or damaged"),
         (lambda m: m["files"][0].update(path="gone.pte"), "missing or damaged"),
         (lambda m: m["table"].update(shape=[3, 3]), "not 3×3"),
+        (lambda m: m["table"].update(shape=[6]), "table.shape is not a number of steps and a width"),
+        (lambda m: m["table"].update(shape=[3, 2]), "for 2 steps"),
+        (lambda m: m.pop("domain"), "it has no domain"),
+        (lambda m: m.update(upscale=0), "upscale is not a whole number of at least 1"),
+        (lambda m: m.update(upscale=3), "size 64 is no multiple of upscale 3"),
+        (lambda m: m.update(enlarge="wishful"), "enlarge is not one of nearest, bicubic, lanczos"),
+        (lambda m: m.update(steps=0), "steps is not a whole number of at least 1"),
+        (lambda m: m.update(size=-64), "size is not a whole number of at least 1"),
+        (lambda m: m.update(sigma_s=float("nan")), "sigma_s is not a finite number"),
+        (lambda m: m.update(sigma_s=-0.1), "sigma_s is not a finite number of at least 0"),
+        (lambda m: m.pop("sigma_s"), "it has no sigma_s"),
+        (lambda m: m["files"][0].update(sha256="abc"), r"files\[0\].sha256 is not 64 hexadecimal digits"),
+        (lambda m: m["files"][0].update(path="a\0b"), r"files\[0\].path is not a path"),
+        (lambda m: m["files"][0].pop("target"), r"it has no files\[0\].target"),
         (lambda m: m.pop("table"), "is damaged"),
         (lambda m: m.update(files=[7]), "is damaged"),
     ],
@@ -148,7 +172,8 @@ def test_advice_names_recipes_that_there_are() -> None:
 
 def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
-    edit(folder, lambda m: m.update(schema_version=1, task="bsr"))
+    told = ("title", "domain", "upscale", "enlarge", "recommendation")
+    edit(folder, lambda m: (m.update(schema_version=1, task="bsr"), [m.pop(key) for key in told]))
     copy = copy_bundle(read_bundle(folder), tmp_path / "copy", "android")
     for manifest in (read_bundle(folder).manifest, json.loads((copy / "manifest.json").read_text())):
         assert manifest["schema_version"] == 2
@@ -176,7 +201,7 @@ def whole(tmp_path: Path) -> Path:
             file_entry(staging, staging / "coreml" / "a.mlpackage", target="coreml", precision="fp16"),
         ]
         (staging / "report").mkdir()
-        write_manifest(staging, {"table": write_table(staging, TABLE), "files": files})
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": files})
     return tmp_path / "it's a bundle"
 
 

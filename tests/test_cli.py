@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.cli.main import COMMANDS, app
 from elir_mobile.core.errors import exits_with_2
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.registry import open_runner

@@ -16,7 +16,7 @@ import torch
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import bytes_of
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Grid, Recipe, Rule
 from elir_mobile.runtimes.coreml import (
     Functions,

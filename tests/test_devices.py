@@ -36,7 +36,7 @@ from elir_mobile.bundle import (
 from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
-from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.manifest import copy_files, read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
 from elir_mobile.precision import RECIPES
@@ -270,12 +270,19 @@ def test_a_file_that_kills_the_process_costs_the_others_nothing() -> None:
 
 def test_the_copied_worker_runs_by_itself(tmp_path: Path) -> None:
     remote.copy_worker(tmp_path)
-    command = [sys.executable, "-m", remote.WORKER, "missing.json", "result.json"]
+    absent = ("torch", "PIL", "typer", "rich", "pydantic", "safetensors")  # a device has NumPy and a runtime
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
+    code += "sys.argv[1:] = ['missing.json', 'result.json']; "
+    code += f"runpy.run_module({remote.WORKER!r}, None, '__main__')"
+    command = [sys.executable, "-c", code]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert remote.last_line(done.stderr).startswith("error: missing.json")
     assert not list(tmp_path.rglob("*.safetensors"))
+    assert {path.name for path in (tmp_path / "elir_mobile").iterdir() if path.suffix != ".py"} <= {
+        "core", "runtimes", "devices", "__pycache__",
+    }  # fmt: skip
 
 
 # adb: a phone with the demo app -------------------------------------------------------------------------
@@ -291,7 +298,8 @@ def small_bundle(tmp_path: Path) -> Path:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(name.encode())
             files.append(file_entry(staging, path, target="executorch", precision=name))
-        write_manifest(staging, {"table": write_table(staging, torch.zeros(2, 3)), "files": files})
+        facts = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
+        write_manifest(staging, {**facts, "table": write_table(staging, torch.zeros(2, 3)), "files": files})
     return tmp_path / "bundle"
 
 
@@ -365,7 +373,8 @@ def test_the_commands_to_a_phone_are_these(phone: Phone, small_bundle: Path, tmp
 
 def test_only_what_the_job_needs_is_pushed(small_bundle: Path, tmp_path: Path) -> None:
     manifest = read_manifest(small_bundle)
-    remote.stage_bundle(small_bundle, manifest, PHONE_FILES, tmp_path / "staged")
+    kept = [entry for entry in manifest["files"] if entry["path"] in PHONE_FILES]
+    copy_files(small_bundle, manifest, kept, tmp_path / "staged")
     staged = read_bundle(tmp_path / "staged")
     assert [entry["path"] for entry in staged.manifest["files"]] == list(PHONE_FILES)
     assert {p.name for p in (tmp_path / "staged").rglob("*") if p.is_file()} == {

@@ -17,7 +17,7 @@ from elir_mobile.cli.evaluate import app
 from elir_mobile.cli.restore import app as restore_app
 from elir_mobile.data.pairs import PORTRAITS, make_pairs
 from elir_mobile.engine import RAY_INSTALL
-from elir_mobile.evaluate import FRECHET, METRICS, bootstrap
+from elir_mobile.evaluate import FRECHET, METRICS
 from elir_mobile.harness.compare import quality
 from elir_mobile.images import list_images, read_image, to_tensor
 from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
@@ -138,25 +138,6 @@ def test_images_that_equal_their_clean_ones_leave_psnr_out(tmp_path: Path, pictu
     assert "infinite" in report["missing"]["psnr_db"]
     assert report["metrics"]["images"]["ssim"]["value"] == pytest.approx(1)
     assert report["metrics"]["images"][FRECHET]["value"] == pytest.approx(0, abs=1e-6)
-
-
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
-    """200 samples of 40 normal numbers: 95 % of the intervals hold the true mean, give or take."""
-    rng = np.random.default_rng(0)
-    hits = 0
-    for seed in range(200):
-        values = rng.normal(5, 2, 40)
-        interval = bootstrap(lambda chosen, v=values: v[chosen].mean(), 40, 200, seed)
-        assert interval is not None
-        hits += interval[0] <= 5 <= interval[1]
-    assert 0.88 <= hits / 200 <= 0.98
-
-
-def test_the_interval_depends_on_the_seed_alone_and_needs_two_images() -> None:
-    values = np.arange(30.0)
-    first, again, other = (bootstrap(lambda c: values[c].mean(), 30, 100, seed) for seed in (1, 1, 2))
-    assert first == again != other
-    assert bootstrap(lambda c: values[c].mean(), 1, 100, 0) is None
 
 
 def test_portraits_have_a_niqe_and_an_identity(tmp_path: Path) -> None:

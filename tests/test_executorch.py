@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, RECIPES, Recipe, Rule
 from elir_mobile.runtimes.registry import open_runner

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP32, W4, W8, W8A8, Precision, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.programs import Programs, build_programs

@@ -21,11 +21,12 @@ from elir_mobile.bundle import file_entry, read_bundle
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.cli.measure import app
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.golden import golden_parity_db, output_sha256, psnr_db, sqnr_db
+from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
 from elir_mobile.core.jobs import Result as JobResult
 from elir_mobile.core.manifest import read_golden, read_manifest
-from elir_mobile.core.sampling import Loop
+from elir_mobile.core.sampling import PROGRAMS, Loop
+from elir_mobile.core.statistics import psnr_db, sqnr_db
 from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.devices import protocol as devices
 from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
@@ -151,6 +152,28 @@ def test_golden_parity_is_none_where_outputs_are_equal() -> None:
     assert (
         sqnr_db(golden["coarse"], golden["coarse"]) == psnr_db(golden["coarse"], golden["coarse"]) == np.inf
     )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_program_that_gives_what_is_not_finite_never_passes_for_equal(program: str, broken: float) -> None:
+    """One value of one output: an error that names the output, where None would say equal to the last bit."""
+    golden = {
+        name: np.ones((1, 1, 2, 2), np.float32) for name in ("input", "noise", "coarse", "step", "latent")
+    }
+    golden["output"] = np.ones((1, 1, 2, 2), np.float32)
+
+    def spoiled(values: np.ndarray, *k: int) -> np.ndarray:
+        values = values.copy()
+        values[0, 0, 1, 1] = broken
+        return values
+
+    programs = dict.fromkeys(PROGRAMS, lambda values, *k: values) | {program: spoiled}
+    with pytest.raises(UserError, match=f"^{program} gives values that are not finite$"):
+        golden_outputs(Loop(**programs, steps=2, sigma_s=0.1), golden)
+    whole = {name: np.ones((1, 1, 2, 2), np.float32) for name in OUTPUTS}
+    with pytest.raises(UserError, match="not finite"):
+        golden_parity_db(whole | {program: spoiled(whole[program])}, golden)
 
 
 def test_artifacts_take_turns_and_warm_ups_do_not_count() -> None:

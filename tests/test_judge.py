@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from elir_mobile import metrics
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
 from elir_mobile.harness.compare import damage
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
 from export.observers import MinMaxObserver
 from export.samples import collect_samples

@@ -15,7 +15,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from torch import nn
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.runtimes.runner import Runner

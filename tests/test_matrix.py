@@ -17,9 +17,9 @@ from rich.console import Console
 
 from elir_mobile.bundle import GOLDEN, bytes_of, read_bundle
 from elir_mobile.checkpoints import ModelInfo
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.protocol import Protocol
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.runtimes.registry import open_runner

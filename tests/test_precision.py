@@ -10,8 +10,8 @@ import pytest
 
 from elir_mobile import precision as precisions
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.harness.roofline import Roof, work_of
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.precision import (
     FP16,
     FP32,

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.cli.qat import app
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
-from elir_mobile.metrics import sqnr_db
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import building, file_entry, write_golden, write_manifest, write_table
+from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import absolute_weights, save_weights
 from elir_mobile.cli.restore import app
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.restore import Model, load_float, restore
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export.executorch import lower
 from export.programs import Programs, build_programs
 from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, eager_of
@@ -203,7 +203,8 @@ def exported(programs: Programs, degraded: torch.Tensor, folder: Path) -> Path:
         write_manifest(
             staging,
             {
-                **{"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S},
+                **task_facts(get_task("bfr"), ALIGNED_FACE),
+                **{"size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S},
                 "table": write_table(staging, programs.table),
                 "golden": write_golden(staging, eager_of(programs), degraded, STEPS, SIGMA_S),
                 "files": [file_entry(staging, path, target="executorch", precision="fp32")],

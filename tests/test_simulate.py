@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from elir_mobile.metrics import sqnr_db
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import (
     FP16,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
 
 app = options.command_app()
 
@@ -61,7 +61,7 @@ def main(
     options.check_model(context, bundle, engine)
     console = Console()
     with console.status("loading"):
-        from elir_mobile.engine import Engine, run, written_whole
+        from elir_mobile.engine import Engine, run
         from elir_mobile.evaluate import examples, measurer, summarize, terminal_table, to_json
         from elir_mobile.restore import model_loader
         from elir_mobile.tasks import get_task
@@ -97,8 +97,7 @@ def main(
         facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
         facts["steps"] = steps  # null: the model's own
     report = to_json(measured, table, missing, facts)
-    with written_whole(out) as staged:
-        staged.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_json(out, report)
     console.print(terminal_table(table))
     for key, why in missing.items():
         console.print(f"{key}: {why}", style="yellow", markup=False)

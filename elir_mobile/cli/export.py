@@ -6,8 +6,6 @@ For a bundle of several files that are run, compared and reported on, use ``elir
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +14,7 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_text, written
 
 app = options.command_app()
 
@@ -73,20 +72,14 @@ def main(
         if rounding.needs_calibration:
             none = PairCounts(max_evaluation=0)
             pairs = load_pair_sets(images, chosen, side, seed, none).calibration
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another place") from error
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with staging, Progress(*columns, console=console) as progress:
+    with written(out) as staged, Progress(*columns, console=console) as progress:
         samples: Samples = {}
         if pairs:
             calibrating = progress.add_task("calibrating", total=1)
             samples = collect_samples(programs, (pair.degraded for pair in pairs), seed)
             progress.advance(calibrating)
         progress.add_task(f"exporting {target} {rounding.name}", total=None)
-        staged = Path(staging.name) / out.name
         delegation = kind.lower(programs, rounding, samples, staged)
         facts = {
             "task": task,
@@ -99,10 +92,5 @@ def main(
             "table": programs.table.tolist(),
             "delegation": {name: asdict(found) for name, found in delegation.items()},
         }
-        if out.is_dir():
-            shutil.rmtree(out)
-        staged.replace(out)
-        beside = Path(staging.name) / "facts.json"
-        beside.write_text(json.dumps(facts) + "\n")
-        beside.replace(out.with_name(f"{out.name}.json"))
+    write_text(out.with_name(f"{out.name}.json"), json.dumps(facts) + "\n")
     console.print(f"wrote {out}, {bytes_of(out) / 1e6:.2f} MB, and {out.name}.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
 
 app = options.command_app()
 
@@ -82,7 +82,7 @@ def main(
         for (method, _, how), values in zip(jobs, measured, strict=True)
     ]
     rows[-1] |= {"seed": seed, "steps": steps, "minutes": minutes}
-    (run_dir / "report.json").write_text(json.dumps({"data": data.source, "rows": rows}, indent=2) + "\n")
+    write_json(run_dir / "report.json", {"data": data.source, "rows": rows})
     console.print(show_rows(rows))
     console.print(
         f"wrote {path}; export it by: elir-mobile quantize --task {task} --weights {path} "

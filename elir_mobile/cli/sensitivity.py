@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import write_json
 
 app = options.command_app()
 
@@ -69,10 +69,8 @@ def main(
     whole = to_row(Sensitivity("*", "all", chosen.name, *verdicts))
     shown = images.name if images else "bundled portraits"
     result = {"kind": "sensitivity", **facts, "images": shown, "whole": whole["alone"], "rows": rows}
-    staged = out / f".{stem}.json"
-    staged.write_text(json.dumps(result, indent=2) + "\n")
     plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")
-    staged.rename(out / f"{stem}.json")
+    write_json(out / f"{stem}.json", result)
     partial.unlink()
     console.print(layer_table(rows))
     console.print(f"{HOW}\n{out / stem}.json\n{out / stem}.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires
@@ -21,22 +22,18 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        import typer  # here: the worker raises UserError where typer is not installed
-
         try:
             return command(*args, **kwargs)
         except UserError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
+            said = str(error)
         except ModuleNotFoundError as error:
             if (extra := _extra_of(error.name or "")) is None:
                 raise
-            typer.echo(f"error: {error.name} is not installed: pip install 'elir-mobile[{extra}]'", err=True)
-            raise typer.Exit(2) from None
+            said = f"{error.name} is not installed: pip install 'elir-mobile[{extra}]'"
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            typer.echo(f"error: {error.strerror or error}{where}", err=True)
-            raise typer.Exit(2) from None
+            said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        print(f"error: {said}", file=sys.stderr)
+        raise SystemExit(2)
 
     return wrapper
 

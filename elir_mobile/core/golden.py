@@ -7,48 +7,57 @@ written, so that both mean the same numbers.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import GoldenArrays
 from elir_mobile.core.sampling import Loop
+from elir_mobile.core.statistics import psnr_db, sqnr_db, unless_equal
 
 _SIGNALS = {"encode": "coarse", "step": "step"}  # program → the golden array of its output
 
 
 def golden_outputs(loop: Loop, golden: GoldenArrays) -> dict[str, np.ndarray]:
     """What each program makes of its golden input (``encode``, ``step``, ``decode``), and the ``image``
-    that the whole loop makes of the golden input and noise."""
+    that the whole loop makes of the golden input and noise.
+
+    Raises:
+        UserError: one of them has values that are not finite.
+    """
     start = golden["coarse"] + np.float32(loop.sigma_s) * golden["noise"]
-    return {
+    outputs = {
         "encode": loop.encode(golden["input"]),
         "step": loop.step(start, 0),
         "decode": loop.decode(golden["latent"]),
         "image": loop.restore(golden["input"], golden["noise"])[0],
     }
+    for name, values in outputs.items():
+        check_finite(name, values)
+    return outputs
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    """Refuse an output that no figure can be had of.
+
+    Raises:
+        UserError: some of ``values`` are infinite or not a number.
+    """
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} gives values that are not finite")
 
 
 def golden_parity_db(outputs: Mapping[str, np.ndarray], golden: GoldenArrays) -> dict[str, float | None]:
     """Of ``encode`` and ``step`` the SQNR, of ``decode`` and ``image`` the PSNR against the stored 8-bit
-    picture, in dB; None where they are equal to the last bit, which no finite number says."""
+    picture, in dB; None where they are equal to the last bit, which no finite number says.
+
+    Raises:
+        UserError: an output has values that are not finite.
+    """
     found = {name: sqnr_db(golden[array], outputs[name]) for name, array in _SIGNALS.items()}
     found |= {name: psnr_db(golden["output"], outputs[name]) for name in ("decode", "image")}
-    return {name: value if math.isfinite(value) else None for name, value in found.items()}
-
-
-def sqnr_db(reference: np.ndarray, out: np.ndarray) -> float:
-    """``10·log10(Σref² / Σ(ref - out)²)`` in dB; infinite where the two are equal."""
-    signal = np.square(reference, dtype=np.float64).sum()
-    error = np.square(reference - out, dtype=np.float64).sum()
-    return math.inf if error == 0 else float(10 * np.log10(signal / error))
-
-
-def psnr_db(reference: np.ndarray, out: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB of values in [0, 1]; infinite where the two are equal."""
-    error = np.square(reference - out, dtype=np.float64).mean()
-    return math.inf if error == 0 else float(-10 * np.log10(error))
+    return {name: unless_equal(value) for name, value in found.items()}
 
 
 def output_bytes(output: np.ndarray) -> bytes:

@@ -2,8 +2,7 @@
 
 One format for every device: the Python worker, the browser page and the Android app speak it. Both are
 JSON objects with ``schema_version`` 1. What comes back from a device is validated like anything from
-outside: a missing or mistyped field is one sentence that names it. Nothing but NumPy is needed, since
-the worker runs where little else is installed.
+outside (``reader.py``): a missing or mistyped field is one sentence that names it.
 
 ``job.json``::
 
@@ -30,20 +29,34 @@ leaves ``load_ms``, ``first_ms`` and ``total`` null and ``programs`` empty.
 
 from __future__ import annotations
 
-import json
-import math
-import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from elir_mobile.core.errors import UserError
-from elir_mobile.runtimes.programs import PROGRAMS
+import numpy as np
+
+from elir_mobile.core import files
+from elir_mobile.core.reader import (
+    OPTIONAL,
+    Count,
+    Inside,
+    Limit,
+    NotNegative,
+    Positive,
+    Sha256,
+    checked_schema,
+    load_object,
+    one_of,
+    read,
+)
+from elir_mobile.core.sampling import PROGRAMS
 
 SCHEMA_VERSION = 1
 OUTPUTS = (*PROGRAMS, "image")  # "image": the whole loop from the golden input and noise
 KINDS = ("host", "arm64", "adb", "browser", "android", "ios")
-SHA256 = re.compile(r"[0-9a-f]{64}")
+Program = Annotated[str, one_of(*PROGRAMS)]
+Output = Annotated[str, one_of(*OUTPUTS)]
 
 
 @dataclass(frozen=True)
@@ -60,10 +73,14 @@ class Job:
     """
 
     bundle: str
-    files: tuple[str, ...]
-    threads: int = 2
-    warmup: int = 3
-    runs: int = 20
+    files: Annotated[
+        tuple[Inside, ...],
+        Limit("a list of at least one path", len),
+        Limit("a list of different paths", lambda paths: len({*paths}) == len(paths)),
+    ]
+    threads: Positive = 2
+    warmup: Count = 3
+    runs: Count = 20
     parity: bool = True
 
 
@@ -71,23 +88,15 @@ class Job:
 class Times:
     """Milliseconds of each run, with their median and 90th percentile."""
 
-    median_ms: float
-    p90_ms: float
-    runs_ms: tuple[float, ...]
+    median_ms: NotNegative
+    p90_ms: NotNegative
+    runs_ms: Annotated[tuple[NotNegative, ...], Limit("a list of times", len)]
 
     @classmethod
-    def of(cls, runs_ms: list[float]) -> Times:
-        """The statistics of at least one run; percentiles are interpolated as NumPy does."""
-        return cls(percentile(runs_ms, 50), percentile(runs_ms, 90), tuple(runs_ms))
-
-
-def percentile(values: list[float], percent: float) -> float:
-    """The interpolated percentile (NumPy's default, "linear")."""
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    def of(cls, runs_ms: Sequence[float]) -> Times:
+        """The statistics of at least one run."""
+        median, p90 = np.percentile(runs_ms, [50, 90])
+        return cls(float(median), float(p90), tuple(runs_ms))
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class DeviceFacts:
     """What ran the job; ``emulated``: its latency says nothing of a device."""
 
     name: str
-    kind: str
+    kind: Annotated[str, one_of(*KINDS)]
     system: str
     arch: str
     cpu: str
@@ -111,16 +120,16 @@ class Row:
     sha256: str
     target: str
     precision: str
-    threads: int
-    load_ms: float | None = None
-    first_ms: float | None = None
-    programs: dict[str, Times] = field(default_factory=dict)
+    threads: Positive
+    load_ms: NotNegative | None = None
+    first_ms: NotNegative | None = None
+    programs: dict[Program, Times] = field(default_factory=dict)
     total: Times | None = None
-    peak_bytes: int | None = None
-    base_bytes: int | None = None
-    parity: dict[str, float | None] = field(default_factory=dict)
-    output_sha256: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
+    peak_bytes: Count | None = None
+    base_bytes: Count | None = field(default=None, metadata=OPTIONAL)
+    parity: dict[Output, float | None] = field(default_factory=dict)
+    output_sha256: dict[Output, Sha256] = field(default_factory=dict)
+    outputs: dict[Output, Inside] = field(default_factory=dict, metadata=OPTIONAL)
     error: str | None = None
 
 
@@ -133,11 +142,8 @@ class Result:
 
 
 def write_json(path: Path, value: Job | Result) -> None:
-    """Write a job or a result under a temporary name, then rename it."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(value)}, indent=1, allow_nan=False)
-    staged = path.with_name(f".{path.name}.part")
-    staged.write_text(text + "\n")
-    staged.replace(path)
+    """Write a job or a result, whole."""
+    files.write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(value)})
 
 
 def read_job(path: Path) -> Job:
@@ -146,177 +152,14 @@ def read_job(path: Path) -> Job:
     Raises:
         UserError: it cannot be read, or a field is missing, mistyped or out of range.
     """
-    value = _Reader(path, _load(path), "")
-    files = value.items("files")
-    if not files:
-        raise value.wrong("files", "a list of at least one path")
-    job = Job(
-        bundle=value.text("bundle"),
-        files=tuple(_inside(value, "files", name) for name in files),
-        threads=value.whole("threads", 1),
-        warmup=value.whole("warmup", 0),
-        runs=value.whole("runs", 0),
-        parity=value.flag("parity"),
-    )
-    if len(set(job.files)) != len(job.files):
-        raise value.wrong("files", "a list of different paths")
-    return job
+    return read(Job, load_object(path, SCHEMA_VERSION), path)
 
 
 def read_result(path: Path) -> Result:
-    """The result in ``path``.
-
-    Raises:
-        UserError: it cannot be read, or a field is missing, mistyped or out of range.
-    """
-    return parse_result(_load(path), path)
+    """The result in ``path``; raises as :func:`read_job`."""
+    return read(Result, load_object(path, SCHEMA_VERSION), path)
 
 
 def parse_result(value: Any, source: Path | str) -> Result:
     """The result that decoded JSON holds, as :func:`read_result`; ``source`` is named in errors."""
-    top = _Reader(source, value, "")
-    device = top.part("device")
-    kind = device.text("kind")
-    if kind not in KINDS:
-        raise device.wrong("kind", f"one of {', '.join(KINDS)}")
-    facts = DeviceFacts(
-        name=device.text("name"),
-        kind=kind,
-        system=device.text("system"),
-        arch=device.text("arch"),
-        cpu=device.text("cpu"),
-        emulated=device.flag("emulated"),
-        runtimes={name: device.part("runtimes").text(name) for name in device.part("runtimes").value},
-    )
-    rows = tuple(_row(_Reader(source, row, f"rows[{index}].")) for index, row in enumerate(top.items("rows")))
-    return Result(facts, rows)
-
-
-def _row(row: _Reader) -> Row:
-    programs = row.part("programs")
-    hashes = {}
-    for name in row.part("output_sha256").keys_among(OUTPUTS):
-        hashes[name] = row.part("output_sha256").text(name)
-        if not SHA256.fullmatch(hashes[name]):
-            raise row.part("output_sha256").wrong(name, "64 hexadecimal digits")
-    outputs = {}
-    if "outputs" in row.value:
-        pulled = row.part("outputs")
-        outputs = {n: _inside(pulled, n, pulled.text(n)) for n in pulled.keys_among(OUTPUTS)}
-    return Row(
-        path=row.text("path"),
-        sha256=row.text("sha256"),
-        target=row.text("target"),
-        precision=row.text("precision"),
-        threads=row.whole("threads", 1),
-        load_ms=row.number("load_ms"),
-        first_ms=row.number("first_ms"),
-        programs={name: _times(programs.part(name)) for name in programs.keys_among(PROGRAMS)},
-        total=None if row.get("total") is None else _times(row.part("total")),
-        peak_bytes=None if row.get("peak_bytes") is None else row.whole("peak_bytes", 0),
-        base_bytes=None if row.value.get("base_bytes") is None else row.whole("base_bytes", 0),
-        parity={n: row.part("parity").number(n, signed=True) for n in row.part("parity").keys_among(OUTPUTS)},
-        output_sha256=hashes,
-        outputs=outputs,
-        error=None if row.get("error") is None else row.text("error"),
-    )
-
-
-def _times(value: _Reader) -> Times:
-    median, p90 = value.number("median_ms"), value.number("p90_ms")
-    runs = [
-        _Reader(value.source, {"runs_ms": item}, value.where).number("runs_ms")
-        for item in value.items("runs_ms")
-    ]
-    if median is None or p90 is None or not runs or None in runs:
-        raise value.wrong("runs_ms", "a list of times, with their median_ms and p90_ms")
-    return Times(median, p90, tuple(run for run in runs if run is not None))
-
-
-def _inside(value: _Reader, key: str, name: object) -> str:
-    """A relative path that stays below its folder."""
-    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
-        raise value.wrong(key, "a relative path")
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise value.wrong(key, "a path that stays inside its folder")
-    return name
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
-        raise UserError(f"{path} is damaged: it is not a JSON file") from error
-
-
-class _Reader:
-    """A JSON object whose fields are taken by name and type, each failure one sentence."""
-
-    def __init__(self, source: Path | str, value: Any, where: str) -> None:
-        self.source, self.where = source, where
-        if not isinstance(value, dict):
-            raise UserError(f"{source} is damaged: {where.rstrip('.') or 'it'} is not an object")
-        self.value: dict[str, Any] = value
-        if not where and value.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{source} has schema {value.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
-            )
-
-    def wrong(self, key: str, what: str) -> UserError:
-        return UserError(f"{self.source} is damaged: {self.where}{key} is not {what}")
-
-    def get(self, key: str) -> Any:
-        if key not in self.value:
-            raise UserError(f"{self.source} is damaged: it has no {self.where}{key}")
-        return self.value[key]
-
-    def keys_among(self, names: tuple[str, ...]) -> list[str]:
-        for key in self.value:
-            if key not in names:
-                raise self.wrong(str(key), f"one of {', '.join(names)}")
-        return [name for name in names if name in self.value]
-
-    def part(self, key: str) -> _Reader:
-        return _Reader(self.source, self.get(key), f"{self.where}{key}.")
-
-    def items(self, key: str) -> list[Any]:
-        found = self.get(key)
-        if not isinstance(found, list):
-            raise self.wrong(key, "a list")
-        return found
-
-    def text(self, key: str) -> str:
-        found = self.get(key)
-        if not isinstance(found, str):
-            raise self.wrong(key, "text")
-        return found
-
-    def flag(self, key: str) -> bool:
-        found = self.get(key)
-        if not isinstance(found, bool):
-            raise self.wrong(key, "true or false")
-        return found
-
-    def whole(self, key: str, least: int) -> int:
-        found = self.get(key)
-        if not isinstance(found, int) or isinstance(found, bool) or found < least:
-            raise self.wrong(key, f"a whole number of at least {least}")
-        return found
-
-    def number(self, key: str, *, signed: bool = False) -> float | None:
-        """A finite number or null; not negative unless ``signed``."""
-        found = self.get(key)
-        if found is None:
-            return None
-        if not isinstance(found, (int, float)) or isinstance(found, bool):
-            raise self.wrong(key, "a number")
-        try:
-            value = float(found)
-        except OverflowError:
-            raise self.wrong(key, "a finite number") from None
-        if not math.isfinite(value) or (value < 0 and not signed):
-            raise self.wrong(key, "a finite number" if signed else "a number of at least 0")
-        return value
+    return read(Result, checked_schema(value, SCHEMA_VERSION, source), source)

@@ -7,12 +7,17 @@ tensors on this). A reader trusts nothing: schema, paths and checksums are verif
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_json
+from elir_mobile.core.reader import OPTIONAL, Limit, NotNegative, Positive, Sha256, load_object, one_of, read
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -43,7 +48,62 @@ def bytes_of(path: Path) -> int:
     return path.stat().st_size
 
 
-def read_manifest(folder: Path, files: tuple[str, ...] | None = None) -> dict:
+@dataclass(frozen=True)
+class _File:
+    path: Annotated[str, Limit("a path", str.isprintable)]
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class _Artifact(_File):
+    target: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class _Array(_File):
+    shape: tuple[Positive, ...]
+
+
+@dataclass(frozen=True)
+class _Table(_Array):
+    shape: Annotated[tuple[Positive, ...], Limit("a number of steps and a width", lambda s: len(s) == 2)]
+
+
+@dataclass(frozen=True)
+class _GoldenArray(_Array):
+    dtype: Annotated[str, one_of("float32", "uint8")]
+
+
+@dataclass(frozen=True)
+class _Golden:
+    arrays: dict[str, _GoldenArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    """What every reader of a bundle relies on; a manifest says more."""
+
+    size: Positive
+    steps: Positive
+    sigma_s: NotNegative
+    table: _Table
+    files: tuple[_Artifact, ...]
+    golden: _Golden = field(default=_Golden(), metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TaskManifest(_Manifest):
+    """Since schema 2 also what an app shows of the task, and does to a photograph beforehand."""
+
+    task: str
+    title: str
+    domain: str
+    upscale: Positive
+    enlarge: Annotated[str, one_of("nearest", "bicubic", "lanczos")]
+
+
+def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
     """The manifest of the bundle at ``folder``, after everything it names was verified.
 
     Args:
@@ -52,37 +112,37 @@ def read_manifest(folder: Path, files: tuple[str, ...] | None = None) -> dict:
     Raises:
         UserError: missing, damaged, newer than this package, or naming a path outside itself.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        version = manifest["schema_version"]
-        if version > SCHEMA_VERSION:  # before anything else is read: a newer one may have other keys
-            raise UserError(
-                f"{folder} was made by a newer elir-mobile (bundle schema {version}, this one reads "
-                f"{SCHEMA_VERSION}): update elir-mobile"
-            )
-        if version not in range(1, SCHEMA_VERSION + 1):
-            raise ValueError(version)
-        golden = manifest.get("golden", {"arrays": {}})["arrays"].values()
-        artifacts = [entry for entry in manifest["files"] if files is None or entry["path"] in files]
-        checks = [
-            (str(entry["path"]), str(entry["sha256"])) for entry in [manifest["table"], *golden, *artifacts]
-        ]
-        steps, width = manifest["table"]["shape"]
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a bundle: it has no {MANIFEST}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST} is damaged: write the bundle again") from error
+    place = folder / MANIFEST
+    if not place.is_file():
+        raise UserError(f"{folder} is not a bundle: it has no {MANIFEST}")
+    manifest = load_object(place, SCHEMA_VERSION)
+    facts = read(_TaskManifest if manifest["schema_version"] > 1 else _Manifest, manifest, place)
+    if isinstance(facts, _TaskManifest) and facts.size % facts.upscale:
+        raise UserError(f"{place} is damaged: size {facts.size} is no multiple of upscale {facts.upscale}")
     root = folder.resolve()
-    for relative, sha256 in checks:
-        path = (folder / relative).resolve()
+    artifacts = [file for file in facts.files if files is None or file.path in files]
+    named: list[_File] = [facts.table, *facts.golden.arrays.values(), *artifacts]
+    for file in named:
+        path = (folder / file.path).resolve()
         if not path.is_relative_to(root):
-            raise UserError(f"{folder / MANIFEST} names {relative}, which is outside the bundle")
-        if not path.exists() or artifact_sha256(path) != sha256:
+            raise UserError(f"{place} names {file.path}, which is outside the bundle")
+        if not path.exists() or artifact_sha256(path) != file.sha256:
             raise UserError(f"{path} is missing or damaged: write the bundle again")
-    size = (folder / manifest["table"]["path"]).stat().st_size // 4
-    if size != steps * width:
-        raise UserError(f"{folder / TABLE} has {size} values, not {steps}×{width}")
+    size, (steps, width) = (folder / facts.table.path).stat().st_size // 4, facts.table.shape
+    if size != steps * width or steps != facts.steps:
+        raise UserError(f"{folder / TABLE} has {size} values, not {steps}×{width} for {facts.steps} steps")
     return manifest
+
+
+def copy_files(folder: Path, manifest: dict, kept: list[dict], target: Path) -> None:
+    """Make ``target`` a bundle with only the entries ``kept`` of ``manifest["files"]``: their files, the
+    table and the golden vectors of the bundle at ``folder``, and a manifest that lists no more."""
+    arrays = manifest.get("golden", {"arrays": {}})["arrays"].values()
+    for entry in (manifest["table"], *arrays, *kept):
+        source, copy = folder / entry["path"], target / entry["path"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+    write_json(target / MANIFEST, {**manifest, "files": kept})
 
 
 def read_table(folder: Path, manifest: dict) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+PROGRAMS = ("encode", "step", "decode")
+
 Latent = TypeVar("Latent", bound=Any)  # a tensor or an array: it adds and scales
 
 

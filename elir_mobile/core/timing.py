@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from elir_mobile.core.sampling import Loop
-from elir_mobile.runtimes.programs import PROGRAMS
+from elir_mobile.core.sampling import PROGRAMS, Loop
 
 Milliseconds = dict[str, float]  # of encode, step, decode and total
 

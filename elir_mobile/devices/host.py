@@ -26,10 +26,10 @@ from typing import Any
 
 from elir_mobile.core.jobs import Job, Result, Row, Times, write_json
 from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.timing import Milliseconds, take_turns
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.worker import failed_row, host_facts
-from elir_mobile.runtimes.programs import PROGRAMS
 from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
 
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In

@@ -8,15 +8,13 @@ by itself.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import elir_mobile
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row
-from elir_mobile.core.manifest import MANIFEST
 from elir_mobile.devices.worker import failed_row
 
 WORKER = "elir_mobile.devices.worker"
@@ -24,9 +22,11 @@ EMULATED = "emulated"  # in a processor's name: what it runs is no measure of it
 
 
 def copy_worker(folder: Path) -> None:
-    """Copy the package's Python files to ``folder/elir_mobile``, without weights and data."""
+    """Copy to ``folder/elir_mobile`` what of this package the worker imports: ``core``, ``runtimes`` and
+    the worker's own file."""
     package = Path(elir_mobile.__file__).parent
-    for source in package.rglob("*.py"):
+    needed = [*package.glob("core/*.py"), *package.glob("runtimes/*.py"), package / "devices" / "worker.py"]
+    for source in (package / "__init__.py", package / "devices" / "__init__.py", *needed):
         target = folder / "elir_mobile" / source.relative_to(package)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
@@ -71,19 +71,3 @@ def how_it_ended(code: int, said: str) -> str:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     line = last_line(said)
     return f"the worker ended with {how}" + (f": {line}" if line else "")
-
-
-def stage_bundle(bundle: Path, manifest: dict, files: Sequence[str], target: Path) -> None:
-    """Copy what ``files`` need of ``bundle`` to the new folder ``target``: the manifest that lists them
-    alone, the table, the golden vectors and the files themselves."""
-    target.mkdir()
-    kept = [entry for entry in manifest["files"] if entry["path"] in files]
-    (target / MANIFEST).write_text(json.dumps({**manifest, "files": kept}, indent=2) + "\n")
-    arrays = manifest.get("golden", {"arrays": {}})["arrays"].values()
-    for relative in (manifest["table"]["path"], *(entry["path"] for entry in [*arrays, *kept])):
-        source, copy = bundle / relative, target / relative
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, copy)
-        else:
-            shutil.copyfile(source, copy)

@@ -20,18 +20,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from elir_mobile.core.errors import UserError
-from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_bytes, output_sha256
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.golden import (
+    check_finite,
+    golden_outputs,
+    golden_parity_db,
+    output_bytes,
+    output_sha256,
+)
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row, Times, read_job, write_json
+from elir_mobile.core.machine import cpu_name, peak_bytes
 from elir_mobile.core.manifest import GoldenArrays, read_golden, read_manifest, read_table
-from elir_mobile.core.sampling import Loop
+from elir_mobile.core.sampling import PROGRAMS, Loop
 from elir_mobile.core.timing import Milliseconds, take_turns, timed_restore
-from elir_mobile.runtimes.programs import PROGRAMS, open_programs
+from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.table import (
     EAGER,
     RUNTIMES,
@@ -60,7 +68,7 @@ class Artifact:
     loop: Loop
     timed: bool
     load_ms: float
-    base_bytes: int | None
+    base_bytes: int
     first_ms: float | None = None
     runs: list[Milliseconds] = field(default_factory=list)
 
@@ -114,7 +122,7 @@ def find_entry(manifest: dict, path: str) -> dict:
 
 
 def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
-    """The float network itself in PyTorch eager, as an artifact.
+    """The float network itself in PyTorch eager, as an artifact: on this machine only.
 
     Args:
         weights: a file of them.
@@ -122,22 +130,12 @@ def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
     Raises:
         UserError: they cannot be read.
     """
-    import torch
-
-    from elir_mobile.checkpoints import load_weights
-    from elir_mobile.precision import FP32
-    from elir_mobile.runtimes.eager import eager_runner
-    from elir_mobile.tasks import get_task
-
-    torch.set_num_threads(threads)
+    eager = import_module("elir_mobile.runtimes.eager")
     base = peak_bytes()
     start = time.perf_counter()
-    restorer, info = load_weights(weights, get_task(manifest["task"]))
-    load_ms = 1e3 * (time.perf_counter() - start)
-    loop = eager_runner(restorer, manifest["steps"]).loop(manifest["steps"], manifest["sigma_s"])
-    size = 4 * sum(p.numel() for p in restorer.parameters())
-    entry = {"path": "", "sha256": info.sha256, "target": EAGER, "precision": FP32.name, "bytes": size}
-    return Artifact(entry, loop, True, load_ms, base)
+    facts = {key: manifest[key] for key in ("task", "steps", "sigma_s")}
+    entry, loop = eager.open_weights(weights, threads=threads, **facts)
+    return Artifact(entry, loop, True, 1e3 * (time.perf_counter() - start), base)
 
 
 def write_outputs(artifact: Artifact, golden: GoldenArrays, folder: Path) -> dict[str, dict]:
@@ -237,29 +235,6 @@ def host_facts(targets: set[str]) -> DeviceFacts:
     )
 
 
-def cpu_name() -> str:
-    """The processor's name as the system gives it; empty if it gives none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def peak_bytes() -> int | None:
-    """Largest resident size of this process so far; None where the system does not say.
-
-    Not ``getrusage``: on Linux a child inherits its parent's peak there.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
-    return peaks[0] if peaks else None
-
-
 class Server:
     """Answers requests about one artifact; each is a JSON object with ``do`` and its arguments."""
 
@@ -309,6 +284,7 @@ class Server:
             x, noise = arrays["x"], arrays["noise"]
         done = [self.artifact.loop.restore(x[i : i + 1], noise[i : i + 1]) for i in range(len(x))]
         images = np.concatenate([image for image, _ in done])
+        check_finite("image", images)
         trajectories = np.stack([np.concatenate(latents) for _, latents in done])
         np.savez(outputs, image=images, trajectory=trajectories)
         return {}
@@ -335,27 +311,22 @@ def serve() -> None:
             replies.flush()
 
 
-def main(arguments: list[str]) -> int:
-    """Exit code: 0 if the result was written, 2 for a bad job file or bundle."""
+@exits_with_2
+def main(arguments: list[str]) -> None:
+    """Write the result of a job, or serve; exits with 2 for a bad job file or bundle.
+
+    Raises:
+        UserError: a bad command line, job file or bundle.
+    """
     if arguments == ["--serve"]:
         serve()
-        return 0
+        return
     if len(arguments) != 2:
-        print("usage: python -m elir_mobile.devices.worker job.json result.json", file=sys.stderr)
-        return 2
+        raise UserError("usage: python -m elir_mobile.devices.worker job.json result.json")
     job_path, result_path = map(Path, arguments)
-    try:
-        job = read_job(job_path)
-        write_json(result_path, run_job(job, job_path.parent / job.bundle, result_path.parent))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
-        return 2
-    return 0
+    job = read_job(job_path)
+    write_json(result_path, run_job(job, job_path.parent / job.bundle, result_path.parent))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -16,44 +16,26 @@ import torch
 from torch import Tensor
 
 from elir_mobile import metrics
+from elir_mobile.core.statistics import Sqnr, bootstrap
 from elir_mobile.data.pairs import Pair
-from elir_mobile.evaluate import bootstrap
 
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SQNR_DB = 90.0
-RESAMPLES = 1000
 ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was rounded from
-
-
-@dataclass
-class _Sqnr:
-    """Signal and error energy summed over many tensors."""
-
-    signal: float = 0.0
-    error: float = 0.0
-
-    def add(self, reference: Tensor, out: Tensor) -> None:
-        self.signal += reference.double().square().sum().item()
-        self.error += (reference.double() - out.double()).square().sum().item()
-
-    @property
-    def db(self) -> float | None:
-        """Decibels; None where the outputs are equal to the last bit (no finite number says so)."""
-        return None if self.error == 0 else float(10 * torch.log10(torch.tensor(self.signal / self.error)))
 
 
 @dataclass
 class Parity:
     """Everything measured of one artifact against the float reference."""
 
-    trajectory: list[_Sqnr] = field(default_factory=list)
-    image: _Sqnr = field(default_factory=_Sqnr)  # end to end, each file on its own trajectory
+    trajectory: list[Sqnr] = field(default_factory=list)
+    image: Sqnr = field(default_factory=Sqnr)  # end to end, each file on its own trajectory
     restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
 
     @classmethod
     def over(cls, steps: int) -> Parity:
         """Nothing measured yet, with K = ``steps``."""
-        return cls(trajectory=[_Sqnr() for _ in range(steps)])
+        return cls(trajectory=[Sqnr() for _ in range(steps)])
 
 
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -82,7 +64,7 @@ def measured(images: list[Tensor], pairs: list[Pair]) -> dict[str, np.ndarray]:
 def with_interval(key: str, values: np.ndarray) -> dict[str, float | None]:
     """The mean of ``values`` as ``key``, and as ``key_low`` and ``key_high`` its 95 % interval, by bootstrap
     over the images (None for one image)."""
-    spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values), RESAMPLES, seed=0)
+    spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values))
     low, high = spread or (None, None)
     return {key: float(values.mean()), f"{key}_low": low, f"{key}_high": high}
 

@@ -17,8 +17,8 @@ import numpy as np
 from rich.table import Table
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.statistics import bootstrap
 from elir_mobile.harness.charts import label, named_devices
-from elir_mobile.harness.protocol import interval, resampled
 
 MACHINE = ("system", "cpu", "cores", "cpu_flags")
 # Figures that repeat exactly: path in a row, heading, and what is too small to speak of (rounding of sums).
@@ -144,11 +144,9 @@ Interval = tuple[float, float, float]  # low, value, high
 
 def median_interval(runs: list[float]) -> Interval | None:
     """The median of ``runs`` with its 95 % interval; None for fewer than two."""
-    if len(runs) < 2:
-        return None
     values = np.array(runs, float)
-    low, high = interval(np.median(values[resampled(len(values))], axis=1))
-    return low, float(np.median(values)), high
+    found = bootstrap(lambda chosen: float(np.median(values[chosen])), len(values))
+    return found and (found[0], float(np.median(values)), found[1])
 
 
 def speedup_interval(row: dict, rows: dict) -> Interval | None:
@@ -160,11 +158,14 @@ def speedup_interval(row: dict, rows: dict) -> Interval | None:
     if eager is None or row is eager:
         return None
     base, values = (np.array(r["latency_ms"]["runs"], float) for r in (eager, row))
-    if len(base) != len(values) or len(base) < 2:
+    if len(base) != len(values):
         return None
-    chosen = resampled(len(values))
-    low, high = interval(np.median(base[chosen], axis=1) / np.median(values[chosen], axis=1))
-    return low, float(np.median(base) / np.median(values)), high
+
+    def speedup(chosen: np.ndarray) -> float:
+        return float(np.median(base[chosen]) / np.median(values[chosen]))
+
+    found = bootstrap(speedup, len(values))
+    return found and (found[0], speedup(np.arange(len(values))), found[1])
 
 
 def _verdict(first: Interval, second: Interval, more: str, less: str) -> str:

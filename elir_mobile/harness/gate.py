@@ -9,29 +9,28 @@ not pass.
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, FiniteFloat
 from rich.table import Table
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.harness.charts import label, named_devices
+from elir_mobile.tables import Entry, checked, load_toml
 
 PATTERNS = ("target", "precision", "device")
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(Entry):
     """One ``[[limit]]``."""
 
-    field: str
-    low: float | None
-    high: float | None
+    field: str = Field(min_length=1)
+    low: FiniteFloat | None = Field(None, alias="min")
+    high: FiniteFloat | None = Field(None, alias="max")
     target: str = "*"
     precision: str = "*"
     device: str = "*"
@@ -73,43 +72,14 @@ def read_limits(path: Path) -> list[Limit]:
     Raises:
         UserError: it cannot be read, or something in it is not as the module says.
     """
-    try:
-        with path.open("rb") as file:
-            facts = tomllib.load(file)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not a TOML file: {str(error).splitlines()[0]}") from error
+    facts = load_toml(path)
     if set(facts) != {"limit"} or not isinstance(facts["limit"], list) or not facts["limit"]:
         raise UserError(f"{path} must hold [[limit]] tables and nothing else")
-    return [_limit(path, index, entry) for index, entry in enumerate(facts["limit"], 1)]
-
-
-def _limit(path: Path, index: int, entry: Any) -> Limit:
-    where = f"{path}: limit {index}"
-    if not isinstance(entry, dict):
-        raise UserError(f"{where} is not a table: write [[limit]]")
-    known = {"field", "min", "max", *PATTERNS}
-    if unknown := sorted(set(entry) - known):
-        raise UserError(f"{where} has unknown key '{unknown[0]}': use {', '.join(sorted(known))}")
-    for key in ("field", *PATTERNS):
-        if not isinstance(entry.get(key, "*"), str):
-            raise UserError(f"{where}: {key} must be text")
-    if not entry.get("field"):
-        raise UserError(f"{where} has no field: name one such as latency_ms.median")
-    bounds = []
-    for key in ("min", "max"):
-        value = entry.get(key)
-        if value is not None and (
-            not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value)
-        ):
-            raise UserError(f"{where}: {key} must be a finite number")
-        bounds.append(None if value is None else float(value))
-    if bounds == [None, None]:
-        raise UserError(f"{where} has neither min nor max")
-    return Limit(
-        entry["field"], bounds[0], bounds[1], **{key: entry[key] for key in PATTERNS if key in entry}
-    )
+    limits = [checked(Limit, entry, f"{path}: limit {n}") for n, entry in enumerate(facts["limit"], 1)]
+    for index, limit in enumerate(limits, 1):
+        if limit.low is None and limit.high is None:
+            raise UserError(f"{path}: limit {index} has neither min nor max")
+    return limits
 
 
 _MISSING = object()

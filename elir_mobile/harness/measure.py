@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.bundle import Bundle
+from elir_mobile.bundle import Bundle, write_manifest
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.golden import sqnr_db
 from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
 from elir_mobile.core.manifest import MANIFEST, sha256_of
+from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.core.statistics import sqnr_db, unless_equal
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
 from elir_mobile.devices.host import Host, pictures_of
 from elir_mobile.devices.protocol import Device, Progress
@@ -43,7 +44,6 @@ from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_f
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, recipe_digest
-from elir_mobile.runtimes.programs import PROGRAMS
 from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name
 from elir_mobile.tasks import get_task
 
@@ -150,6 +150,30 @@ def measure_bundle(
     weights = float_weights(bundle, settings.weights)
     judged = evaluation(bundle, settings.images)
     with running(bundle, entries, devices, protocol, progress, weights=weights, judged=judged) as ran:
+        return ran.report()
+
+
+def measure_written(
+    bundle: Bundle, weights: str, judged: Evaluation, protocol: Protocol, progress: Progress
+) -> tuple[dict, Shown | None]:
+    """Measure a bundle that was just written on this machine; its parity budgets go into its manifest.
+
+    Args:
+        weights: of the float network that it was made from.
+
+    Raises:
+        UserError: a file does not run.
+    """
+    entries = bundle.manifest["files"]
+    with running(bundle, entries, [Host()], protocol, progress, weights=weights, judged=judged) as ran:
+        for row in ran.host.rows:
+            if row.error:
+                raise UserError(f"{row.target} {row.precision} was exported but does not run: {row.error}")
+        budgets = {row.path: parity_budgets(row.parity) for row in ran.host.rows}
+        for entry in entries:
+            if entry["path"] in budgets:  # this machine may lack a delegate
+                entry["parity"] = budgets[entry["path"]]
+        write_manifest(bundle.folder, bundle.manifest)
         return ran.report()
 
 
@@ -281,10 +305,6 @@ class Ran:
         }
         self.roof = roof_facts(self.bundle.manifest, self.protocol.threads)
 
-    def parity_budgets(self) -> dict[str, dict]:
-        """Of each file that ran here, by path: how far from float another device may be."""
-        return {row.path: parity_budgets(row.parity) for row in self.host.rows if row.path}
-
     def report(self) -> tuple[dict, Shown | None]:
         """Everything that the report says, and the pictures that it shows."""
         manifest, judged = self.bundle.manifest, self.judged
@@ -414,8 +434,7 @@ class Ran:
         found = self._output(row, folder, "decode")
         if expected is None or found is None or row.target == "eager":
             return None
-        value = sqnr_db(expected, found)
-        return value if math.isfinite(value) else None
+        return unless_equal(sqnr_db(expected, found))
 
     @staticmethod
     def _output(row: Row | None, folder: Path, name: str) -> np.ndarray | None:
@@ -450,8 +469,8 @@ class Ran:
             same = row.output_sha256[name] == here.output_sha256[name]
             expected, value = self._output(here, self.folder, name), self._output(row, folder, name)
             known = expected is not None and value is not None and expected.shape == value.shape and not same
-            db = sqnr_db(expected, value) if known else math.inf  # type: ignore[arg-type]
-            found[name] = {"identical": same, "sqnr_db": db if math.isfinite(db) else None}
+            db = unless_equal(sqnr_db(expected, value)) if known else None
+            found[name] = {"identical": same, "sqnr_db": db}
         return found
 
     def _against(self, facts: dict, on_host: bool, result: Result) -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from elir_mobile.core.machine import cpu_facts
+from elir_mobile.core.statistics import bootstrap
 from elir_mobile.runtimes.table import RUNTIMES, installed_versions
 
-RESAMPLES = 1000
 Facts = dict[str, Any]
 
 
@@ -50,27 +50,13 @@ class Protocol:
         }
 
 
-def resampled(count: int) -> np.ndarray:
-    """Indices of ``count`` runs drawn with replacement, ``RESAMPLES`` times: (RESAMPLES, count)."""
-    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
-
-
-def interval(drawn: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic's resampled values (Efron 1979)."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def latency_facts(runs_ms: Sequence[float]) -> Facts:
     """``{median, p90, low, high, runs}`` in milliseconds; from ``low`` to ``high`` lies the median with
     95 % confidence, by bootstrap over the runs. None without runs: where no latency is claimed."""
     if not runs_ms:
         return {**dict.fromkeys(("median", "p90", "low", "high")), "runs": []}
     values = np.array(runs_ms)
-    low: float | None = None
-    high: float | None = None
-    if len(values) > 1:
-        low, high = interval(np.median(values[resampled(len(values))], axis=1))
+    low, high = bootstrap(lambda chosen: float(np.median(values[chosen])), len(values)) or (None, None)
     return {
         "median": float(np.median(values)),
         "p90": float(np.percentile(values, 90)),
@@ -82,24 +68,7 @@ def latency_facts(runs_ms: Sequence[float]) -> Facts:
 
 def machine_facts() -> dict[str, object]:
     """Processor, its vector extensions, memory and versions: what a latency depends on."""
-    model, flags = platform.processor(), ""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags = value
-    vector = [f for f in flags.split() if f.startswith(("avx", "fma", "amx", "asimd", "i8mm", "sve"))]
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "cpu_flags": sorted(vector),
-        "python": platform.python_version(),
-        "versions": package_versions(),
-    }
+    return {**cpu_facts(), "python": platform.python_version(), "versions": package_versions()}
 
 
 def package_versions() -> dict[str, str]:
@@ -120,10 +89,3 @@ def code_revision() -> str:
     if commit.returncode:
         return said
     return f"{said} {commit.stdout.strip()}{'+' if changes.returncode else ''}"
-
-
-def peak_memory_bytes(*, of_children: bool = False) -> int:
-    """Largest resident size so far of this process, or of the largest of its children that have ended."""
-    who = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
-    peak = resource.getrusage(who).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024

@@ -22,6 +22,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
+from elir_mobile.core.files import write_json, write_text, written
 from elir_mobile.data.pairs import Pair
 from elir_mobile.harness.charts import charts, label, named_devices, number, style
 from elir_mobile.harness.compare import (
@@ -146,16 +147,11 @@ def write_report(folder: Path, report: dict, shown: Shown | None) -> None:
             ``protocol``, ``machine``.
         shown: the pictures; the difference of the last column from the first is shown too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     if shown:
-        draw_strip(shown.pairs, shown.columns).save(folder / "strip.png")
-    for name, text in (
-        ("report.json", json.dumps(report, indent=2, allow_nan=False) + "\n"),
-        ("report.html", page(report, shown)),
-    ):
-        staged = folder / f".{name}.part"
-        staged.write_text(text)
-        staged.replace(folder / name)
+        with written(folder / "strip.png") as staged:
+            draw_strip(shown.pairs, shown.columns).save(staged)
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.html", page(report, shown))
 
 
 def page(report: dict, shown: Shown | None) -> str:

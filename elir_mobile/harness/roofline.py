@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elir_mobile.data.faces import cache_dir
+from elir_mobile.core.files import cache_dir
 from elir_mobile.harness.protocol import machine_facts
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.models.roles import layer_roles

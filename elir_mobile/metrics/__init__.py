@@ -6,7 +6,7 @@ Against a ground truth: PSNR, SSIM (``fidelity``), LPIPS (``perceptual``), ident
 not installed, a ``UserError`` names the command that installs it.
 """
 
-from elir_mobile.metrics.fidelity import psnr, sqnr_db, ssim
+from elir_mobile.metrics.fidelity import psnr, ssim
 from elir_mobile.metrics.frechet import efficientnet_features, frechet_distance
 from elir_mobile.metrics.identity import identity_similarity
 from elir_mobile.metrics.naturalness import niqe
@@ -21,6 +21,5 @@ __all__ = [
     "lpips_available",
     "niqe",
     "psnr",
-    "sqnr_db",
     "ssim",
 ]

@@ -1,4 +1,4 @@
-"""How far a picture is from its ground truth, pixel by pixel: PSNR, SSIM, and the SQNR of any signal."""
+"""How far a picture is from its ground truth, pixel by pixel: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -25,9 +25,3 @@ def ssim(out: Tensor, ref: Tensor) -> Tensor:
     )
     inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
     return similarity[..., inside, inside].mean((1, 2, 3))
-
-
-def sqnr_db(reference: Tensor, out: Tensor) -> float:
-    """``10·log10(Σref² / Σ(ref - out)²)`` in dB; infinite where the two are equal."""
-    error = (reference.double() - out.double()).square().sum()
-    return float(10 * torch.log10(reference.double().square().sum() / error))

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.runtimes.programs import PROGRAMS, Program
+from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.runtimes.programs import Program
 from elir_mobile.runtimes.table import RUNTIMES
 
 INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",), "encode_image": ("image",)}

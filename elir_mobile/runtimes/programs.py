@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.runtimes.table import get_runtime
-
-PROGRAMS = ("encode", "step", "decode")
 
 # ``encode``: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8). ``step``: latent and its row
 # (1, ΣC, 1, 1) of the table → latent. ``decode``: latent → image in [0, 1]. All float32; an output is not

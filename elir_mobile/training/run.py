@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from elir_mobile.checkpoints import save_weights
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_json
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import Task
 from elir_mobile.training.folder import finished
@@ -39,10 +40,7 @@ def keep_options(run_dir: Path, options: dict[str, Any]) -> None:
                 "give the same options to resume it, or another --out",
             )
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    staged = path.with_suffix(".tmp")
-    staged.write_text(json.dumps(options, indent=2) + "\n")
-    staged.replace(path)
+    write_json(path, options)
 
 
 @rank_zero_only

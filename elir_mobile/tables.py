@@ -1,0 +1,56 @@
+"""TOML that a user writes, read into pydantic models: each failure is one sentence that names the place."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from elir_mobile.core.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Entry(BaseModel):
+    """A table of which every key is known and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        UserError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not a TOML file: {str(error).splitlines()[0]}") from error
+
+
+def checked(model: type[Model], value: object, where: str) -> Model:
+    """``value`` as ``model``; ``where`` begins the sentence.
+
+    Raises:
+        UserError: the first thing that is wrong with it.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        key = first["loc"][-1] if first["loc"] else ""
+        said = {
+            "missing": f"{where} has no {key}",
+            "extra_forbidden": f"{where} has unknown key '{key}': use {known}",
+            "string_type": f"{where}: {key} must be text",
+            "float_type": f"{where}: {key} must be a finite number",
+            "finite_number": f"{where}: {key} must be a finite number",
+            "model_type": f"{where} is not a table",
+        }
+        raise UserError(said.get(first["type"], f"{where}: {key} {first['msg']}")) from error
