@@ -28,13 +28,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.tables import load_toml
 
 
 @dataclass(frozen=True)
@@ -264,12 +264,9 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: no such file, not TOML, or a rule that says nothing; the message names the rule.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"no recipe at {path}: check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a TOML file: {error}") from error
+    if not path.exists():
+        raise UserError(f"no recipe at {path}: check the path")
+    content = load_toml(path)
     name = content.pop("name", path.stem)
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RECIPES:
         raise UserError(
