@@ -94,6 +94,15 @@ def test_the_manifest_lists_delegation_and_calibration(finished) -> None:
     assert manifest["files"][1]["recipe"]["rules"][-1] == {"pattern": "*", "precision": "w8a8"}
 
 
+@pytest.mark.lowering
+def test_the_manifest_tells_an_app_what_the_task_is_and_which_file_to_run(finished) -> None:
+    manifest = read_bundle(finished[0]).manifest
+    assert (manifest["task"], manifest["title"]) == ("bfr", "blind face restoration")
+    assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("aligned-face", 1, "nearest")
+    (int8,) = [entry["path"] for entry in manifest["files"] if entry["precision"] == "w8a8"]
+    assert manifest["recommendation"] == dict.fromkeys(("android", "ios", "host"), int8)
+
+
 def test_the_report_has_every_row_and_key(finished) -> None:
     report = json.loads((finished[0] / "report" / "report.json").read_text())
     assert report.pop("export_seconds") > 0
