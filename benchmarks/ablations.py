@@ -36,7 +36,6 @@ from elir_mobile.images import hstack_images, to_image, to_tensor, vstack_images
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.tasks import get_task
-from elir_mobile.training.demo import ARCH, teacher_latents
 from elir_mobile.training.drawing import draw_batch, draw_clean
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
 from elir_mobile.training.loop import fit, one_cycle
@@ -106,8 +105,8 @@ class TeacherTraining(L.LightningModule):
         return vstack_images([hstack_images([to_image(image) for image in row]) for row in rows])
 
 
-def train_teacher(images: Tensor, samples: Tensor, run_dir: Path) -> tuple[Encoder, Decoder]:
-    """Encoder and decoder, both frozen, on uint8 ``images`` (N, 3, SIZE, SIZE)."""
+def train_teacher(images: Tensor, samples: Tensor, run_dir: Path) -> Restorer:
+    """The demo with an encoder that inverts its decoder, on uint8 ``images`` (N, 3, SIZE, SIZE)."""
     demo, _ = load_weights("demo", get_task(TASK))
     module = TeacherTraining(demo.enc, demo.dec)
     fit(
@@ -120,15 +119,24 @@ def train_teacher(images: Tensor, samples: Tensor, run_dir: Path) -> tuple[Encod
         ema_decay=EMA_DECAY,
         save_every=SAVE_EVERY,
     )
-    return demo.enc.requires_grad_(False), demo.dec
+    return demo.requires_grad_(False)
 
 
-def new_student(variant: Variant, teacher: Encoder, decoder: Decoder, seed: int) -> Restorer:
+@torch.no_grad()
+def teacher_latents(encoder: Encoder, images: Tensor) -> Tensor:
+    """Latents of uint8 images and of their mirrors: (2, N, C, h, w)."""
+    parts = [(part.float() / 255) for part in images.split(32)]
+    return torch.stack(
+        [torch.cat([encoder(part) for part in parts]), torch.cat([encoder(part.flip(-1)) for part in parts])]
+    )
+
+
+def new_student(variant: Variant, teacher: Restorer, seed: int) -> Restorer:
     """Teacher's encoder and decoder, the rest at its random initialization of this seed."""
     torch.manual_seed(seed)
-    student = Restorer(ARCH)  # collapsed: merging pairs costs a third of a step at this size
-    student.enc.load_state_dict(teacher.state_dict())
-    student.dec.load_state_dict(decoder.state_dict())
+    student = Restorer(teacher.arch)  # collapsed: merging pairs costs a third of a step at this size
+    student.enc.load_state_dict(teacher.enc.state_dict())
+    student.dec.load_state_dict(teacher.dec.state_dict())
     if not variant.coarse:
         student.mmse = nn.Identity()  # type: ignore[assignment]
     return student
@@ -247,10 +255,10 @@ def main(
         ]
     )
     strip = x_lq[:STRIP_FACES], clean[:STRIP_FACES]
-    teacher, decoder = train_teacher(images, heldout[:STRIP_FACES], run_dir / "teacher")
+    teacher = train_teacher(images, heldout[:STRIP_FACES], run_dir / "teacher")
     with torch.no_grad():
-        z_clean = teacher(clean)
-        reconstructed = quality(decoder(z_clean).clamp(0, 1), clean)
+        z_clean = teacher.enc(clean)
+        reconstructed = quality(teacher.decode(z_clean), clean)
     latents = None
     runs = []
     for number in seeds:
@@ -258,8 +266,8 @@ def main(
             folder = run_dir / f"{name}-{number}"
             measured = folder / "quality.json"
             if not measured.exists():
-                latents = teacher_latents(teacher, images) if latents is None else latents
-                student = new_student(VARIANTS[name], teacher, decoder, number)
+                latents = teacher_latents(teacher.enc, images) if latents is None else latents
+                student = new_student(VARIANTS[name], teacher, number)
                 train_variant(VARIANTS[name], student, latents, images, strip, folder, number)
                 facts = {"variant": name, "seed": number, **evaluate(student, x_lq, clean)}
                 write_json(measured, facts)

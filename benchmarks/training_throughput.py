@@ -36,7 +36,6 @@ from elir_mobile.images import list_images
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import get_task
-from elir_mobile.training import demo
 from elir_mobile.training.folder import Batch, Item, Pictures, TaughtTraining
 from elir_mobile.training.lcfm import LcfmConfig, lcfm_loss
 from elir_mobile.training.loop import fit
@@ -55,9 +54,14 @@ class Setting:
     loss: LcfmConfig = LcfmConfig()
 
 
+SMALL = Architecture(
+    enc_width=32, dec_width=32, coarse_width=32, hid_channels=32, n_mid_blocks=2, t_emb_dim=32
+)
 SETTINGS = {
-    "demo, upstream's loss": Setting(demo.ARCH, demo.SIZE, 4),
-    "demo, as it is trained": Setting(demo.ARCH, demo.SIZE, demo.RESTORER_BATCH, demo.FLOW),
+    "small, upstream's loss": Setting(SMALL, 128, 4),
+    "small, with both economies": Setting(
+        SMALL, 128, 8, LcfmConfig(sigma_s=0.1, flow_repeats=4, decoded_images=2)
+    ),
     "released bfr": Setting(get_task(TASK).arch, 256, 2),
 }
 

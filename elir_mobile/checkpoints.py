@@ -35,7 +35,7 @@ from torch import Tensor
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import cache_dir, write_text, written
 from elir_mobile.core.manifest import sha256_of
-from elir_mobile.models.autoencoder import Decoder, Encoder
+from elir_mobile.models.autoencoder import Decoder, Encoder, Form
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import Task, get_task
@@ -44,6 +44,9 @@ StateDict = dict[str, Tensor]
 
 PARTS = ("fmir", "mmse", "enc", "dec")
 DEMO_WEIGHTS = Path(__file__).with_name("weights")
+# Encoder and decoder as they were trained together: a teacher for further training. The decoder is that of
+# all demo models, and is stored here alone.
+DEMO_AUTOENCODER = "demo-autoencoder.safetensors"
 RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
 SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 NETWORK_TIMEOUT = 30  # seconds without a byte
@@ -107,9 +110,14 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
             n_mid_blocks=_count(state, r"fmir\.mid_blocks\.(\d+)\."),
             ch_mult=tuple(ch_mult),
             t_emb_dim=state["fmir.time_mlp.linear1.weight"].shape[1],
+            autoencoder=_form(state),
         )
     except (KeyError, IndexError) as error:
         raise UserError(f"not an ELIR network: it has no usable {error.args[0]}") from error
+
+
+def _form(state: Mapping[str, Tensor]) -> Form:
+    return "half" if state["enc.layers.0.weight"].shape[-1] == 6 else "taesd"
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
@@ -219,6 +227,13 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         path = Path(weights)
         name = path.stem
     state, metadata = read_state_dict(path)
+    stated = json.loads(metadata.get("elir", "{}"))
+    if digest := stated.get("autoencoder"):
+        shared = path.with_name(DEMO_AUTOENCODER)
+        tensors, _ = read_state_dict(shared)
+        state |= {name: tensor for name, tensor in tensors.items() if name.startswith("dec.")}
+        if sha256_of(shared) != digest:
+            raise UserError(f"{path.name} was trained with another decoder than {shared}: get both anew")
     restorer = build_restorer(state)
     info = ModelInfo(
         name=name,
@@ -230,8 +245,7 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         sigma_s=task.sigma_s,
         domain=task.domain,
     )
-    if facts := metadata.get("elir"):
-        stated = json.loads(facts)
+    if stated:
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
         known = {key: stated[key] for key in ("size", "steps", "sigma_s")}
@@ -267,20 +281,49 @@ def save_weights(
     steps: int,
     sigma_s: float,
     domain: str | None = None,
+    shared_decoder: bool = False,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write safetensors with the facts that :func:`load_weights` reads back.
 
     Args:
         domain: what it was trained on; None: what the task's networks usually are.
+        shared_decoder: leave the decoder out; that of the file ``DEMO_AUTOENCODER`` beside ``path``, see
+            :func:`save_autoencoder`, is this network's.
         dtype: float32 where a quantizer's grid must find the very weights it was trained with.
     """
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in restorer.state_dict().items()}
     domain = domain or get_task(task).domain
     facts = {"task": task, "size": size, "steps": steps, "sigma_s": sigma_s, "domain": domain}
+    state = dict(restorer.state_dict())
+    if shared_decoder:
+        facts["autoencoder"] = sha256_of(path.with_name(DEMO_AUTOENCODER))
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("dec.")}
+    _write(state, path, dtype, {"elir": json.dumps(facts, sort_keys=True)})
+
+
+def save_autoencoder(encoder: Encoder, decoder: Decoder, path: Path) -> None:
+    """Both in float16, as ``enc.*`` and ``dec.*``: the file ``DEMO_AUTOENCODER``."""
+    halves = {"enc": encoder, "dec": decoder}
+    state = {f"{part}.{name}": x for part, net in halves.items() for name, x in net.state_dict().items()}
+    _write(state, path, torch.float16, {})
+
+
+def _write(state: StateDict, path: Path, dtype: torch.dtype, metadata: dict[str, str]) -> None:
+    state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
     with written(path) as staged:
-        save_file(state, staged, metadata={"elir": json.dumps(facts, sort_keys=True)})
+        save_file(state, staged, metadata=metadata)
         staged.chmod(0o644)  # safetensors makes it private
+
+
+def build_autoencoder(state: Mapping[str, Tensor]) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder of the ``enc.*`` and ``dec.*`` of a checkpoint, frozen float32."""
+    form, latent_channels = _form(state), state["dec.layers.0.weight"].shape[1]
+    encoder = Encoder(state["enc.layers.0.weight"].shape[0], latent_channels, form)
+    decoder = Decoder(state["dec.layers.0.weight"].shape[0], latent_channels, form)
+    for part, net in (("enc.", encoder), ("dec.", decoder)):
+        net.load_state_dict({n[len(part) :]: x.float() for n, x in state.items() if n.startswith(part)})
+        net.eval().requires_grad_(False)
+    return encoder, decoder
 
 
 def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:

@@ -22,6 +22,8 @@ BFR_JPEG_QUALITY = (30, 100)
 
 SR_FACTOR, SR_NOISE_STD = 8, 12.8
 DENOISING_NOISE_STD = 89.6
+PHOTO_NOISE_STD, PHOTO_GRAIN, PHOTO_JPEG_QUALITY = (5.0, 50.0), (0.3, 0.8), (60, 100)
+PHOTO_CLEAN = 0.1  # share of pictures without noise
 INPAINTING_MASKED, INPAINTING_NOISE_STD = 0.9, 25.6
 COLORIZATION_NOISE_STD = 64.0
 BOX_SIDE, BOX_NOISE_STD = 0.5, 25.6  # side of the hidden box, as a share of the image's
@@ -79,6 +81,37 @@ def degrade_sr(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def degrade_denoising(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Strong white noise."""
     return gaussian_noise(image, DENOISING_NOISE_STD, rng)
+
+
+def degrade_photo_noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """The noise of a camera, of unknown strength: a spread of up to 50, then JPEG half of the time.
+
+    Half of the pictures have white noise, as sensors make it, the others coarser noise of the same spread,
+    as what is left of it after a camera's own processing. Some are clean, so that the restorer
+    learns to leave those alone.
+    """
+    if rng.random() >= PHOTO_CLEAN:
+        std = rng.uniform(*PHOTO_NOISE_STD)
+        noise = rng.standard_normal((image.height, image.width, 3)).astype(np.float32)
+        if rng.random() < 0.5:
+            noise = _coarser(noise, rng.uniform(*PHOTO_GRAIN))
+        noisy = np.asarray(image) + noise * np.float32(std)
+        image = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
+    if rng.random() < 0.5:
+        image = jpeg(image, int(rng.integers(PHOTO_JPEG_QUALITY[0], PHOTO_JPEG_QUALITY[1] + 1)))
+    return image
+
+
+def _coarser(noise: np.ndarray, sigma: float) -> np.ndarray:
+    """White noise (height, width, channels) blurred by a Gaussian, at its old spread."""
+    taps = np.exp(-0.5 * (np.arange(-2, 3, dtype=np.float32) / np.float32(sigma)) ** 2)
+    taps /= np.sqrt((taps**2).sum())
+    for axis in (0, 1):
+        padded = np.pad(noise, [(2, 2) if i == axis else (0, 0) for i in range(3)], mode="wrap")
+        noise = sum(
+            tap * np.take(padded, range(i, i + noise.shape[axis]), axis) for i, tap in enumerate(taps)
+        )
+    return noise
 
 
 def degrade_inpainting(image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -41,6 +41,7 @@ TINY = Architecture(
     t_emb_dim=32,
 )
 SIZE, STEPS, SIGMA_S = 64, 2, 0.1
+LOWERED = {"micro_bundle", "int8_bundle", "finished", "lowered_anew"}  # fixtures that lower files
 
 
 def write_pictures(folder: Path, count: int) -> Path:
@@ -68,6 +69,13 @@ def overparametrized() -> Restorer:
     restorer.dec.layers[-1].weight.data *= 0.3
     nn.init.constant_(restorer.dec.layers[-1].bias, 0.5)  # pictures around grey, hardly clipped
     return restorer.eval().requires_grad_(False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for a file that a fixture lowers has the mark too."""
+    for item in items:
+        if LOWERED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.lowering)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +18,7 @@ from safetensors.torch import save_file
 
 from elir_mobile import checkpoints
 from elir_mobile.checkpoints import (
+    DEMO_AUTOENCODER,
     PARTS,
     build_restorer,
     collapse_state_dict,
@@ -23,10 +26,12 @@ from elir_mobile.checkpoints import (
     load_taesd,
     load_weights,
     random_weights,
+    save_autoencoder,
     save_weights,
     sha256_of,
 )
 from elir_mobile.core.errors import UserError
+from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
 from tests.conftest import SIGMA_S, STEPS, TINY
@@ -57,6 +62,21 @@ def test_architecture_is_read_from_shapes(restorer) -> None:
     with torch.device("meta"):
         released = Restorer(BFR.arch).state_dict()
     assert infer_architecture(released) == BFR.arch
+
+
+def test_the_half_form_is_read_from_shapes_and_survives_collapse_and_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    arch = replace(TINY, autoencoder="half")
+    wide = Restorer(arch, overparametrized=True).eval().requires_grad_(False)
+    collapsed = build_restorer(wide.state_dict())
+    assert collapsed.arch == arch
+    x, noise = torch.rand(1, 3, 32, 48), torch.randn(1, 16, 4, 6)
+    expected = wide(x, noise, steps=2, sigma_s=0.1)
+    assert (collapsed(x, noise, steps=2, sigma_s=0.1) - expected).abs().max() < 1e-5
+    path = tmp_path / "half.safetensors"
+    save_weights(collapsed, path, task="bfr", size=96, steps=2, sigma_s=0.1, dtype=torch.float32)
+    loaded, _ = load_weights(str(path), BFR)
+    assert torch.equal(loaded(x, noise, steps=2, sigma_s=0.1), collapsed(x, noise, steps=2, sigma_s=0.1))
 
 
 def test_pth_ckpt_and_safetensors_load_alike(
@@ -98,6 +118,26 @@ def test_weights_say_what_they_were_trained_on_and_the_task_does_where_they_do_n
 @pytest.mark.parametrize("task", ["bfr", "sr", "denoising", "inpainting", "bsr"])
 def test_every_demo_model_was_trained_on_aligned_faces(task: str) -> None:
     assert load_weights("demo", get_task(task))[1].domain == ALIGNED_FACE
+
+
+def test_a_decoder_can_be_stored_once_for_several_tasks(restorer, tmp_path: Path) -> None:
+    shared = tmp_path / DEMO_AUTOENCODER
+    save_autoencoder(Encoder(8), restorer.dec, shared)
+    facts = {"size": 96, "steps": 4, "sigma_s": 0.2, "domain": "photo", "shared_decoder": True}
+    for task in ("bfr", "sr"):
+        save_weights(restorer, tmp_path / f"{task}.safetensors", task=task, **facts)
+    loaded, info = load_weights(str(tmp_path / "sr.safetensors"), get_task("sr"))
+    assert info.domain == "photo"
+    for name, tensor in restorer.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float())
+    other = copy.deepcopy(restorer)
+    other.dec.layers[0].bias.data += 1
+    save_autoencoder(other.enc, other.dec, shared)
+    with pytest.raises(UserError, match="another decoder"):
+        load_weights(str(tmp_path / "bfr.safetensors"), BFR)
+    shared.unlink()
+    with pytest.raises(UserError, match="no weights file"):
+        load_weights(str(tmp_path / "bfr.safetensors"), BFR)
 
 
 def test_demo_weights_are_bundled_and_small() -> None:

@@ -50,9 +50,10 @@ from quant.gptq import adjusted_weights, with_weights
 from quant.simulate import find_layers, layer_grid, trace, weight_scale
 from tests.conftest import SIGMA_S, STEPS
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("coremltools") is None, reason="needs the extra [coreml]"
-)
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("coremltools") is None, reason="needs the extra [coreml]"),
+    pytest.mark.lowering,
+]
 FUNCTIONS = ("encode", "step", "decode", "encode_image")
 MIXED = Recipe(
     "mixed",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from PIL import Image
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.data import faces
+from elir_mobile.data import faces, photos
+from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.identities import groups
 from elir_mobile.data.pairs import PORTRAITS, PairCounts, load_pair_sets, make_pairs
 from elir_mobile.images import list_images
@@ -114,3 +117,110 @@ def test_held_out_names_are_kept_from_training(face_cache, monkeypatch, tmp_path
 def test_the_committed_list_names_a_twelfth_of_the_faces() -> None:
     names = faces.HELDOUT_LIST.read_text().split()
     assert 50 <= len(set(names)) == len(names) <= 150
+
+
+def picture_bytes(form: str, side: int, colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (2 * side, side), colour).save(buffer, form)
+    return buffer.getvalue()
+
+
+def package(path: Path) -> Path:
+    """A tar file as ``dpkg-deb --fsys-tarfile`` gives: photographs, a small one, a resource file, a text."""
+    resources = b"head" + picture_bytes("JPEG", 400, "red") + b"gap" + picture_bytes("WEBP", 500, "blue")
+    files = {
+        "./usr/share/nature/Dune.jpg": picture_bytes("JPEG", 700, "green"),
+        "./usr/share/nature/small.jpg": picture_bytes("JPEG", 100, "green"),
+        "./usr/share/other/not-wanted.jpg": picture_bytes("JPEG", 700, "green"),
+        "./usr/share/rcc/animals.rcc": resources,
+        "./usr/share/nature/broken.jpg": b"\xff\xd8\xff and no more",
+    }
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture
+def photo_cache(tmp_path: Path, monkeypatch) -> Path:
+    """An empty cache, and two commands that make a package and print it."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    package(tmp_path / "package.tar")
+    for name, text in (("apt-get", 'touch "$5_1_all.deb"'), ("dpkg-deb", f'cat "{tmp_path}/package.tar"')):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(photos, "PACKAGES", {"pictures": ("*/nature/*.jpg", "*.rcc")})
+    return tmp_path
+
+
+def test_photographs_come_out_of_packages_and_of_resource_files(photo_cache) -> None:
+    folder = photos.fetch_photos()
+    found = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    assert sorted(name.split("_")[0] for name in found) == [
+        "pictures--Dune",
+        "pictures--animals",
+        "pictures--animals",
+    ]
+    assert found["pictures--Dune"].shape == (600, 1200, 3)  # reduced from 700 × 1400
+    assert found["pictures--animals_4"].shape == (400, 800, 3)
+    assert photos.fetch_photos() == folder
+
+
+def test_held_out_photographs_are_kept_from_training(photo_cache, monkeypatch) -> None:
+    (photo_cache / "list.txt").write_text("pictures--Dune\n")
+    monkeypatch.setattr(photos, "HELDOUT_LIST", photo_cache / "list.txt")
+    training, heldout = photos.photo_split()
+    assert [path.stem for path in heldout] == ["pictures--Dune"]
+    assert len(training) == 2
+
+
+def test_a_package_that_cannot_be_had_is_an_error_and_leaves_no_folder(photo_cache) -> None:
+    (photo_cache / "tools" / "apt-get").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(UserError, match="could not download pictures"):
+        photos.fetch_photos()
+    assert not (photo_cache / "cache" / "photos").exists()
+
+
+def test_at_least_twelve_whole_photographs_are_held_out() -> None:
+    names = photos.HELDOUT_LIST.read_text().split()
+    assert 12 <= len(set(names)) == len(names)
+    assert {name.split("--")[0] for name in names} <= set(photos.PACKAGES)
+
+
+def test_crops_are_parts_of_the_picture_and_seeded() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    crops = [random_crop(picture, 40, np.random.default_rng(seed)) for seed in range(8)]
+    assert all(crop.shape == (40, 40, 3) and crop.dtype == np.uint8 for crop in crops)
+    assert np.array_equal(crops[3], random_crop(picture, 40, np.random.default_rng(3)))
+    windows = {
+        view.tobytes()
+        for top in range(51)
+        for left in range(81)
+        for view in (picture[top : top + 40, left : left + 40],)
+    }
+    whole = [crop for crop in crops if crop.tobytes() in windows or crop[:, ::-1].tobytes() in windows]
+    assert 0 < len(whole) < 8  # the others were reduced
+
+
+def test_the_livelier_part_is_cropped() -> None:
+    picture = np.zeros((64, 640, 3), np.uint8)
+    picture[:, 320:] = np.random.default_rng(0).integers(0, 255, (64, 320, 3))
+    spreads = [random_crop(picture, 32, np.random.default_rng(seed)).std() for seed in range(40)]
+    assert np.mean([spread > 1 for spread in spreads]) > 0.7
+
+
+def test_jittered_faces_stay_about_where_and_what_they_are() -> None:
+    picture = np.full((218, 178, 3), 100, np.uint8)
+    picture[100:118, 80:98] = 200
+    for seed in range(10):
+        face = jittered_face(picture, 128, np.random.default_rng(seed))
+        assert face.shape == (128, 128, 3)
+        rows, columns = np.nonzero(face[..., 0] > 150)
+        assert abs(rows.mean() - 55.6) < 6  # (109 - 39) · 128 / 160
+        assert abs(columns.mean() - 64) < 6
+        assert 85 <= face[0, 0].min() <= face[0, 0].max() <= 115

@@ -13,6 +13,7 @@ from elir_mobile.degradations import (
     degrade_colorization,
     degrade_denoising,
     degrade_inpainting,
+    degrade_photo_noise,
     degrade_sr,
     gaussian_blur,
     gaussian_noise,
@@ -166,3 +167,19 @@ def test_box_hides_a_quarter_anywhere(monkeypatch) -> None:
     top, left = np.array(corners).T
     assert (top.min(), top.max()) == (0, 23)
     assert (left.min(), left.max()) == (0, 31)
+
+
+def test_camera_noise_is_of_every_strength_and_sometimes_none(monkeypatch) -> None:
+    monkeypatch.setattr(degradations, "jpeg", lambda image, quality: image)
+    noisy = [degrade_photo_noise(GREY, np.random.default_rng(seed)) for seed in range(60)]
+    spreads = np.array([np.asarray(image, np.float64).std() for image in noisy])
+    assert 1 <= (spreads == 0).sum() <= 15
+    assert 4.5 < spreads[spreads > 0].min() < 12
+    assert 42 < spreads.max() < 51
+
+
+def test_coarser_noise_keeps_its_spread_and_its_neighbours_agree() -> None:
+    white = np.random.default_rng(0).standard_normal((128, 128, 3)).astype(np.float32)
+    coarse = degradations._coarser(white, 0.8)
+    assert coarse.std() == pytest.approx(1, abs=0.05)
+    assert np.corrcoef(coarse[:, 1:].ravel(), coarse[:, :-1].ravel())[0, 1] > 0.3

@@ -20,6 +20,8 @@ from export.samples import collect_samples
 from export.targets import TARGETS, realizes
 from tests.conftest import SIGMA_S, STEPS
 
+pytestmark = pytest.mark.lowering
+
 PRECISIONS = TARGETS["executorch"].precisions
 
 

@@ -25,6 +25,8 @@ from export.samples import collect_samples
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
+pytestmark = pytest.mark.lowering
+
 PRECISIONS = TARGETS["litert"].precisions
 LEAST_DB = {"fp32": 90, "fp16": 50, "w8": 25, "w8a8": 18}
 

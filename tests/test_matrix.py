@@ -31,6 +31,8 @@ from quant.job import Job, select_artifacts
 from quant.ptq import run
 from tests.conftest import SIZE, eager_of, micro_programs
 
+pytestmark = pytest.mark.lowering
+
 TASKS = ("bfr", "sr", "denoising", "inpainting", "bsr")
 MOST_STEPS = max(get_task(name).steps for name in TASKS)
 # Of the latent at the end of the trajectory; with random weights, so they say that a file computes the

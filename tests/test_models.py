@@ -7,8 +7,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from elir_mobile.models.autoencoder import Decoder, Encoder, head_kernel, stem_kernel
 from elir_mobile.models.coarse import ConvAct
 from elir_mobile.models.overparam import merged_once
 from elir_mobile.models.restorer import Architecture, Restorer, sample, seeded_noise
@@ -54,6 +56,36 @@ def test_parameter_names_are_the_published_ones() -> None:
     ):
         assert name in names
     assert "enc.layers.2.bias" not in names  # stride-2 convolutions have none
+
+
+def test_the_half_forms_stem_is_pixel_unshuffle_and_a_3x3_convolution() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 3, 16, 24), torch.randn(5, 12, 3, 3) / 10, torch.randn(5)
+    expected = F.conv2d(F.pixel_unshuffle(x, 2), weight, bias, padding=1)
+    got = F.conv2d(x, stem_kernel(weight), bias, stride=2, padding=2)
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_the_half_forms_head_is_a_3x3_convolution_and_pixel_shuffle() -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 7, 8, 12), torch.randn(12, 7, 3, 3) / 10, torch.randn(3)
+    expected = F.pixel_shuffle(F.conv2d(x, weight, bias.repeat_interleave(4), padding=1), 2)
+    got = F.conv_transpose2d(x, head_kernel(weight), bias, stride=2, padding=2)
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_the_half_form_has_the_same_sizes_and_no_layer_at_full_resolution() -> None:
+    sides = []
+    encoder, decoder = Encoder(8, 16, "half"), Decoder(8, 16, "half")
+    for layer in (*encoder.layers, *decoder.layers):
+        layer.register_forward_hook(lambda layer, x, y: sides.append((x[0].shape[-1], y.shape[-1])))
+    image = torch.rand(1, 3, 48, 64)
+    latent = encoder(image)
+    assert latent.shape == (1, 16, 6, 8)
+    assert decoder(latent).shape == image.shape
+    assert [pair for pair in sides if 64 in pair] == [(64, 32), (32, 64)]
+    assert isinstance(encoder.layers[0], nn.Conv2d)
+    assert isinstance(decoder.layers[-1], nn.ConvTranspose2d)
 
 
 def test_time_embedding_is_the_formula() -> None:

@@ -94,6 +94,15 @@ def test_the_manifest_lists_delegation_and_calibration(finished) -> None:
     assert manifest["files"][1]["recipe"]["rules"][-1] == {"pattern": "*", "precision": "w8a8"}
 
 
+@pytest.mark.lowering
+def test_the_manifest_tells_an_app_what_the_task_is_and_which_file_to_run(finished) -> None:
+    manifest = read_bundle(finished[0]).manifest
+    assert (manifest["task"], manifest["title"]) == ("bfr", "blind face restoration")
+    assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("aligned-face", 1, "nearest")
+    (int8,) = [entry["path"] for entry in manifest["files"] if entry["precision"] == "w8a8"]
+    assert manifest["recommendation"] == dict.fromkeys(("android", "ios", "host"), int8)
+
+
 def test_the_report_has_every_row_and_key(finished) -> None:
     report = json.loads((finished[0] / "report" / "report.json").read_text())
     assert report.pop("export_seconds") > 0
@@ -138,7 +147,9 @@ def test_the_page_is_self_contained_and_the_strip_shows_six_columns(finished) ->
         assert strip.width == 6 * (3 * SIZE + 2) - 2
 
 
-def test_the_same_command_writes_the_same_files(finished, weights, odd_pictures, tmp_path: Path) -> None:
+def test_the_same_command_writes_the_same_files(
+    finished, lowered_anew, weights, odd_pictures, tmp_path: Path
+) -> None:
     """One precision is enough: calibration, quantization and lowering all take part in it."""
     first = read_bundle(finished[0]).manifest
     result = ptq(
@@ -241,6 +252,7 @@ def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
         assert "Traceback" not in result.output
 
 
+@pytest.mark.lowering
 def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
     def full(source: Path, target: Path) -> Path:
         target.write_bytes(source.read_bytes()[:100])
@@ -254,6 +266,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monk
     assert not list(tmp_path.rglob("*-exports"))  # the disk needs the room
 
 
+@pytest.mark.lowering
 def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
     import quant.ptq as command
 
@@ -277,7 +290,7 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
 
 
 def test_an_export_process_that_dies_is_one_sentence(
-    tmp_path: Path, weights, picture_folder, monkeypatch
+    tmp_path: Path, weights, picture_folder, monkeypatch, lowered_anew
 ) -> None:
     pool = exporting.ProcessPoolExecutor
     monkeypatch.setattr(
@@ -310,6 +323,7 @@ def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
     assert after["encode"]["sqnr_db"] > before["encode"]["sqnr_db"]
 
 
+@pytest.mark.lowering
 def test_random_weights_leave_quality_blank(tmp_path: Path, monkeypatch, restorer, picture_folder) -> None:
     """The option itself at the released size is the benchmark's; here a tiny network stands in."""
     info = ModelInfo("random", "random weights, seed 0", "0" * 64, False, SIZE, STEPS, 0.1, ALIGNED_FACE)

@@ -95,6 +95,7 @@ def test_the_program_furthest_from_its_roof() -> None:
     assert furthest([row("fp32", encode=None)]) is None
 
 
+@pytest.mark.lowering
 def test_the_sweep_runs_every_chain_in_every_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = Protocol(warmups=1, runs=2, threads=1)
     rows = sweeping.sweep(((8, 8),), protocol, Console(quiet=True))
@@ -108,6 +109,7 @@ def test_the_sweep_runs_every_chain_in_every_runtime(monkeypatch: pytest.MonkeyP
         assert np.isfinite(r["gmacs_per_s"])
 
 
+@pytest.mark.lowering
 @pytest.mark.parametrize("name", ["executorch", "litert"])
 def test_the_int8_chains_are_int8(name: str, tmp_path: Path) -> None:
     single = {key: facts for key, facts in sweeping.chains(((64, 8),)).items() if facts["depth"] == 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import re
@@ -24,23 +25,31 @@ from elir_mobile.bundle import RECOMMENDED, copy_bundle, read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
+from elir_mobile.core.statistics import sqnr_db
+from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.devices import adb, worker
 from elir_mobile.harness import __main__ as harness
 from elir_mobile.harness.protocol import Protocol, package_versions
+from elir_mobile.precision import PRECISIONS, RECIPES, Precision, check_rules, read_recipe
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.runtimes.table import RUNTIMES, Runtime, can_run, get_runtime, runtimes_on
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import TASKS, Task, get_task
 from export import __main__ as export_command
 from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
-from export.targets import TARGETS, Target, get_target
+from export.samples import collect_samples
+from export.targets import TARGETS, Target, get_target, realizes
 from quant import exporting
 from quant.job import Job as ExportJob
 from quant.job import select_artifacts
 from quant.ptq import run
+from quant.search import layer_costs
+from quant.simulate import simulate
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
+
+pytestmark = pytest.mark.lowering
 
 # The toys, each a module of a few lines.
 PORTABLE = '''
@@ -75,6 +84,32 @@ def open_programs(path, threads, names):
 """
 
 
+ROUNDED = '''
+import copy
+import torch
+from export.programs import Delegation
+
+def lower(programs, recipe, samples, path):
+    """Graphs whose weights are rounded to the grid of each layer's precision."""
+    from quant.simulate import simulate_program
+    path.mkdir()
+    for name, module in programs.modules.items():
+        rounded = simulate_program(module, recipe.on(programs.roles), {})
+        torch.export.save(torch.export.export(rounded, programs.example_inputs[name]), path / f"{name}.pt2")
+    return {name: Delegation(0, ()) for name in programs.modules}
+'''
+DEEP = """
+from torch import nn
+from elir_mobile.models.autoencoder import Block, Encoder
+
+class DeepEncoder(Encoder):
+    def __init__(self, width, latent_channels):
+        super().__init__(width, latent_channels)
+        layers = list(self.layers)
+        self.layers = nn.Sequential(layers[0], Block(width), Block(width), *layers[1:])
+"""
+
+
 def keep_upsampling(layers: torch.nn.Sequential) -> None:
     """Nearest upsampling and a convolution, as the network has them."""
 
@@ -99,7 +134,7 @@ class Places:
             self.patch.delitem(sys.modules, known)
         return importlib.import_module(f"toys.{name}")
 
-    def row(self, rows: dict, value: Runtime | Target) -> None:
+    def row(self, rows: dict, value: Runtime | Target | Task | Precision) -> None:
         self.patch.setitem(rows, value.name, value)
         self.named.append(f"a row: {type(value).__name__}")
 
@@ -219,6 +254,49 @@ def test_a_new_runtime_is_a_row_and_a_module_more(
     x = degraded[0]
     encoded = torch.from_numpy(open_programs("toy", file, 1)["encode"](x.numpy()))
     assert (encoded - load_weights(str(tiny_weights), get_task("bfr"))[0].encode(x)).abs().max() < 1e-4
+
+
+def test_one_of_each_names_its_own_place_alone(
+    places: Places, restorer, degraded, picture_folder: Path, tmp_path: Path
+) -> None:
+    """A toy target, precision, task and encoder meet; nothing else had to hear of any of them."""
+    places.row(PRECISIONS, Precision("w6", weight_bits=6))
+    places.row(TASKS, replace(get_task("sr"), name="toy", title="toy", steps=3))
+    places.module("opened", OPENED)
+    places.row(RUNTIMES, Runtime("toy", "Toy", "toys.opened", (), "numpy", (), ".pt2", ("host",), "cpu"))
+    lower = places.module("rounded", ROUNDED).lower
+    places.row(TARGETS, Target("toy", "npu", NEAREST, ("fp32", "w6"), lower))
+    network = copy.deepcopy(restorer)
+    network.enc = places.module("deep", DEEP).DeepEncoder(8, 16).eval().requires_grad_(False)
+    assert places.named == [
+        "a row: Precision", "a row: Task",
+        "a module: opened", "a row: Runtime", "a module: rounded", "a row: Target", "a module: deep",
+    ]  # fmt: skip
+
+    task, target = get_task("toy"), get_target("toy/npu")
+    written = tmp_path / "mine.toml"
+    written.write_text(
+        'name = "mine"\n[[rule]]\npattern = "role:image-end"\nprecision = "fp32"\n'
+        '[[rule]]\npattern = "*"\nprecision = "w6"\n'
+    )
+    recipe = read_recipe(written)
+    assert realizes(target, recipe)
+    programs = build_programs(network, size=SIZE, steps=task.steps, sigma_s=task.sigma_s, form=target.form)
+    for known in (*RECIPES.values(), recipe):
+        check_rules(known, programs.roles)
+    assert programs.roles["enc.layers.3.add"] == programs.roles["enc.layers.2.add"] == "residual@1/1"
+    pairs = load_pair_sets(picture_folder, task, SIZE, 0)
+    samples = collect_samples(programs, [pairs.calibration[0].degraded], 0)
+    assert len(samples["step"]) == task.steps
+    path = tmp_path / "file.pt2"
+    target.lower(programs, recipe, samples, path)
+    opened = open_programs("toy/npu", path, 1)
+    for name, want in simulate(programs, recipe.on(programs.roles)).modules.items():
+        inputs = samples[name][0]
+        found = torch.from_numpy(opened[name](*(x.numpy() for x in inputs)))
+        assert torch.allclose(found, want(*inputs), atol=1e-5)
+        assert 20 < sqnr_db(programs.modules[name](*inputs), found) < 60
+    assert layer_costs(programs)["enc.layers.3.conv.0"].bytes(recipe.rules[1].precision) > 0
 
 
 def test_a_runtimes_own_delegate_may_be_named() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from elir_mobile.checkpoints import load_weights, save_weights
+from elir_mobile.checkpoints import load_weights, save_autoencoder, save_weights
 from elir_mobile.cli.train import app
+from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.training.folder import (
@@ -178,6 +180,15 @@ def test_the_teacher_is_an_elir_checkpoint_or_taesd(tmp_path: Path, weights: str
         student = new_student(TINY, encoder, decoder, 0)
         assert torch.equal(student.enc(x), encoder(x))
         assert student.arch == TINY
+
+
+def test_the_teacher_can_be_the_half_form_stored_apart(tmp_path: Path) -> None:
+    encoder, decoder = Encoder(8, form="half"), Decoder(8, form="half")
+    save_autoencoder(encoder, decoder, tmp_path / "apart.safetensors")
+    found, other = load_autoencoder([str(tmp_path / "apart.safetensors")])
+    x = torch.rand(1, 3, SIDE, SIDE)
+    assert torch.allclose(other(found(x)), decoder(encoder(x)), rtol=0, atol=1e-2)
+    assert new_student(TINY, found, other, 0).arch == replace(TINY, autoencoder="half")
 
 
 def test_a_random_square_lies_within_the_image() -> None:

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from elir_mobile import metrics
-from elir_mobile.models.autoencoder import Encoder
-from elir_mobile.models.restorer import Restorer, seeded_noise
+from elir_mobile.models.restorer import Restorer
 from elir_mobile.models.velocity import time_embedding
-from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops, reconstruction_loss
+from elir_mobile.training.autoencoder import reconstruction_loss, spread_loss
 from elir_mobile.training.lcfm import (
     LcfmConfig,
     LcfmTraining,
@@ -28,7 +27,7 @@ from elir_mobile.training.lcfm import (
     path_point,
 )
 from elir_mobile.training.loop import Compute, SeededBatches, draw_seed, fit
-from elir_mobile.training.pixels import PixelTraining, SampledTraining, log_mse
+from elir_mobile.training.pixels import log_mse
 from tests.conftest import TINY
 
 SIDE = 32
@@ -237,20 +236,6 @@ def test_reconstruction_loss_sees_blur_in_edges() -> None:
     assert reconstruction_loss(blurred, edge) > 2 * F.l1_loss(blurred, edge)
 
 
-def test_random_crops_are_parts_of_the_images() -> None:
-    images = torch.arange(3 * 10 * 10, dtype=torch.uint8).view(1, 3, 10, 10)
-    crops = random_crops(images, 5, 4, torch.Generator().manual_seed(0))
-    assert crops.shape == (5, 3, 4, 4)
-    windows = {
-        (w.float() / 255).numpy().tobytes()
-        for y in range(7)
-        for x in range(7)
-        for part in [images[0, :, y : y + 4, x : x + 4]]
-        for w in (part, part.flip(-1))
-    }
-    assert all(crop.numpy().tobytes() in windows for crop in crops)
-
-
 def test_batches_depend_on_seed_and_index_alone() -> None:
     def numbers(start: int, seed: int) -> list[int]:
         return list(islice(SeededBatches(draw_seed, seed, start), 4))
@@ -328,64 +313,10 @@ def test_a_resumed_run_ends_where_the_whole_run_ends(tmp_path: Path) -> None:
             assert strip.size == (4 * SIDE + 6, 3 * SIDE + 4)
 
 
-def test_the_autoencoder_learns_and_draws(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module = AutoencoderTraining(8, 12, 3e-3)
-    images = triple()[1]
-
-    def loss() -> float:
-        with torch.no_grad():
-            return reconstruction_loss(module.decoder(module.encoder(images)), images).item()
-
-    before = loss()
-    fit(
-        module,
-        lambda g: (images, draw_seed(g)),
-        lambda: module.draw(images),
-        tmp_path,
-        steps=12,
-        seed=1,
-        ema_decay=0.5,
-        save_every=6,
-    )
-    assert loss() < before
-    assert np.asarray(Image.open(tmp_path / "strip-000012.png")).std() > 0
-    assert (tmp_path / "logs" / "from-0" / "metrics.csv").read_text().startswith("epoch")
-
-
 def test_log_mse_is_the_psnr_of_each_image() -> None:
     degraded, clean, _ = triple()
     decibels = metrics.psnr(degraded, clean).mean().item()
     assert log_mse(degraded, clean).item() == pytest.approx(-decibels / 10 * np.log(10), abs=1e-3)
-
-
-def test_the_pixel_stage_improves_what_it_trains_and_leaves_the_flow(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    student, teacher = Restorer(TINY), Encoder(TINY.enc_width)
-    flow = copy.deepcopy(student.fmir.state_dict())
-    degraded, clean, _ = triple()
-
-    def errors() -> tuple[float, float]:
-        with torch.no_grad():
-            coarse = log_mse(student.dec(student.encode(degraded)), clean)
-            return coarse.item(), log_mse(student.dec(teacher(clean)), clean).item()
-
-    before = errors()
-    module = PixelTraining(teacher, student, steps=12, lr=1e-3)
-    fit(
-        module,
-        lambda g: (degraded, clean),
-        lambda: module.draw(degraded, clean),
-        tmp_path,
-        steps=12,
-        seed=1,
-        ema_decay=0.5,
-        save_every=6,
-    )
-    assert all(after < old for after, old in zip(errors(), before, strict=True))
-    assert all(torch.equal(student.fmir.state_dict()[name], flow[name]) for name in flow)
-    with Image.open(tmp_path / "strip-000012.png") as strip:
-        assert strip.size == (4 * SIDE + 6, 3 * SIDE + 4)
 
 
 def test_a_later_round_trains_the_named_part_alone() -> None:
@@ -395,30 +326,9 @@ def test_a_later_round_trains_the_named_part_alone() -> None:
     assert reached == {"fmir"}
 
 
-@pytest.mark.parametrize("trained", [("fmir", "dec"), ("enc", "mmse", "fmir", "dec")])
-@pytest.mark.parametrize("coarse_images", [0, 2])
-def test_the_sampled_stages_train_through_the_sampling_loop(
-    trained: tuple[str, ...], coarse_images: int
-) -> None:
-    degraded, clean, _ = triple()
-    student = Restorer(TINY)
-    module = SampledTraining(
-        student,
-        trained=trained,
-        coarse_images=coarse_images,
-        sampling_steps=3,
-        sigma_s=0.1,
-        steps=2,
-        lr=1e-3,
-    )
-    restored, coarse = module.restored(degraded, 7)
-    noise = seeded_noise((3, 16, SIDE // 8, SIDE // 8), 7)
-    whole = student(degraded, noise, steps=3, sigma_s=0.1)
-    assert torch.allclose(restored.clamp(0, 1), whole, atol=1e-6)
-    estimate = student.decode(student.encode(degraded[:coarse_images]))
-    assert torch.allclose(coarse.clamp(0, 1), estimate, atol=1e-6)
-    module.training_step((degraded, clean, 7), 0).backward()
-    reached = {name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None}
-    assert reached == set(trained)
-    with torch.no_grad():
-        assert module.draw(degraded, clean).size == (3 * SIDE + 4, 3 * SIDE + 4)
+def test_spread_loss_is_zero_at_mean_0_and_spread_1_alone() -> None:
+    torch.manual_seed(0)
+    z = torch.randn(8, 4, 50, 50)
+    assert spread_loss(z).item() < 1e-3
+    assert spread_loss(z + 0.5).item() == pytest.approx(0.25, abs=0.02)
+    assert spread_loss(3 * z).item() == pytest.approx(4, abs=0.1)

@@ -103,7 +103,7 @@ def main(
     from elir_mobile.checkpoints import load_weights
     from elir_mobile.images import list_images
     from elir_mobile.tasks import get_task
-    from elir_mobile.training import demo
+    from elir_mobile.training.demo import RECIPES
     from elir_mobile.training.folder import (
         Pictures,
         TaughtTraining,
@@ -136,7 +136,7 @@ def main(
     teacher = teacher or ["demo"]
     teaching, decoder = load_autoencoder(teacher)
     if init is None:
-        arch = demo.ARCH if network == "demo" else chosen.arch
+        arch = RECIPES["bfr"].arch if network == "demo" else chosen.arch
         student = new_student(arch, teaching, decoder, seed)
     else:
         student, _ = load_weights(init, chosen)

@@ -1,11 +1,18 @@
 """The tiny autoencoder: pixels to a /8 latent and back.
 
 Layout and parameter names are those of TAESD3 (``layers.N.conv.M``) as ELIR uses it
-(upstream ``ELIR/models/taesd.py``); the hidden width and the number of latent channels are
-free, so that the same class holds the published network (64, 16) and the demo (32, 16).
+(upstream ``ELIR/models/taesd.py``); the hidden width and the number of latent channels are free.
+
+Two forms. ``taesd`` is the published one. ``half`` has no layer at the image's own resolution, where
+half of the multiplications of ``taesd`` are: its encoder begins with one 6×6 convolution of stride 2,
+which equals a pixel-unshuffle and a 3×3 convolution (:func:`stem_kernel`), and its decoder ends in one
+6×6 transposed convolution of stride 2, which equals a 3×3 convolution and a pixel-shuffle
+(:func:`head_kernel`). Below that both are the same: two levels of three blocks.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +20,8 @@ from torch import Tensor, nn
 from elir_mobile.models.roles import BLOCK, IMAGE_END, LATENT, LATENT_END, RESAMPLE, residual
 
 DOWNSCALE = 8  # three stride-2 convolutions; an image side must be a multiple of this
+
+Form = Literal["taesd", "half"]
 
 
 def _conv3(n_in: int, n_out: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
@@ -60,10 +69,11 @@ def _roles(layers: nn.Sequential, shrunk: int, first: str, last: str) -> dict[st
 class Encoder(nn.Module):
     """Image (N, 3, H, W) in [0, 1] → latent (N, latent_channels, H/8, W/8), unbounded."""
 
-    def __init__(self, width: int = 64, latent_channels: int = 16) -> None:
+    def __init__(self, width: int = 64, latent_channels: int = 16, form: Form = "taesd") -> None:
         super().__init__()
-        layers: list[nn.Module] = [_conv3(3, width), Block(width)]
-        for _ in range(3):
+        stem = nn.Conv2d(3, width, 6, stride=2, padding=2) if form == "half" else _conv3(3, width)
+        layers: list[nn.Module] = [stem, Block(width)]
+        for _ in range(2 if form == "half" else 3):
             layers.append(_conv3(width, width, stride=2, bias=False))
             layers += [Block(width) for _ in range(3)]
         layers.append(_conv3(width, latent_channels))
@@ -80,13 +90,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latent (N, latent_channels, h, w) → image (N, 3, 8h, 8w), roughly [0, 1], not clipped."""
 
-    def __init__(self, width: int = 64, latent_channels: int = 16) -> None:
+    def __init__(self, width: int = 64, latent_channels: int = 16, form: Form = "taesd") -> None:
         super().__init__()
         layers: list[nn.Module] = [_conv3(latent_channels, width), nn.ReLU()]
-        for _ in range(3):
+        for _ in range(2 if form == "half" else 3):
             layers += [Block(width) for _ in range(3)]
             layers += [nn.Upsample(scale_factor=2, mode="nearest"), _conv3(width, width, bias=False)]
-        layers += [Block(width), _conv3(width, 3)]
+        head = nn.ConvTranspose2d(width, 3, 6, stride=2, padding=2) if form == "half" else _conv3(width, 3)
+        layers += [Block(width), head]
         self.layers = nn.Sequential(*layers)
 
     @property
@@ -96,3 +107,33 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         # The soft clamp is part of TAESD: latents outside ±3 carry no more information.
         return self.layers(torch.tanh(z / 3.0) * 3.0)
+
+
+def stem_kernel(weight: Tensor) -> Tensor:
+    """Kernel of the 6×6 stride-2 convolution that equals ``pixel_unshuffle(2)`` and a 3×3 convolution.
+
+    Args:
+        weight: (O, 4·I, 3, 3), the 3×3 convolution's, padding 1.
+
+    Returns:
+        (O, I, 6, 6), for padding 2.
+    """
+    out, channels = weight.shape[0], weight.shape[1] // 4
+    parts = weight.reshape(out, channels, 2, 2, 3, 3)  # row and column within a 2×2 cell, then the cells
+    return parts.permute(0, 1, 4, 2, 5, 3).reshape(out, channels, 6, 6)
+
+
+def head_kernel(weight: Tensor) -> Tensor:
+    """Kernel of the 6×6 stride-2 transposed convolution that equals 3×3 and ``pixel_shuffle(2)``.
+
+    Args:
+        weight: (4·O, I, 3, 3), the 3×3 convolution's, padding 1; its bias must be the same in the four
+            channels of a pixel.
+
+    Returns:
+        (I, O, 6, 6), for padding 2.
+    """
+    channels, n_in = weight.shape[0] // 4, weight.shape[1]
+    # A transposed convolution spreads what a convolution gathers: the cells run backwards.
+    parts = weight.reshape(channels, 2, 2, n_in, 3, 3).flip(4, 5)
+    return parts.permute(3, 0, 4, 1, 5, 2).reshape(n_in, channels, 6, 6)

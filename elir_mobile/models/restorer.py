@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.sampling import sample
-from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder
+from elir_mobile.models.autoencoder import DOWNSCALE, Decoder, Encoder, Form
 from elir_mobile.models.coarse import RRDBNet
 from elir_mobile.models.roles import residual
 from elir_mobile.models.velocity import LUnet, time_embedding
@@ -32,6 +32,7 @@ class Architecture:
     n_mid_blocks: int = 3
     ch_mult: tuple[int, ...] = (1, 2, 1, 2)
     t_emb_dim: int = 160
+    autoencoder: Form = "taesd"
 
     @property
     def size_multiple(self) -> int:
@@ -81,8 +82,8 @@ class Restorer(nn.Module):
             overparametrized,
         )
         self.mmse = RRDBNet(arch.latent_channels, arch.coarse_width, arch.n_rrdb, overparametrized)
-        self.enc = Encoder(arch.enc_width, arch.latent_channels)
-        self.dec = Decoder(arch.dec_width, arch.latent_channels)
+        self.enc = Encoder(arch.enc_width, arch.latent_channels, arch.autoencoder)
+        self.dec = Decoder(arch.dec_width, arch.latent_channels, arch.autoencoder)
 
     def encode(self, x: Tensor) -> Tensor:
         """Degraded image (N, 3, H, W) in [0, 1] → coarse latent (N, C, H/8, W/8)."""

@@ -1,183 +1,470 @@
-"""Train the bundled demo model from nothing: ``python -m elir_mobile.training.demo RUN_DIR``.
+"""Train the bundled demo models from nothing: ``python -m elir_mobile.training.demo train RUN_DIR``.
 
-Six stages on the training identities of the face set: the autoencoder that stands in for TAESD3;
-encoder, coarse estimator and velocity field with the LCFM loss; all but the velocity field against
-pixels; the velocity field alone with the LCFM loss, between the latents that this left; velocity
-field and decoder, and at last everything, against pixels through the sampling loop. Every stage
-resumes where it was stopped. The result, collapsed and in float16, is ``RUN_DIR/demo-bfr.safetensors``.
+Stage by stage, each resumable and each with its own budget of minutes (:mod:`elir_mobile.training.stage`):
+
+1. ``autoencoder``: on faces and photographs alike; afterwards its encoder is the teacher, and its decoder,
+   frozen, is every task's.
+2. ``TASK-coarse``: a copy of the encoder, and the coarse estimator, by squared error against the teacher's
+   latents of the clean picture. What they estimate is the mean of all pictures that it may have been.
+3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: flow matching, and from half
+   of the time on latent consistency flow matching beside it.
+
+No stage trains the whole chain against pixels: the best PSNR is the mean's, so that such a stage teaches
+the flow to do nothing.
+
+``export`` writes what has been trained so far in float16, from which another machine goes on with
+``--resume-from``; ``bundle`` writes the weights files of the package.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
-from elir_mobile.checkpoints import build_restorer, save_weights
-from elir_mobile.core.errors import exits_with_2
-from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.models.autoencoder import Encoder
-from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.tasks import ALIGNED_FACE, get_task
-from elir_mobile.training.autoencoder import AutoencoderTraining, random_crops
-from elir_mobile.training.drawing import Draw, degrade, draw_batch
-from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
-from elir_mobile.training.loop import draw_seed, fit
-from elir_mobile.training.pixels import PixelTraining, SampledTraining
+from elir_mobile.checkpoints import DEMO_AUTOENCODER, save_autoencoder, save_weights
+from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.data.crops import jittered_face, random_crop
+from elir_mobile.data.faces import face_split, fetch_faces, load_faces
+from elir_mobile.data.photos import photo_split
+from elir_mobile.degradations import degrade_bfr, degrade_inpainting, degrade_photo_noise, degrade_sr
+from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.metrics.perceptual import lpips
+from elir_mobile.models.coarse import RESIDUAL_SCALE
+from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
+from elir_mobile.realesrgan import degrade_bsr
+from elir_mobile.tasks import Degradation
+from elir_mobile.training.autoencoder import Autoencoder, autoencoder_loss
+from elir_mobile.training.lcfm import LcfmConfig, consistency_loss, flow_matching_loss
+from elir_mobile.training.pool import Pool
+from elir_mobile.training.stage import Plan, averaged, read_state, train, write_state
 
-TASK = "bfr"
-SIZE = 128
-ARCH = Architecture(
-    enc_width=32,
-    dec_width=32,
-    coarse_width=32,
-    n_rrdb=3,
-    hid_channels=32,
-    n_mid_blocks=2,
-    t_emb_dim=32,
+ENC_WIDTH, DEC_WIDTH = 48, 64
+AUTOENCODER = Plan(minutes=60, lr=1e-3, seed=1)
+AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
+COARSE_LR, COARSE_BATCH = 5e-4, 12
+FLOW_LR, FLOW_BATCH = 4e-4, 32
+POOL = 1536, 6144  # examples at first and at most
+MORE = 4  # examples that are added at every step
+CONSISTENCY_FROM = (
+    0.5  # share of the flow's training; before it, a velocity has nothing to be consistent with
 )
-AUTOENCODER_STEPS, AUTOENCODER_BATCH, AUTOENCODER_CROP, AUTOENCODER_LR = 1800, 32, 64, 2e-3
-RESTORER_BATCH = 8
-EMA_DECAY = 0.995
-STRIP_FACES = 6
-RESTORER_STEPS, RESTORER_LR = 1600, 1e-3
-PIXEL_STEPS, PIXEL_LR = 1600, 5e-4
-FLOW_STEPS, FLOW_LR = 1200, 5e-4
-SAMPLED_STEPS, SAMPLED_LR = 900, 4e-4
-WHOLE_STEPS, WHOLE_LR = 900, 5e-4
-FLOW = LcfmConfig(sigma_s=0.1, flow_repeats=4, decoded_images=2)
+SHOWN = 6  # pictures in a strip
 
 
-def train_autoencoder(images: Tensor, samples: Tensor, run_dir: Path) -> AutoencoderTraining:
-    """Stage one on uint8 ``images`` (N, 3, SIZE, SIZE)."""
-    torch.manual_seed(0)
-    module = AutoencoderTraining(ARCH.enc_width, AUTOENCODER_STEPS, AUTOENCODER_LR)
+@dataclass(frozen=True)
+class Recipe:
+    """How one task is trained; ``domain`` goes into the metadata of its weights."""
 
-    def batch(generator: torch.Generator) -> tuple[Tensor, int]:
-        crops = random_crops(images, AUTOENCODER_BATCH, AUTOENCODER_CROP, generator)
-        return crops, draw_seed(generator)
+    domain: str  # aligned-face or photo
+    degrade: Degradation
+    arch: Architecture
+    steps: int  # K
+    sigma_s: float  # of a latent whose spread is 1
+    coarse_minutes: float
+    flow_minutes: float
+    side: int = 128  # of the training squares, pixels
 
-    fit(
-        module,
-        batch,
-        lambda: module.draw(samples),
-        run_dir,
-        steps=AUTOENCODER_STEPS,
-        seed=1,
-        ema_decay=EMA_DECAY,
+    @property
+    def use_side(self) -> int:
+        """Of the squares or tiles that it restores."""
+        return 128 if self.domain == "aligned-face" else 256
+
+
+def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_mid: int) -> Architecture:
+    return Architecture(
+        enc_width=ENC_WIDTH,
+        dec_width=DEC_WIDTH,
+        coarse_width=coarse_width,
+        n_rrdb=n_rrdb,
+        hid_channels=hid,
+        n_mid_blocks=n_mid,
+        ch_mult=ch_mult,
+        t_emb_dim=32,
+        autoencoder="half",
     )
-    return module.eval().requires_grad_(False)
+
+
+# All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
+# most to be invented in them.
+RECIPES: dict[str, Recipe] = {
+    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 25),
+    "denoising": Recipe("photo", degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
+    "bsr": Recipe("photo", degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
+    "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
+    "inpainting": Recipe("aligned-face", degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
+}
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run computes, in which precision of the forward pass."""
+
+    device: torch.device
+    half: bool
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half)
+
+    def place(self, net: Net) -> Net:
+        """``net`` on the device, channels last, as convolutions are fastest in bfloat16."""
+        for tensor in net.parameters():
+            last = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+            tensor.data = tensor.data.to(self.device, memory_format=last)
+        return net
+
+    def images(self, squares: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) → float in [0, 1] on the device."""
+        return squares.to(self.device).float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def stacked(squares: list[np.ndarray]) -> Tensor:
+    """(H, W, 3) uint8 squares → (N, 3, H, W) uint8."""
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
+
+
+class Pictures:
+    """The clean training pictures and the held-out ones."""
+
+    def __init__(self) -> None:
+        names, heldout = face_split()
+        folder = fetch_faces()
+        self.faces = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
+        photos, heldout_photos = photo_split()
+        self.photos = [np.load(path, mmap_mode="r") for path in photos]
+        self.heldout_faces = load_faces(heldout, 128)
+        self.heldout_photos = stacked(
+            [centre_square(np.load(path), 256, place) for path in heldout_photos for place in (0.3, 0.7)]
+        )
+
+    def square(self, domain: str, side: int, rng: np.random.Generator) -> np.ndarray:
+        """A clean training square (side, side, 3)."""
+        if domain == "aligned-face":
+            return jittered_face(self.faces[int(rng.integers(len(self.faces)))], side, rng)
+        return random_crop(self.photos[int(rng.integers(len(self.photos)))], side, rng)
+
+    def heldout(self, domain: str) -> Tensor:
+        """Clean held-out squares (N, 3, side, side) uint8."""
+        return self.heldout_faces if domain == "aligned-face" else self.heldout_photos
+
+    def autoencoder_batch(self, rng: np.random.Generator) -> Tensor:
+        """Crops of faces and of photographs in turn."""
+        side = AUTOENCODER_CROP
+        crops = []
+        for index in range(AUTOENCODER_BATCH):
+            if index % 2:
+                crops.append(self.square("photo", side, rng))
+                continue
+            face = self.square("aligned-face", 128, rng)
+            top, left = (int(rng.integers(128 - side + 1)) for _ in range(2))
+            crops.append(face[top : top + side, left : left + side])
+        return stacked(crops)
+
+
+def centre_square(picture: np.ndarray, side: int, place: float) -> np.ndarray:
+    """A square of ``picture``, at ``place`` (0..1) of the way along both sides."""
+    top, left = (int((length - side) * place) for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def degraded(clean: Tensor, degrade: Degradation, seed: int) -> Tensor:
+    """uint8 squares (N, 3, H, W), degraded; square ``i`` by the generator of ``(seed, i)``."""
+    return stacked(
+        [
+            np.asarray(degrade(to_image(image.float() / 255), np.random.default_rng([seed, index])))
+            for index, image in enumerate(clean)
+        ]
+    )
 
 
 @torch.no_grad()
-def teacher_latents(encoder: Encoder, images: Tensor) -> Tensor:
-    """Latents of uint8 images and of their mirrors: (2, N, C, h, w)."""
-    parts = [(part.float() / 255) for part in images.split(32)]
-    return torch.stack(
-        [torch.cat([encoder(part) for part in parts]), torch.cat([encoder(part.flip(-1)) for part in parts])]
-    )
+def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int = 16) -> Tensor:
+    """``function`` on so many at a time: pictures of 256 pixels take a lot of memory."""
+    return torch.cat([function(part) for part in x.split(size)])
 
 
-def train_restorer(
-    autoencoder: AutoencoderTraining, images: Tensor, samples: Tensor, run_dir: Path
-) -> Restorer:
-    """The later stages: the student starts from the teacher's encoder and decoder."""
-    torch.manual_seed(0)
-    student = Restorer(ARCH, overparametrized=True)
-    teacher, decoder = autoencoder.encoder, autoencoder.decoder
-    student.enc.load_state_dict(teacher.state_dict())
-    student.dec.load_state_dict(decoder.state_dict())
-    task, rng = get_task(TASK), np.random.default_rng(0)
-    strip = torch.stack([degrade(image, task, rng) for image in samples]), samples.float() / 255
-
-    def draw_pairs(generator: torch.Generator) -> Draw:
-        return draw_batch(images, task, RESTORER_BATCH, generator)
-
-    def train_flow(name: str, config: LcfmConfig, steps: int, lr: float, trained: tuple[str, ...], seed: int):
-        latents = teacher_latents(teacher, images)
-
-        def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, int]:
-            drawn = draw_pairs(generator)
-            goals = torch.stack([latents[mirror, i] for i, mirror in drawn.picks])
-            return drawn.degraded, drawn.clean, goals, drawn.seed
-
-        module = LcfmTraining(student, config, steps=steps, lr=lr, trained=trained)
-        draw = partial(module.draw, *strip)
-        fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
-
-    def train_sampled(
-        name: str, trained: tuple[str, ...], coarse_images: int, steps: int, lr: float, seed: int
-    ):
-        module = SampledTraining(
-            student,
-            trained=trained,
-            coarse_images=coarse_images,
-            sampling_steps=FLOW.steps,
-            sigma_s=FLOW.sigma_s,
-            steps=steps,
-            lr=lr,
-        )
-        draw = partial(module.draw, *strip)
-
-        def batch(generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-            drawn = draw_pairs(generator)
-            return drawn.degraded, drawn.clean, drawn.seed
-
-        fit(module, batch, draw, run_dir / name, steps=steps, seed=seed, ema_decay=EMA_DECAY)
-
-    everything = replace(FLOW, sigma_s=0.3)
-    train_flow("restorer", everything, RESTORER_STEPS, RESTORER_LR, ("enc", "mmse", "fmir"), 2)
-    student = build_restorer(student.state_dict())
-    module = PixelTraining(teacher, student, steps=PIXEL_STEPS, lr=PIXEL_LR)
-    draw = partial(module.draw, *strip)
-
-    def pixel_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        drawn = draw_pairs(generator)
-        return drawn.degraded, drawn.clean
-
-    fit(
-        module,
-        pixel_batch,
-        draw,
-        run_dir / "pixels",
-        steps=PIXEL_STEPS,
-        seed=4,
-        ema_decay=EMA_DECAY,
-    )
-    train_flow("flow", FLOW, FLOW_STEPS, FLOW_LR, ("fmir",), 5)
-    train_sampled("sampled", ("fmir", "dec"), 0, SAMPLED_STEPS, SAMPLED_LR, 6)
-    train_sampled("whole", ("enc", "mmse", "fmir", "dec"), 2, WHOLE_STEPS, WHOLE_LR, 7)
-    return student.eval().requires_grad_(False)
+def figures(out: Tensor, ref: Tensor) -> str:
+    """Mean PSNR and LPIPS (AlexNet) of pictures in [0, 1]."""
+    mse = (out - ref).square().mean((1, 2, 3)).clamp(min=1e-10)
+    distance = torch.cat([lpips(a, b) for a, b in zip(out.split(16), ref.split(16), strict=True)])
+    return f"{float((-10 * mse.log10()).mean()):.2f} dB {float(distance.mean()):.4f}"
 
 
-app = typer.Typer(add_completion=False)
+def save_rows(columns: list[Tensor], path: Path) -> None:
+    """A picture with one row for each of the first few images, the columns beside each other."""
+    rows = zip(*(column[:: max(1, len(column) // SHOWN)][:SHOWN] for column in columns), strict=True)
+    vstack_images([hstack_images([to_image(x) for x in row]) for row in rows]).save(path)
+
+
+class Run:
+    """A folder of stages."""
+
+    def __init__(self, folder: Path, start: Path | None, machine: Machine) -> None:
+        self.folder = folder
+        self.start = start
+        self.machine = machine
+        self.pictures = Pictures()
+
+    def weights_to_start(self, name: str) -> Path | None:
+        path = self.start / f"{name}.safetensors" if self.start else None
+        return path if path and path.is_file() else None
+
+    def autoencoder(self, plan: Plan) -> Autoencoder:
+        """Stage one."""
+        torch.manual_seed(plan.seed)
+        machine = self.machine
+        net = machine.place(Autoencoder(ENC_WIDTH, DEC_WIDTH))
+        heldout = {
+            domain: machine.images(self.pictures.heldout(domain)) for domain in ("aligned-face", "photo")
+        }
+
+        def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+            images = machine.images(self.pictures.autoencoder_batch(rng))
+            return autoencoder_loss(net, images, progress, rng, machine.autocast())
+
+        def show(path: Path) -> str:
+            parts = []
+            for domain, clean in heldout.items():
+                z = in_batches(net.encoder, clean)
+                out = in_batches(net.decoder, z).clamp(0, 1)
+                parts.append(f"{domain} {figures(out, clean)}, spread {float(z.std()):.3f}")
+                save_rows([clean, out], path.with_stem(f"{path.stem}-{domain}"))
+            return " | ".join(parts)
+
+        name = "autoencoder"
+        train(net, loss, show, self.folder / name, plan, start=self.weights_to_start(name))
+        return net.eval().requires_grad_(False)
+
+    def student(self, recipe: Recipe, teacher: Autoencoder) -> Restorer:
+        """The task's network before its training: random but for the teacher's encoder and decoder.
+
+        Its skips make the untrained estimator enlarge a latent: the encoder's last layer is divided by
+        that, so that the training begins with about the teacher's latent of the degraded picture.
+        """
+        torch.manual_seed(0)
+        student = Restorer(recipe.arch)
+        student.enc.load_state_dict(teacher.encoder.state_dict())
+        student.dec.load_state_dict(teacher.decoder.state_dict())
+        for parameter in student.enc.layers[-1].parameters():
+            parameter.data /= 1 + (1 + RESIDUAL_SCALE) ** recipe.arch.n_rrdb
+        student.requires_grad_(False).eval()
+        self.machine.place(student)
+        # Half of the flow's time is group norms, which are twice as slow channels last.
+        for parameter in student.fmir.parameters():
+            parameter.data = parameter.data.contiguous()
+        return student
+
+    def pairs(
+        self, recipe: Recipe, teacher: Autoencoder, count: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Degraded squares (N, 3, side, side) uint8 and the teacher's latents of the clean ones."""
+        clean = [self.pictures.square(recipe.domain, recipe.side, rng) for _ in range(count)]
+        spoiled = [np.asarray(recipe.degrade(Image.fromarray(image), rng)) for image in clean]
+        with torch.no_grad(), self.machine.autocast():
+            z_hq = teacher.encoder(self.machine.images(stacked(clean)))
+        return stacked(spoiled), z_hq.float().cpu()
+
+    def coarse(self, task: str, recipe: Recipe, teacher: Autoencoder, student: Restorer, plan: Plan) -> None:
+        """Stage two of a task."""
+        machine = self.machine
+        student.enc.requires_grad_(True)
+        student.mmse.requires_grad_(True)
+        net = nn.ModuleDict({"enc": student.enc, "mmse": student.mmse})
+        pool = Pool(lambda rng, count: self.pairs(recipe, teacher, count, rng), *POOL, plan.seed)
+        clean = self.pictures.heldout(recipe.domain)
+        x_lq, x_hq = machine.images(degraded(clean, recipe.degrade, 0)), machine.images(clean)
+
+        def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+            pool.add(rng, MORE)
+            squares, z_hq = pool.draw(rng, COARSE_BATCH)
+            with machine.autocast():
+                z = student.encode(machine.images(squares))
+            return {"loss": F.mse_loss(z.float(), z_hq.to(machine.device))}
+
+        def show(path: Path) -> str:
+            z = in_batches(student.encode, x_lq)
+            out = in_batches(student.decode, z)
+            error = F.mse_loss(z, in_batches(teacher.encoder, x_hq))
+            save_rows([x_lq, out, x_hq], path)
+            return (
+                f"degraded {figures(x_lq, x_hq)} | coarse {figures(out, x_hq)}, latent mse {float(error):.4f}"
+            )
+
+        name = f"{task}-coarse"
+        train(net, loss, show, self.folder / name, plan, start=self.weights_to_start(name))
+        net.requires_grad_(False)
+
+    def flow(self, task: str, recipe: Recipe, teacher: Autoencoder, student: Restorer, plan: Plan) -> None:
+        """Stage three of a task."""
+        machine = self.machine
+        config = LcfmConfig(steps=recipe.steps, sigma_s=recipe.sigma_s)
+        student.fmir.requires_grad_(True)
+
+        def latents(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+            squares, z_hq = self.pairs(recipe, teacher, count, rng)
+            with torch.no_grad(), machine.autocast():
+                z_mmse = student.encode(machine.images(squares))
+            return z_mmse.float().cpu(), z_hq
+
+        pool = Pool(latents, *POOL, plan.seed)
+        clean = self.pictures.heldout(recipe.domain)
+        x_hq = machine.images(clean)
+        z_mmse = in_batches(student.encode, machine.images(degraded(clean, recipe.degrade, 0)))
+        noise = seeded_noise(tuple(z_mmse.shape), 0).to(z_mmse)
+
+        def velocity(z: Tensor, t: Tensor) -> Tensor:
+            with machine.autocast():
+                return student.velocity(z, t).float()
+
+        def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
+            pool.add(rng, MORE)
+            coarse, target = (z.to(machine.device) for z in pool.draw(rng, FLOW_BATCH))
+            source = coarse + config.sigma_s * torch.randn_like(coarse)
+            t = torch.rand(len(source), 1, 1, 1, device=source.device)
+            n = FLOW_BATCH // 2 if progress > CONSISTENCY_FROM else 0
+            flow, _ = flow_matching_loss(velocity, source[n:], target[n:], t[n:], config.sigma_min)
+            if not n:
+                return {"loss": flow}
+            landing, _, _ = consistency_loss(
+                velocity, source[:n], target[:n], (1 - config.dt) * t[:n], config
+            )
+            # A landing is off by the velocity's error times at most a segment: in the velocity's unit.
+            consistency = config.steps**2 * landing
+            return {"loss": flow + consistency, "flow": flow, "consistency": consistency}
+
+        def velocity_at(time: float, z: Tensor) -> Tensor:
+            return student.velocity(z, torch.full((len(z),), time, device=z.device))
+
+        def sampled(steps: int) -> Tensor:
+            z = z_mmse + recipe.sigma_s * noise
+            for k in range(steps):
+                z = z + in_batches(partial(velocity_at, k / steps), z) / steps
+            return in_batches(student.decode, z)
+
+        def show(path: Path) -> str:
+            out = {steps: sampled(steps) for steps in (0, 1, 2, recipe.steps)}
+            save_rows([in_batches(student.decode, z_mmse), *out.values(), x_hq], path)
+            return " | ".join(f"K {steps}: {figures(image, x_hq)}" for steps, image in out.items())
+
+        name = f"{task}-flow"
+        train(student.fmir, loss, show, self.folder / name, plan, start=self.weights_to_start(name))
+        student.fmir.requires_grad_(False)
+
+
+def load_stage(run_dir: Path, name: str) -> dict[str, Tensor]:
+    """Averaged weights of a stage, from its checkpoints or from a folder that ``export`` wrote.
+
+    Raises:
+        UserError: it has not begun.
+    """
+    if (found := averaged(run_dir / name)) is not None:
+        return found[0]
+    exported = run_dir / f"{name}.safetensors"
+    if not exported.is_file():
+        raise UserError(f"{run_dir} has no stage {name}: train it first")
+    return read_state(exported)[0]
+
+
+def assemble_autoencoder(run_dir: Path) -> Autoencoder:
+    """Teacher and decoder, frozen."""
+    net = Autoencoder(ENC_WIDTH, DEC_WIDTH)
+    net.load_state_dict(load_stage(run_dir, "autoencoder"))
+    return net.eval().requires_grad_(False)
+
+
+def assemble(run_dir: Path, task: str) -> Restorer:
+    """The task's network, frozen, with what its stages have learned so far."""
+    restorer = Restorer(RECIPES[task].arch)
+    decoder = assemble_autoencoder(run_dir).decoder.state_dict()
+    state = {f"dec.{name}": x for name, x in decoder.items()}
+    state |= load_stage(run_dir, f"{task}-coarse")
+    state |= {f"fmir.{name}": x for name, x in load_stage(run_dir, f"{task}-flow").items()}
+    restorer.load_state_dict(state)
+    return restorer.eval().requires_grad_(False)
+
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+EVERY_TASK = ",".join(RECIPES)
+RunDir = Annotated[Path, typer.Argument(help="Folder of checkpoints and strips; give it again to resume.")]
+Tasks = Annotated[str, typer.Option(help="Comma-separated, in this order.")]
+Target = Annotated[Path, typer.Argument(help="Folder to write to.")]
+
+
+@app.command("train")
+@exits_with_2
+def train_stages(
+    run_dir: RunDir,
+    tasks: Tasks = EVERY_TASK,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(help="Folder that 'export' wrote: where RUN_DIR has nothing, go on from there."),
+    ] = None,
+    longer: Annotated[float, typer.Option(help="Multiply every stage's minutes by this.")] = 1.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of the CPU; 0: all.")] = 0,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 in the forward pass.")] = True,
+) -> None:
+    """Train stage after stage."""
+    chosen = tasks.split(",")
+    if unknown := set(chosen) - set(RECIPES):
+        raise UserError(f"no recipe for {min(unknown)}: choose among {', '.join(RECIPES)}")
+    if threads:
+        torch.set_num_threads(threads)
+    run = Run(run_dir, resume_from, Machine(torch.device(device), bf16))
+    teacher = run.autoencoder(replace(AUTOENCODER, minutes=AUTOENCODER.minutes * longer))
+    for task in chosen:
+        recipe, seed = RECIPES[task], 10 + 2 * list(RECIPES).index(task)
+        student = run.student(recipe, teacher)
+        run.coarse(task, recipe, teacher, student, Plan(recipe.coarse_minutes * longer, COARSE_LR, seed))
+        run.flow(task, recipe, teacher, student, Plan(recipe.flow_minutes * longer, FLOW_LR, seed + 1))
 
 
 @app.command()
 @exits_with_2
-def main(
-    run_dir: Annotated[
-        Path, typer.Argument(help="Folder of checkpoints and strips; give it again to resume.")
-    ],
-) -> None:
-    """Train autoencoder and restorer, then write the weights file."""
-    train_names, heldout_names = face_split()
-    images, samples = load_faces(train_names, SIZE), load_faces(heldout_names[:STRIP_FACES], SIZE)
-    autoencoder = train_autoencoder(images, samples.float() / 255, run_dir / "autoencoder")
-    restorer = train_restorer(autoencoder, images, samples, run_dir)
-    path = run_dir / f"demo-{TASK}.safetensors"
-    save_weights(
-        restorer, path, task=TASK, size=SIZE, steps=FLOW.steps, sigma_s=FLOW.sigma_s, domain=ALIGNED_FACE
-    )
-    typer.echo(
-        f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB: copy it to elir_mobile/weights/ to bundle it"
-    )
+def export(run_dir: RunDir, to: Target) -> None:
+    """Write every stage's averaged weights so far in float16, for --resume-from."""
+    to.mkdir(parents=True, exist_ok=True)
+    for folder in sorted(path for path in run_dir.iterdir() if path.is_dir()):
+        if (found := averaged(folder)) is not None:
+            path = to / f"{folder.name}.safetensors"
+            write_state(*found, path)
+            typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB, {found[1]:.1f} minutes")
+
+
+@app.command()
+@exits_with_2
+def bundle(run_dir: RunDir, to: Target, tasks: Tasks = EVERY_TASK) -> None:
+    """Write the weights files that the package bundles: one for each task, and the autoencoder once."""
+    to.mkdir(parents=True, exist_ok=True)
+    autoencoder = assemble_autoencoder(run_dir)
+    save_autoencoder(autoencoder.encoder, autoencoder.decoder, to / DEMO_AUTOENCODER)
+    for task in tasks.split(","):
+        restorer, recipe = assemble(run_dir, task), RECIPES[task]
+        path = to / f"demo-{task}.safetensors"
+        save_weights(
+            restorer,
+            path,
+            task=task,
+            size=recipe.use_side,
+            steps=recipe.steps,
+            sigma_s=recipe.sigma_s,
+            domain=recipe.domain,
+            shared_decoder=True,
+        )
+        typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from elir_mobile.checkpoints import DEMO_WEIGHTS, build_restorer, load_taesd, read_state_dict
+from elir_mobile.checkpoints import (
+    DEMO_AUTOENCODER,
+    DEMO_WEIGHTS,
+    build_autoencoder,
+    build_restorer,
+    load_taesd,
+    read_state_dict,
+)
 from elir_mobile.data.pairs import make_pairs
 from elir_mobile.images import read_image, square, to_tensor
 from elir_mobile.models.autoencoder import Decoder, Encoder
@@ -101,18 +108,24 @@ def load_autoencoder(weights: list[str]) -> tuple[Encoder, Decoder]:
     """Frozen encoder and decoder.
 
     Args:
-        weights: ``demo``, the bundled ones; the path of an ELIR checkpoint of any task; or the one
-            or two files of TAESD, see :func:`~elir_mobile.checkpoints.load_taesd`.
+        weights: ``demo``, the bundled one; the path of an ELIR checkpoint of any task, or of such an
+            autoencoder alone; or the one or two files of TAESD, see
+            :func:`~elir_mobile.checkpoints.load_taesd`.
 
     Raises:
         UserError: a file is missing, damaged, or holds neither.
     """
-    paths = [DEMO_WEIGHTS / "demo-bfr.safetensors" if name == "demo" else Path(name) for name in weights]
+    bundled = DEMO_WEIGHTS / DEMO_AUTOENCODER
+    if not bundled.is_file():
+        bundled = DEMO_WEIGHTS / "demo-bfr.safetensors"
+    paths = [bundled if name == "demo" else Path(name) for name in weights]
     if len(paths) == 1:
         state, _ = read_state_dict(paths[0])
         if "fmir.first_proj.weight" in state:
             restorer = build_restorer(state)
             return restorer.enc, restorer.dec
+        if "enc.layers.0.weight" in state:
+            return build_autoencoder(state)
     return load_taesd(*paths)
 
 
@@ -123,9 +136,11 @@ def latent_channels(encoder: Encoder) -> int:
 
 def new_student(arch: Architecture, teacher: Encoder, decoder: Decoder, seed: int) -> Restorer:
     """Overparametrized network with the teacher's autoencoder; all else is random, of ``arch``'s widths."""
+    stem = next(teacher.layers[0].parameters())
     arch = replace(
         arch,
-        enc_width=next(teacher.layers[0].parameters()).shape[0],
+        autoencoder="half" if stem.shape[-1] == 6 else "taesd",
+        enc_width=stem.shape[0],
         dec_width=next(decoder.layers[0].parameters()).shape[0],
         latent_channels=latent_channels(teacher),
     )
