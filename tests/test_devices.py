@@ -86,7 +86,8 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
             form_of_target = channels_last if target == "litert" else programs
             samples = collect_samples(form_of_target, degraded, seed=0) if precision == "w8a8" else {}
             if target == "litert":
-                path.write_bytes(litert.quantize(converted, RECIPES[precision], samples))
+                recipe = RECIPES[precision].on(channels_last.roles)
+                path.write_bytes(litert.quantize(converted, recipe, samples))
             else:
                 executorch.lower(programs, RECIPES[precision], samples, path)
         image = (degraded[0] * 255).round() / 255

@@ -226,7 +226,7 @@ def test_file_is_about_as_large_as_its_weights(lowered, litert_programs) -> None
 
 def test_converting_twice_gives_the_same_bytes(litert_programs, converted, samples) -> None:
     assert litert.convert(litert_programs) == converted
-    recipe = RECIPES["w8a8"]
+    recipe = RECIPES["w8a8"].on(litert_programs.roles)
     assert litert.quantize(converted, recipe, samples) == litert.quantize(converted, recipe, samples)
 
 

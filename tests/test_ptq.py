@@ -20,7 +20,7 @@ from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.cli.quantize import app
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
-from elir_mobile.precision import RECIPES, read_recipe
+from elir_mobile.precision import FP32, RECIPES, read_recipe
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from quant import budget as budget_module
@@ -427,7 +427,7 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     assert found.raised == 2
     recipe = read_recipe(tmp_path / "bfr-tiny-searched.toml")
     assert recipe == found.recipe
-    assert recipe.precision_of("enc.layers.0") == recipe.precision_of("dec.layers.0") == "fp32"
+    assert recipe.precision_of("enc.layers.0") == recipe.precision_of("dec.layers.0") == FP32
     text = console.export_text()
     assert "0 layers in float" in text
     assert "2 layers in float" in text
