@@ -254,7 +254,7 @@ def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
 
 @pytest.mark.lowering
 def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
-    def full(source: Path, target: Path) -> Path:
+    def full(source: Path, target: Path, **unused: bool) -> Path:
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(28, "No space left on device", str(target))
 
@@ -424,7 +424,7 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     ranking = budget_module.rank_layers(job, console)
     found = budget_module.find_recipe(job, ranking, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
     assert not found.holds  # nobody is a hundred decibels better than float
-    assert found.raised == 2
+    assert found.fallbacks == 2
     recipe = read_recipe(tmp_path / "bfr-tiny-searched.toml")
     assert recipe == found.recipe
     assert recipe.precision_of("enc.layers.0") == recipe.precision_of("dec.layers.0") == FP32
