@@ -21,7 +21,6 @@ import pytest
 
 from elir_mobile.precision import Recipe
 from export.programs import Delegation, Programs, Samples
-from export.samples import digest
 from export.targets import TARGETS, Target
 from quant import exporting
 
@@ -43,6 +42,8 @@ def _kept(folder: Path, *facts: bytes | str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
     (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
 
 
@@ -60,9 +61,9 @@ def _cached(target: Target, folder: Path) -> Target:
 
     def cached(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
         check_mark()
-        seen = digest(samples) if samples else ""
+        calls = [x.numpy().tobytes() for inputs in samples.values() for call in inputs for x in call]
         form, rules = (json.dumps(what.to_json(), sort_keys=True) for what in (target, recipe))
-        kept = _kept(folder, form, rules, seen, *_state(programs))
+        kept = _kept(folder, form, rules, *calls, *_state(programs))
         if not kept.is_dir():
             with tempfile.TemporaryDirectory(dir=folder) as tmp:
                 staged = Path(tmp) / "staged"

@@ -232,15 +232,19 @@ def test_the_files_integers_are_those_of_the_simulation(exported, half, programs
         for function, body in loaded(exported[name].path).functions.items():
             program = programs.modules[function.removesuffix("_image")]
             for op, layer in zip(convolutions(body), half[function].layers, strict=True):
-                grid = layer_grid(program.get_submodule(layer), recipe.precision_of(layer))
+                module = program.get_submodule(layer)
+                grid = layer_grid(module, recipe.precision_of(layer))
                 if grid is None:
                     continue
                 seen.add((grid.bits, op.op_type))
-                weight = program.get_submodule(layer).weight
-                off = (levels(op) - weight / weight_scale(weight, grid)).abs().max()
-                # The nearest integer, but that weight, largest weight and scale are float16 in the file.
-                assert off <= 0.5 + grid.top * 3 * 2**-11, (name, layer)
-    assert seen == {(bits, kind) for bits in (8, 4) for kind in ("conv", "conv_transpose")}
+                assert are_nearest(op, module.weight, grid), (name, layer)
+    assert seen == {(8, "conv"), (8, "conv_transpose"), (4, "conv")}  # int4 transposed: below
+
+
+def are_nearest(op, weight: torch.Tensor, grid: Grid) -> bool:
+    """Whether a file has the nearest integers, but that weight, its largest and scale are float16 there."""
+    off = (levels(op) - weight / weight_scale(weight, grid)).abs().max()
+    return bool(off <= 0.5 + grid.top * 3 * 2**-11)
 
 
 def test_reconstructed_weights_lie_on_the_grid_of_their_file(programs, samples) -> None:
@@ -253,7 +257,9 @@ def test_reconstructed_weights_lie_on_the_grid_of_their_file(programs, samples) 
     for op, layer in zip(convolutions(body), converted.layers, strict=True):
         module = better.modules["step"].get_submodule(layer)
         if isinstance(module, torch.nn.ConvTranspose2d):
-            continue  # these are rounded to the nearest
+            assert layer_grid(module, W4).bits == 4
+            assert are_nearest(op, module.weight, layer_grid(module, W4)), layer
+            continue
         assert torch.equal(levels(op), simulated_levels(module, layer_grid(module, W4))), layer
 
 

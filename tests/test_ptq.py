@@ -253,8 +253,10 @@ def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
 
 
 @pytest.mark.lowering
-def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
-    def full(source: Path, target: Path) -> Path:
+def test_full_disk_is_one_sentence(
+    tmp_path: Path, weights, picture_folder, monkeypatch, lowered_anew
+) -> None:
+    def full(source: Path, target: Path, **unused: bool) -> Path:
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(28, "No space left on device", str(target))
 
