@@ -29,7 +29,7 @@ from elir_mobile.training.stage import (
 def clock(monkeypatch) -> None:
     """Every look at the clock takes half a minute: a step takes half a minute."""
     times = iter(range(10**6))
-    monkeypatch.setattr(stage.time, "monotonic", lambda: 30 * next(times))
+    monkeypatch.setattr(stage, "busy_seconds", lambda: 30 * next(times))
 
 
 def fit(folder: Path, minutes: float, start: Path | None = None) -> tuple[nn.Linear, list[float]]:
@@ -45,7 +45,7 @@ def fit(folder: Path, minutes: float, start: Path | None = None) -> tuple[nn.Lin
     def show(path: Path) -> str:
         return f"weight {net.weight.item():.3f}"
 
-    plan = Plan(minutes, 0.1, seed=1, ema=0.9, warmup=1, save_minutes=1, show_minutes=10)
+    plan = Plan(minutes, 0.5, seed=1, ema=0.9, warmup=1, save_minutes=1, show_minutes=10)
     train(net, loss, show, folder, plan, start=start, say=lambda line: None)
     return net, seen
 
@@ -53,7 +53,7 @@ def fit(folder: Path, minutes: float, start: Path | None = None) -> tuple[nn.Lin
 def test_a_stage_trains_for_its_minutes_and_leaves_the_average(clock, tmp_path: Path) -> None:
     net, seen = fit(tmp_path, 50)
     assert len(seen) == 100
-    assert net.weight.item() == pytest.approx(2, abs=0.05)
+    assert net.weight.item() == pytest.approx(2, abs=0.1)
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint is not None
     assert torch.equal(checkpoint["average"]["weight"], net.weight)

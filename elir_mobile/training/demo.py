@@ -49,10 +49,10 @@ from elir_mobile.training.pool import Pool
 from elir_mobile.training.stage import Plan, averaged, read_state, train, write_state
 
 ENC_WIDTH, DEC_WIDTH = 48, 64
-AUTOENCODER = Plan(minutes=60, lr=1e-3, seed=1)
+AUTOENCODER = Plan(minutes=80, lr=1e-3, seed=1)
 AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
-COARSE_LR, COARSE_BATCH = 5e-4, 12
-FLOW_LR, FLOW_BATCH = 4e-4, 32
+COARSE_LR, COARSE_BATCH = 1e-3, 12
+FLOW_LR, FLOW_BATCH = 1e-3, 32
 POOL = 1536, 6144  # examples at first and at most
 MORE = 4  # examples that are added at every step
 CONSISTENCY_FROM = (
@@ -97,7 +97,7 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 25),
+    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 30),
     "denoising": Recipe("photo", degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
     "bsr": Recipe("photo", degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
     "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),

@@ -1,9 +1,9 @@
-"""One stage of training, as a flat loop: AdamW, warm-up and cosine, moving average, checkpoints.
+"""One stage of training, as a flat loop: Muon, warm-up and cosine, moving average, checkpoints.
 
-A stage has a budget in minutes, not in steps, so that a chain of stages ends when it should on whatever
-machine it runs. Step ``n`` draws from generators seeded by the stage's seed and ``n`` alone. A stage that
-was stopped goes on from its last checkpoint; one whose budget was raised goes on from where its schedule
-then is.
+A stage has a budget in minutes of processor time (:func:`busy_seconds`), not in steps, so that one budget
+suits any machine, and other work on it takes nothing away. Step ``n`` draws from generators seeded by the
+stage's seed and ``n`` alone. A stage that was stopped goes on from its last checkpoint; one whose budget
+was raised goes on from where its schedule then is.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from elir_mobile.training.muon import optimizers
+
 CLIP = 1.0  # norm that gradients are scaled down to
 FINAL_LR = 0.02  # at the end, as a share of the peak
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
 Loss = Callable[[np.random.Generator, float], dict[str, Tensor]]
 Show = Callable[[Path], str]
+
+
+def busy_seconds() -> float:
+    """Seconds that this process has computed on each of its threads; with an accelerator, a clock."""
+    if torch.cuda.is_available():
+        return time.monotonic()
+    return time.process_time() / torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,8 @@ class Plan:
     seed: int
     ema: float = 0.999
     warmup: int = 200  # steps
-    save_minutes: float = 3.0
-    show_minutes: float = 12.0
+    save_minutes: float = 1.0
+    show_minutes: float = 5.0
 
 
 def learning_rate(plan: Plan, step: int, progress: float) -> float:
@@ -115,12 +124,13 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=plan.lr, betas=(0.9, 0.99), weight_decay=1e-4)
+    learners = optimizers(parameters, plan.lr)
     step, seconds = 0, 0.0
     checkpoint = read_checkpoint(folder)
     if checkpoint is not None:
         net.load_state_dict(checkpoint["net"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        for learner, state in zip(learners, checkpoint["optimizers"], strict=True):
+            learner.load_state_dict(state)
         step, seconds = checkpoint["step"], checkpoint["seconds"]
     elif start is not None:
         state, minutes = read_state(start)
@@ -136,7 +146,7 @@ def train(
         content = {
             "net": net.state_dict(),
             "average": average,
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [learner.state_dict() for learner in learners],
             "step": step,
             "seconds": seconds,
         }
@@ -156,22 +166,24 @@ def train(
     saved = shown = told = seconds
     trained = seconds < budget
     while seconds < budget:
-        began = time.monotonic()
+        began = busy_seconds()
         progress = seconds / budget
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan, step, progress)
+        for learner in learners:
+            learner.zero_grad()
+            for group in learner.param_groups:
+                group["lr"] = learning_rate(plan, step, progress)
         torch.manual_seed(plan.seed * 1_000_003 + step)
         terms = loss(np.random.default_rng([plan.seed, step]), progress)
-        optimizer.zero_grad()
         terms["loss"].backward()
         nn.utils.clip_grad_norm_(parameters, CLIP)
-        optimizer.step()
+        for learner in learners:
+            learner.step()
         step += 1
         decay = min(plan.ema, step / (step + 20))
         with torch.no_grad():
             torch._foreach_lerp_(tracked, [p.detach() for p in parameters], 1 - decay)
-        seconds += time.monotonic() - began
-        if seconds - told > 30:
+        seconds += busy_seconds() - began
+        if seconds - told > 10:
             told = seconds
             figures = ", ".join(f"{name} {value.item():.4f}" for name, value in terms.items())
             say(f"{folder.name} {seconds / 60:.1f} of {plan.minutes:g} min, step {step}: {figures}")
