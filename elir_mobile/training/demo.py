@@ -42,7 +42,7 @@ from elir_mobile.metrics.perceptual import lpips
 from elir_mobile.models.coarse import RESIDUAL_SCALE
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.realesrgan import degrade_bsr
-from elir_mobile.tasks import Degradation
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, Degradation
 from elir_mobile.training.autoencoder import Autoencoder, autoencoder_loss
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss, flow_matching_loss
 from elir_mobile.training.pool import Pool
@@ -65,7 +65,7 @@ SHOWN = 6  # pictures in a strip
 class Recipe:
     """How one task is trained; ``domain`` goes into the metadata of its weights."""
 
-    domain: str  # aligned-face or photo
+    domain: str  # ALIGNED_FACE or PHOTO
     degrade: Degradation
     arch: Architecture
     steps: int  # K
@@ -77,7 +77,7 @@ class Recipe:
     @property
     def use_side(self) -> int:
         """Of the squares or tiles that it restores."""
-        return 128 if self.domain == "aligned-face" else 256
+        return 128 if self.domain == ALIGNED_FACE else 256
 
 
 def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_mid: int) -> Architecture:
@@ -97,11 +97,11 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe("aligned-face", degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 30),
-    "denoising": Recipe("photo", degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
-    "bsr": Recipe("photo", degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
-    "sr": Recipe("aligned-face", degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
-    "inpainting": Recipe("aligned-face", degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
+    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 30),
+    "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
+    "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
+    "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
+    "inpainting": Recipe(ALIGNED_FACE, degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
 }
 
 
@@ -151,13 +151,13 @@ class Pictures:
 
     def square(self, domain: str, side: int, rng: np.random.Generator) -> np.ndarray:
         """A clean training square (side, side, 3)."""
-        if domain == "aligned-face":
+        if domain == ALIGNED_FACE:
             return jittered_face(self.faces[int(rng.integers(len(self.faces)))], side, rng)
         return random_crop(self.photos[int(rng.integers(len(self.photos)))], side, rng)
 
     def heldout(self, domain: str) -> Tensor:
         """Clean held-out squares (N, 3, side, side) uint8."""
-        return self.heldout_faces if domain == "aligned-face" else self.heldout_photos
+        return self.heldout_faces if domain == ALIGNED_FACE else self.heldout_photos
 
     def autoencoder_batch(self, rng: np.random.Generator) -> Tensor:
         """Crops of faces and of photographs in turn."""
@@ -165,9 +165,9 @@ class Pictures:
         crops = []
         for index in range(AUTOENCODER_BATCH):
             if index % 2:
-                crops.append(self.square("photo", side, rng))
+                crops.append(self.square(PHOTO, side, rng))
                 continue
-            face = self.square("aligned-face", 128, rng)
+            face = self.square(ALIGNED_FACE, 128, rng)
             top, left = (int(rng.integers(128 - side + 1)) for _ in range(2))
             crops.append(face[top : top + side, left : left + side])
         return stacked(crops)
@@ -226,9 +226,7 @@ class Run:
         torch.manual_seed(plan.seed)
         machine = self.machine
         net = machine.place(Autoencoder(ENC_WIDTH, DEC_WIDTH))
-        heldout = {
-            domain: machine.images(self.pictures.heldout(domain)) for domain in ("aligned-face", "photo")
-        }
+        heldout = {domain: machine.images(self.pictures.heldout(domain)) for domain in (ALIGNED_FACE, PHOTO)}
 
         def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
             images = machine.images(self.pictures.autoencoder_batch(rng))
