@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from elir_mobile.checkpoints import DEMO_AUTOENCODER, save_autoencoder, save_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.machine import cpu_facts
 from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.faces import face_split, fetch_faces, load_faces
 from elir_mobile.data.photos import photo_split
@@ -49,7 +50,7 @@ from elir_mobile.training.pool import Pool
 from elir_mobile.training.stage import Plan, averaged, read_state, train, write_state
 
 ENC_WIDTH, DEC_WIDTH = 48, 64
-AUTOENCODER = Plan(minutes=80, lr=1e-3, seed=1)
+AUTOENCODER = Plan(minutes=64, lr=1e-3, seed=1)
 AUTOENCODER_BATCH, AUTOENCODER_CROP = 12, 112
 COARSE_LR, COARSE_BATCH = 1e-3, 12
 FLOW_LR, FLOW_BATCH = 1e-3, 32
@@ -97,8 +98,8 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.35, 15, 30),
-    "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 15, 15),
+    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 50),
+    "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 20, 30),
     "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
     "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
     "inpainting": Recipe(ALIGNED_FACE, degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
@@ -413,7 +414,10 @@ def train_stages(
     longer: Annotated[float, typer.Option(help="Multiply every stage's minutes by this.")] = 1.0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of the CPU; 0: all.")] = 0,
-    bf16: Annotated[bool, typer.Option(help="bfloat16 in the forward pass.")] = True,
+    bf16: Annotated[
+        bool | None,
+        typer.Option(help="bfloat16 in the forward pass. Default: where the processor multiplies in it."),
+    ] = None,
 ) -> None:
     """Train stage after stage."""
     chosen = tasks.split(",")
@@ -421,6 +425,8 @@ def train_stages(
         raise UserError(f"no recipe for {min(unknown)}: choose among {', '.join(RECIPES)}")
     if threads:
         torch.set_num_threads(threads)
+    if bf16 is None:
+        bf16 = device != "cpu" or "avx512_bf16" in str(cpu_facts()["cpu_flags"])
     run = Run(run_dir, resume_from, Machine(torch.device(device), bf16))
     teacher = run.autoencoder(replace(AUTOENCODER, minutes=AUTOENCODER.minutes * longer))
     for task in chosen:
