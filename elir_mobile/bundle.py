@@ -80,6 +80,10 @@ def task_facts(task: Task, domain: str) -> dict:
 
     Args:
         domain: what the network was trained on, ``tasks.ALIGNED_FACE`` or ``tasks.PHOTO``.
+
+    Returns:
+        ``keep_colors`` and ``fidelity`` are what ``restore`` does by default, see
+        :mod:`elir_mobile.colors` and :func:`elir_mobile.core.sampling.sample`.
     """
     return {
         "task": task.name,
@@ -87,6 +91,8 @@ def task_facts(task: Task, domain: str) -> dict:
         "domain": domain,
         "upscale": task.upscale,
         "enlarge": task.enlarge.name.lower(),
+        "keep_colors": task.keeps_colors,
+        "fidelity": 0.0,
     }
 
 

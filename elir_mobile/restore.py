@@ -7,7 +7,7 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import absolute_weights, load_weights
+from elir_mobile.colors import keep_colors
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import written
 from elir_mobile.core.tiling import Window, axis_windows
@@ -45,6 +46,9 @@ class Model:
         multiple: sides of a picture smaller than a tile are padded to a multiple of this;
             0: to the whole tile, since the programs take no other size.
         channels: of the latent, and so of the noise.
+        fidelity: from the sample (0) to the coarse estimate (1), see
+            :func:`elir_mobile.core.sampling.sample`.
+        keeps_colors: whether the restored picture takes its low frequencies of colour from the input.
     """
 
     runner: Runner
@@ -54,6 +58,8 @@ class Model:
     tile: int
     multiple: int
     channels: int
+    fidelity: float = 0.0
+    keeps_colors: bool = False
 
 
 def load_float(
@@ -131,17 +137,19 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
         top = row.start
         for left, column in enumerate(columns, 1):
             x = slice(column.start, column.stop)
-            restored, _ = model.runner.restore(
+            made, _ = model.runner.restore(
                 to_tensor(Image.fromarray(pixels[row.start : row.stop, x]))[None],
                 noise[..., _latent(row), _latent(column)].contiguous(),
                 steps=model.steps,
                 sigma_s=model.sigma_s,
+                fidelity=model.fidelity,
             )
             weights = row.weights[:, None, None] * column.weights[None, :, None]
-            band[:, x] += weights * restored[0].permute(1, 2, 0).numpy()
+            band[:, x] += weights * made[0].permute(1, 2, 0).numpy()
             advance(above * len(columns) + left, len(rows) * len(columns))
     out[top:] = _to_bytes(band)
-    return Image.fromarray(out[: image.height, : image.width])
+    restored = Image.fromarray(out[: image.height, : image.width])
+    return keep_colors(restored, image) if model.keeps_colors else restored
 
 
 def tile_windows(side: int, tile: int) -> list[Window]:
@@ -224,11 +232,19 @@ def model_loader(
     target: str,
     precision: str,
     threads: int | None = None,
+    fidelity: float = 0.0,
+    keeps_colors: bool = True,
 ) -> Callable[[], Model]:
     """What loads the model named on the command line, here or in another process."""
     if bundle:
-        return partial(load_artifact, task, bundle.resolve(), target, precision, steps, threads)
-    return partial(load_float, task, absolute_weights(weights), steps, tile or TILE, threads)
+        load = partial(load_artifact, task, bundle.resolve(), target, precision, steps, threads)
+    else:
+        load = partial(load_float, task, absolute_weights(weights), steps, tile or TILE, threads)
+    return partial(_with_look, load, fidelity, keeps_colors and task.keeps_colors)
+
+
+def _with_look(load: Callable[[], Model], fidelity: float, keeps_colors: bool) -> Model:
+    return replace(load(), fidelity=fidelity, keeps_colors=keeps_colors)
 
 
 def file_restorer(

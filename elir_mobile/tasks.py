@@ -40,6 +40,7 @@ class Task:
     arch: Architecture
     degrade: Degradation
     domain: str = ALIGNED_FACE  # what the network was trained on, where its weights do not say
+    keeps_colors: bool = True  # whether the degradation leaves the low frequencies of colour alone
     upscale: int = 1  # how many times larger the restored image is than the user's
     enlarge: Image.Resampling = Image.Resampling.NEAREST  # how the user's image gets that large
     release: str | None = None  # file name on the upstream release page, where there is one
@@ -89,6 +90,7 @@ TASKS: dict[str, Task] = {
             sigma_s=0.1,
             arch=SMALL,
             degrade=degrade_inpainting,
+            keeps_colors=False,
             release="elir_inpainting.pth",
         ),
         Task(
@@ -112,6 +114,7 @@ TASKS: dict[str, Task] = {
             sigma_s=0.1,
             arch=SMALL,
             degrade=degrade_colorization,
+            keeps_colors=False,
         ),
         Task(
             name="mask",
@@ -121,6 +124,7 @@ TASKS: dict[str, Task] = {
             sigma_s=0.1,
             arch=SMALL,
             degrade=degrade_box,
+            keeps_colors=False,
         ),
     )
 }

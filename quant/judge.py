@@ -145,7 +145,7 @@ class Judge:
         return self._verdict(program_db, path, image)
 
     def _verdict(self, program_db: dict[str, float], path: list[Tensor], image: Tensor) -> Verdict:
-        worse = damage(measured([image], self.pairs), self.quality)
+        worse = damage(measured([image], self.pairs), self.quality, [pair.source for pair in self.pairs])
         return Verdict(
             program_db=program_db,
             trajectory_db=[

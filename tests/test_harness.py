@@ -28,13 +28,16 @@ from elir_mobile.core.manifest import read_golden, read_manifest
 from elir_mobile.core.sampling import PROGRAMS, Loop
 from elir_mobile.core.statistics import psnr_db, sqnr_db
 from elir_mobile.core.timing import take_turns, timed_restore
+from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.devices import protocol as devices
 from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
 from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
+from elir_mobile.harness.compare import quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.harness.report import ops_text, page
+from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.tasks import get_task
@@ -268,6 +271,7 @@ def test_pictures_are_restored_by_every_file(on_host) -> None:
         with np.load(pictures_of(folder, row.target, row.precision)) as arrays:
             assert arrays["trajectory"].shape == (2, STEPS + 1, 16, SIZE // 8, SIZE // 8)
             found[row.target, row.precision] = arrays["image"]
+            assert ("coarse" in arrays) == ("identity" in arrays) == (row.precision == "fp32")
     reference = found["litert", "fp32"]
     assert reference.shape == (2, 3, SIZE, SIZE)
     for key, images in found.items():
@@ -408,6 +412,56 @@ def test_every_row_says_what_was_compared_with_what(finished) -> None:
     assert w8["programs"]["step"]["gmacs"] > 0
     (facts,) = report["devices"]
     assert facts["kind"] == "host"
+
+
+def test_the_report_shows_what_the_flow_does(finished, tiny_weights: Path) -> None:
+    """Held against the float network itself, run here on the same pictures."""
+    report = json.loads((finished[0] / "holds" / "bfr-micro" / "report.json").read_text())
+    assert list(report["references"]) == ["degraded", "coarse", "identity", "float", "colors"]
+    assert report["data"]["sources"] == 2
+    network, info = load_weights(str(tiny_weights), get_task("bfr"))
+    judged = load_pair_sets(
+        finished[0] / "pictures", get_task("bfr"), SIZE, report["data"]["seed"], PairCounts(calibration=0)
+    ).evaluation
+    drawn = [
+        seeded_noise((1, 16, SIZE // 8, SIZE // 8), report["data"]["seed"] + i) for i in range(len(judged))
+    ]
+    with torch.no_grad():
+        z = [network.encode(pair.degraded) for pair in judged]
+        coarse = [network.decode(latent) for latent in z]
+        identity = [
+            network.decode(latent + info.sigma_s * noise) for latent, noise in zip(z, drawn, strict=True)
+        ]
+    for name, pictures in (("coarse", coarse), ("identity", identity)):
+        expected = quality(pictures, judged)["psnr_db"]
+        assert report["references"][name]["psnr_db"] == pytest.approx(expected, abs=1e-3), name
+    eager, fp32, w8 = report["rows"]
+    one, own = report["steps"]
+    assert (one["steps"], own["steps"]) == (1, STEPS)
+    assert own["psnr_db"] == pytest.approx(eager["image"]["psnr_db"])
+    once = [
+        network(pair.degraded, noise, steps=1, sigma_s=info.sigma_s)
+        for pair, noise in zip(judged, drawn, strict=True)
+    ]
+    assert one["psnr_db"] == pytest.approx(quality([x.detach() for x in once], judged)["psnr_db"], abs=1e-3)
+    spent = {name: program["latency_ms"]["median"] for name, program in w8["programs"].items()}
+    assert one["milliseconds"]["litert w8"] == pytest.approx(sum(spent.values()))
+    assert own["milliseconds"]["litert w8"] == pytest.approx(
+        sum(spent.values()) + (STEPS - 1) * spent["step"]
+    )
+    assert report["references"]["float"]["psnr_db"] == pytest.approx(eager["image"]["psnr_db"], abs=1e-9)
+    assert eager["update_sqnr_db"] is None
+    assert fp32["update_sqnr_db"] > 80
+    # The update is small beside the latent, so that the same error weighs more.
+    assert 0 < w8["update_sqnr_db"] < w8["trajectory_sqnr_db"][-1] - 1
+    assert {row["steps"] for row in report["rows"]} == {STEPS}
+    assert {row["autoencoder"] for row in report["rows"]} == {"taesd"}
+    assert {row["sources"] for row in report["rows"]} == {2}
+    assert eager["executed_by"].startswith("PyTorch 2.")
+    assert fp32["executed_by"].startswith("LiteRT ")
+    text = (finished[0] / "holds" / "bfr-micro" / "report.html").read_text()
+    assert "2 source photographs only" in text
+    assert "step = identity" in text
 
 
 def test_two_reports_are_compared(finished) -> None:

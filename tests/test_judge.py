@@ -25,7 +25,7 @@ from quant.simulate import restore_batch, simulate
 @pytest.fixture(scope="session")
 def judge(programs, degraded) -> Judge:
     ranges = calibrate(programs, collect_samples(programs, degraded[:1], 0), MinMaxObserver)
-    pairs = [Pair(str(i), x, x.clamp(0.2, 0.8)) for i, x in enumerate(degraded[1:])]
+    pairs = [Pair(str(i), x, x.clamp(0.2, 0.8), str(i)) for i, x in enumerate(degraded[1:])]
     return Judge(programs, ranges, pairs, seed=5)
 
 
@@ -44,7 +44,10 @@ def test_a_verdict_is_what_restoring_gives(judge: Judge) -> None:
     clean = torch.cat([pair.clean for pair in judge.pairs])
     drops = metrics.psnr(judge.restored, clean) - metrics.psnr(image, clean)
     assert verdict.psnr_drop_db == pytest.approx(drops.mean().item(), abs=1e-4)
-    mean_high = damage({"psnr_db": -drops.numpy()}, {"psnr_db": np.zeros(len(drops))})["psnr_drop_db_high"]
+    sources = [pair.source for pair in judge.pairs]
+    mean_high = damage({"psnr_db": -drops.numpy()}, {"psnr_db": np.zeros(len(drops))}, sources)[
+        "psnr_drop_db_high"
+    ]
     margin = verdict.psnr_drop_db_high - verdict.psnr_drop_db
     assert margin == pytest.approx(2**0.5 * (mean_high - verdict.psnr_drop_db), abs=1e-4)
     assert margin > 0
@@ -82,10 +85,10 @@ def test_the_mean_of_other_pictures_is_below_the_bound_19_times_in_20() -> None:
     generator = np.random.default_rng(0)
     held = []
     for sample, others in generator.normal(0.03, 0.1, (400, 2, 40)):
-        worse = damage({"psnr_db": -sample}, {"psnr_db": np.zeros(40)})
+        worse = damage({"psnr_db": -sample}, {"psnr_db": np.zeros(40)}, range(40))
         held.append(others.mean() <= _for_others(worse, "psnr_drop_db"))
     assert np.mean(held) >= 0.95
-    single = damage({"psnr_db": np.zeros(1)}, {"psnr_db": np.ones(1)})
+    single = damage({"psnr_db": np.zeros(1)}, {"psnr_db": np.ones(1)}, "a")
     assert _for_others(single, "psnr_drop_db") is None
 
 

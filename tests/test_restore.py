@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import absolute_weights, save_weights
 from elir_mobile.cli.restore import app
+from elir_mobile.colors import keep_colors
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.restore import Model, load_float, restore
-from elir_mobile.tasks import ALIGNED_FACE, get_task
+from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, eager_of
@@ -320,3 +321,71 @@ def test_noise_seed_and_steps_reach_the_model(weights: Path, tmp_path: Path, pic
         outs.append(to_tensor(Image.open(tmp_path / "out.png")))
     assert not torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
+
+
+def test_fidelity_goes_from_the_sample_to_the_coarse_estimate(weights: Path) -> None:
+    picture, noise = to_tensor(photo(64, 64))[None], seeded_noise((1, 16, 8, 8), 0)
+    model = load_float(get_task("bfr"), str(weights), None)
+    run, loop = model.runner, {"steps": STEPS, "sigma_s": SIGMA_S}
+    coarse = run.encode(picture)
+    sample, path = run.restore(picture, noise, **loop)
+    half, _ = run.restore(picture, noise, fidelity=0.5, **loop)
+    whole, short = run.restore(picture, noise, fidelity=1.0, **loop)
+    assert torch.equal(sample, run.decode(path[-1]))
+    assert torch.allclose(half, run.decode((path[-1] + coarse) / 2), atol=1e-6)
+    assert torch.equal(whole, run.decode(coarse))
+    assert len(short) == 1  # no step was computed
+
+
+def test_the_command_restores_with_fidelity_and_colors(weights: Path, tmp_path: Path) -> None:
+    picture = photo(64, 64)
+    picture.save(tmp_path / "in.png")
+    made = {}
+    for name, options in (
+        ("kept", ()),
+        ("sample", ("--no-keep-colors",)),
+        ("coarse", ("--no-keep-colors", "--fidelity", 1)),
+    ):
+        call(tmp_path / "in.png", tmp_path / f"{name}.png", "--weights", weights, *options)
+        made[name] = Image.open(tmp_path / f"{name}.png").convert("RGB")
+    model = load_float(get_task("bfr"), str(weights), None)
+    for fidelity, name in ((0.0, "sample"), (1.0, "coarse")):
+        expected = restore(picture, replace(model, fidelity=fidelity), 0, lambda done, total: None)
+        assert np.array_equal(np.asarray(made[name]), np.asarray(expected)), name
+    assert (
+        made["kept"].tobytes() == keep_colors(made["sample"], picture).tobytes() != made["sample"].tobytes()
+    )
+    assert "0..1" in call(tmp_path / "in.png", tmp_path / "no.png", "--fidelity", 2, code=2)
+
+
+def chroma(image: Image.Image) -> np.ndarray:
+    """Mean Cb and Cr of each square of 32 pixels."""
+    small = image.resize((image.width // 32, image.height // 32), Image.Resampling.BOX).convert("YCbCr")
+    return np.asarray(small)[..., 1:].astype(float)
+
+
+def test_colors_are_the_inputs_and_detail_the_restorers() -> None:
+    given = photo(256, 192)
+    rng = np.random.default_rng(1)
+    detail = rng.integers(-20, 20, (192, 256, 1))
+    tinted = np.asarray(given).astype(int) * [1.0, 0.8, 1.15] + [12, 0, -8] + detail
+    restored = Image.fromarray(tinted.clip(0, 255).astype(np.uint8))
+    kept = keep_colors(restored, given)
+    before, after = (np.abs(chroma(image) - chroma(given)).mean() for image in (restored, kept))
+    assert before > 8
+    assert after < 1.5
+    luma = [np.asarray(image.convert("L")).astype(float) for image in (restored, kept)]
+    assert np.abs(luma[0] - luma[1]).mean() < 2  # light and detail stay
+
+
+def test_a_grey_picture_stays_grey() -> None:
+    grey = photo(64, 96).convert("L").convert("RGB")
+    tinted = Image.merge("RGB", [grey.split()[0].point(lambda v, k=k: v * k) for k in (1.0, 0.9, 0.7)])
+    kept = np.asarray(keep_colors(tinted, grey))
+    assert (kept[..., 0] == kept[..., 1]).all() and (kept[..., 1] == kept[..., 2]).all()
+
+
+def test_missing_pixels_and_grey_inputs_give_no_colors() -> None:
+    assert {name for name, task in TASKS.items() if not task.keeps_colors} == {
+        "inpainting", "colorization", "mask",
+    }  # fmt: skip

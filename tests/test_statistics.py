@@ -31,6 +31,19 @@ def test_the_interval_depends_on_the_seed_alone_and_needs_two_images() -> None:
     assert bootstrap(lambda c: values[c].mean(), 1, 100, 0) is None
 
 
+def test_values_of_one_cluster_are_drawn_together() -> None:
+    """Ten photographs shown five times each say as much as the ten."""
+    values = np.random.default_rng(3).normal(5, 2, 10)
+    alone = bootstrap(lambda chosen: values[chosen].mean(), 10)
+    shown = np.repeat(values, 5)
+    names = [f"photo-{i}" for i in range(10) for _ in range(5)]
+    clustered = bootstrap(lambda chosen: shown[chosen].mean(), 50, clusters=names)
+    assert clustered == pytest.approx(alone)
+    naive = bootstrap(lambda chosen: shown[chosen].mean(), 50)
+    assert naive[1] - naive[0] < 0.6 * (clustered[1] - clustered[0])
+    assert bootstrap(lambda chosen: shown[chosen].mean(), 50, clusters=["one"] * 50) is None
+
+
 def test_sqnr_of_known_noise() -> None:
     reference_signal = torch.ones(1000)
     assert sqnr_db(reference_signal, reference_signal + 0.1) == pytest.approx(20, abs=1e-4)

@@ -34,6 +34,8 @@ def main(
     target: options.Target = "executorch",
     precision: options.Precision = "w8a8",
     threads: options.Threads = None,
+    fidelity: options.Fidelity = 0.0,
+    keep_colors: options.KeepColors = True,
     size: options.Size = None,
     seed: options.Seed = 0,
     resamples: Annotated[int, typer.Option(metavar="N", min=100, help="Of the bootstrap.")] = 1000,
@@ -54,7 +56,17 @@ def main(
         raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
     if task is None:
         why = "restores nothing without --task: add that, or leave this out"
-        model = ("weights", "steps", "tile", "bundle", "target", "precision", "threads")
+        model = (
+            "weights",
+            "steps",
+            "tile",
+            "bundle",
+            "target",
+            "precision",
+            "threads",
+            "fidelity",
+            "keep_colors",
+        )
         options.refuse(context, why, *model)
     if images is not None:
         options.refuse(context, "is of the squares that are degraded where --images is not given", "size")
@@ -77,6 +89,8 @@ def main(
             target=target,
             precision=precision,
             threads=threads,
+            fidelity=fidelity,
+            keeps_colors=keep_colors,
         )
         restorer = load, chosen
     jobs = examples(clean, images)
@@ -95,6 +109,7 @@ def main(
     facts: dict[str, object] = {"task": task, "seed": seed, "resamples": resamples}
     if task:
         facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
+        facts |= {"fidelity": fidelity, "keep_colors": keep_colors and chosen.keeps_colors}
         facts["steps"] = steps  # null: the model's own
     report = to_json(measured, table, missing, facts)
     write_json(out, report)

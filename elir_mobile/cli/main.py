@@ -14,7 +14,18 @@ from typing import Annotated
 
 import typer
 
-from elir_mobile.cli import evaluate, export, measure, push, qat, quantize, restore, sensitivity, train
+from elir_mobile.cli import (
+    distill,
+    evaluate,
+    export,
+    measure,
+    push,
+    qat,
+    quantize,
+    restore,
+    sensitivity,
+    train,
+)
 from elir_mobile.cli.options import command_app
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -28,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "restore": restore.main,
     "evaluate": evaluate.main,
     "train": train.main,
+    "distill": distill.main,
     "push": push.main,
 }
 

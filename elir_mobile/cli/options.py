@@ -88,6 +88,11 @@ Bundle = Annotated[
 ]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is written.")]
 Tile = Annotated[int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")]
+Fidelity = Annotated[
+    float,
+    typer.Option(metavar="0..1", min=0.0, max=1.0, help="0: most detail; 1: nearest to the truth, smoother."),
+]
+KeepColors = Annotated[bool, typer.Option(help="The input's colours at low frequencies, where it has them.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Ray's. Default: one for each core.")]
 

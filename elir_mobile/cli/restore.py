@@ -29,6 +29,8 @@ def main(
     target: options.Target = "executorch",
     precision: options.Precision = "w8a8",
     threads: options.Threads = None,
+    fidelity: options.Fidelity = 0.0,
+    keep_colors: options.KeepColors = True,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write NAME-compare.png: before and after.")
     ] = False,
@@ -68,6 +70,8 @@ def main(
         target=target,
         precision=precision,
         threads=threads,
+        fidelity=fidelity,
+        keeps_colors=keep_colors,
     )
     jobs = [(path.resolve(), place.resolve()) for path, place in jobs]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -22,19 +22,26 @@ def sample(
     *,
     steps: int,
     sigma_s: float,
+    fidelity: float = 0.0,
 ) -> tuple[Latent, list[Latent]]:
     """Restore one image ``x`` (1, 3, H, W) in [0, 1] with unit Gaussian ``noise`` of the latent's shape.
 
+    Args:
+        fidelity: 0 decodes the sample, 1 the coarse estimate, which is nearer to the truth on average and
+            smoother; between them the latents are mixed.
+
     Returns:
         The restored image and the trajectory: the K+1 latents from the noised coarse estimate
-        to the last step's output.
+        to the last step's output, or the first alone where ``fidelity`` is 1.
     """
-    z = encode(x) + sigma_s * noise
-    trajectory = [z]
+    coarse = encode(x)
+    trajectory = [coarse + sigma_s * noise]
+    if fidelity == 1:
+        return decode(coarse), trajectory
     for k in range(steps):
-        z = step(z, k)
-        trajectory.append(z)
-    return decode(z), trajectory
+        trajectory.append(step(trajectory[-1], k))
+    z = trajectory[-1]
+    return decode(z + fidelity * (coarse - z) if fidelity else z), trajectory
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,11 @@ RESAMPLES = 1000
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], float], count: int, resamples: int = RESAMPLES, seed: int = 0
+    statistic: Callable[[np.ndarray], float],
+    count: int,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
 ) -> tuple[float, float] | None:
     """95 % confidence interval of a statistic of ``count`` values (Efron 1979).
 
@@ -28,11 +32,17 @@ def bootstrap(
         count: how many values there are; fewer than two have no interval.
         resamples: how often to draw.
         seed: of the draws: equal ones pair the values of two statistics.
+        clusters: of each value; those of one cluster are drawn together (Davison and Hinkley 1997, section
+            3.8): two crops of a photograph, or two runs of a process, say less than two of different ones.
     """
-    if count < 2:
+    labels = range(count) if clusters is None else clusters
+    members = [[i for i in range(count) if labels[i] == label] for label in dict.fromkeys(labels)]
+    if len(members) < 2:
         return None
     rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(count, size=count)) for _ in range(resamples)])
+    indices = [np.array(group) for group in members]
+    picks = (rng.integers(len(members), size=len(members)) for _ in range(resamples))
+    drawn = np.array([statistic(np.concatenate([indices[i] for i in pick])) for pick in picks])
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     value = statistic(np.arange(count))
     shift = value - drawn.mean()

@@ -33,6 +33,11 @@ def timed_restore(loop: Loop, x: np.ndarray, noise: np.ndarray) -> Milliseconds:
     return {**spent, "step": spent["step"] / loop.steps, "total": total}
 
 
+def shares(runs: int, processes: int) -> list[int]:
+    """How many of the runs each of the processes does, one process after the other."""
+    return [len(range(start, runs, processes)) for start in range(processes)]
+
+
 def take_turns(
     runs: Sequence[Callable[[], Milliseconds]],
     *,

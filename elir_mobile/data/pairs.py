@@ -27,11 +27,12 @@ class PairCounts:
 
 @dataclass(frozen=True)
 class Pair:
-    """One degraded image and its ground truth, both (1, 3, size, size) in [0, 1]."""
+    """One degraded image and its ground truth, both (1, 3, size, size) in [0, 1], made of ``source``."""
 
     name: str
     degraded: Tensor
     clean: Tensor
+    source: str
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ def make_pairs(paths: list[Path], task: Task, size: int, count: int, seed: int) 
         if index // len(paths) % 2:
             clean = ImageOps.mirror(clean)
         degraded = task.degrade(clean, np.random.default_rng([seed, index]))
-        pairs.append(Pair(f"{path.stem}-{index}", to_tensor(degraded)[None], to_tensor(clean)[None]))
+        pairs.append(
+            Pair(f"{path.stem}-{index}", to_tensor(degraded)[None], to_tensor(clean)[None], path.stem)
+        )
     return pairs
 
 

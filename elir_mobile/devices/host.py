@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +27,7 @@ from typing import Any
 from elir_mobile.core.jobs import Job, Result, Row, Times, write_json
 from elir_mobile.core.manifest import read_manifest
 from elir_mobile.core.sampling import PROGRAMS
-from elir_mobile.core.timing import Milliseconds, take_turns
+from elir_mobile.core.timing import Milliseconds, shares, take_turns
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.worker import failed_row, host_facts
 from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
@@ -144,6 +144,7 @@ class Host:
         *,
         weights: str | None = None,
         pictures: Path | None = None,
+        steps: Sequence[int] = (),
         cold_starts: int = 1,
     ) -> Result:
         """Run ``job``; see :meth:`elir_mobile.devices.protocol.Device.run`.
@@ -152,11 +153,11 @@ class Host:
             weights: of the float network, which is then measured too; its row comes first.
             pictures: a file with ``x`` and ``noise``; what each artifact makes of them is written to
                 ``folder``, see :func:`pictures_of`.
+            steps: further K, with which the float network restores the pictures too.
             cold_starts: fresh processes of each file, one after the other, that share the runs.
         """
         manifest = read_manifest(bundle)
         measured = [_Measured(file) for file in ([FLOAT] if weights else []) + list(job.files)]
-        shares = [len(range(start, job.runs, cold_starts)) for start in range(cold_starts)]
         # Of an artifact that is timed, after it was opened first.
         later = cold_starts * (1 + job.warmup) + job.runs
         done, total = 0, len(measured) * (1 + later)
@@ -183,7 +184,11 @@ class Host:
                 if pictures:
                     target, precision = (item.opened[0][key] for key in ("target", "precision"))
                     outputs = pictures_of(folder.resolve(), target, precision)
-                    worker.ask("restore", inputs=str(pictures.resolve()), outputs=str(outputs))
+                    inputs = str(pictures.resolve())
+                    worker.ask("restore", inputs=inputs, outputs=str(outputs))
+                    for k in steps if item.file == FLOAT else ():
+                        outputs = pictures_of(folder.resolve(), target, precision, k)
+                        worker.ask("restore", inputs=inputs, outputs=str(outputs), steps=k)
             except WorkerError as error:
                 item.error = str(error)
             tick(f"restoring with {item.file}")
@@ -200,7 +205,7 @@ class Host:
             return {}
 
         waiting = measured
-        for start, share in enumerate(shares):
+        for start, share in enumerate(shares(job.runs, cold_starts)):
             with ExitStack() as stack:
                 alive: list[tuple[WorkerProcess, _Measured]] = []
                 for item in waiting:
@@ -250,10 +255,11 @@ def _row(item: _Measured, manifest: dict, threads: int) -> Row:
     )
 
 
-def pictures_of(folder: Path, target: str, precision: str) -> Path:
+def pictures_of(folder: Path, target: str, precision: str, steps: int | None = None) -> Path:
     """Where :meth:`Host.run` put an artifact's pictures: ``image`` (N, 3, H, W) and ``trajectory``
-    (N, K+1, C, h, w)."""
-    return folder / f"{file_stem(target, precision)}-pictures.npz"
+    (N, K+1, C, h, w); with another K = ``steps`` the first alone."""
+    other = "" if steps is None else f"-k{steps}"
+    return folder / f"{file_stem(target, precision)}{other}-pictures.npz"
 
 
 def connect(spec: str) -> Host:

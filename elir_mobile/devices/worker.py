@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -241,6 +241,7 @@ class Server:
     def __init__(self) -> None:
         self.artifact: Artifact | None = None
         self.golden: GoldenArrays = {}
+        self.float: Callable[[int], Artifact] | None = None  # opens the float network with another K
 
     def answer(self, request: dict) -> dict:
         """The reply to ``request``."""
@@ -253,6 +254,8 @@ class Server:
         if request["do"] == "golden":
             return write_outputs(self.artifact, self.golden, Path(request["folder"]))
         if request["do"] == "restore":
+            if "steps" in request:
+                return self.restore_float(Path(request["inputs"]), Path(request["outputs"]), request["steps"])
             return self.restore(Path(request["inputs"]), Path(request["outputs"]))
         if request["do"] == "memory":
             return {"peak_bytes": peak_bytes(), "base_bytes": self.artifact.base_bytes}
@@ -263,7 +266,9 @@ class Server:
         manifest = read_manifest(bundle, (request["file"],))
         self.golden = read_golden(bundle, manifest["golden"])
         if "weights" in request:
-            self.artifact = open_float(manifest, request["weights"], request["threads"])
+            weights, threads = request["weights"], request["threads"]
+            self.float = lambda steps: open_float({**manifest, "steps": steps}, weights, threads)
+            self.artifact = self.float(manifest["steps"])
         else:
             self.artifact = open_artifact(bundle, manifest, request["file"], request["threads"])
         artifact = self.artifact
@@ -278,15 +283,34 @@ class Server:
 
     def restore(self, inputs: Path, outputs: Path) -> dict:
         """Restore every image of ``inputs`` (``x`` (N, 3, H, W), ``noise`` (N, C, h, w)) into ``outputs``:
-        ``image`` (N, 3, H, W) and ``trajectory`` (N, K+1, C, h, w)."""
+        ``image`` (N, 3, H, W) and ``trajectory`` (N, K+1, C, h, w). Of a float artifact also ``coarse`` and
+        ``identity``, the decoded latents before and after the noise: what a flow that does nothing gives."""
         assert self.artifact is not None
         with np.load(inputs) as arrays:
             x, noise = arrays["x"], arrays["noise"]
-        done = [self.artifact.loop.restore(x[i : i + 1], noise[i : i + 1]) for i in range(len(x))]
-        images = np.concatenate([image for image, _ in done])
-        check_finite("image", images)
-        trajectories = np.stack([np.concatenate(latents) for _, latents in done])
-        np.savez(outputs, image=images, trajectory=trajectories)
+        loop = self.artifact.loop
+        done = [loop.restore(x[i : i + 1], noise[i : i + 1]) for i in range(len(x))]
+        made: dict[str, Any] = {
+            "image": np.concatenate([image for image, _ in done]),
+            "trajectory": np.stack([np.concatenate(latents) for _, latents in done]),
+        }
+        check_finite("image", made["image"])
+        if self.artifact.entry["precision"] == "fp32":
+            starts = [latents[0] for _, latents in done]
+            made["identity"] = np.concatenate([loop.decode(z) for z in starts])
+            coarse = [z - loop.sigma_s * noise[i : i + 1] for i, z in enumerate(starts)]
+            made["coarse"] = np.concatenate([loop.decode(z) for z in coarse])
+        np.savez(outputs, **made)
+        return {}
+
+    def restore_float(self, inputs: Path, outputs: Path, steps: int) -> dict:
+        """``image`` as :meth:`restore` writes it, of the float network with K = ``steps``."""
+        assert self.float is not None
+        loop = self.float(steps).loop
+        with np.load(inputs) as arrays:
+            x, noise = arrays["x"], arrays["noise"]
+        images = [loop.restore(x[i : i + 1], noise[i : i + 1])[0] for i in range(len(x))]
+        np.savez(outputs, image=np.concatenate(images))
         return {}
 
 

@@ -62,7 +62,12 @@ def standalone(svg: str) -> str:
 def charts(report: dict) -> dict[str, str]:
     """SVG of each chart that the report has figures for, by name."""
     rows = report["rows"]
-    drawn = {"pareto": pareto(rows), "latency": latency_bars(rows), "trajectory": trajectory(rows)}
+    drawn = {
+        "pareto": pareto(rows),
+        "steps": steps_lines(report["steps"]),
+        "latency": latency_bars(rows),
+        "trajectory": trajectory(rows),
+    }
     return {name: svg for name, svg in drawn.items() if svg}
 
 
@@ -254,6 +259,34 @@ def latency_bars(rows: list[dict]) -> str:
         end = max(p90, x.at(facts["high"] or 0))
         body.append(_text(end + 8, middle + 4, number(facts["median"], 1), kind="muted"))
     return _svg(height, "Latency: bar median, thick line its 95 % interval, tick 90th percentile", body)
+
+
+def steps_lines(lines: list[dict]) -> str:
+    """What a step is worth: LPIPS (PSNR where LPIPS was not measured) of the float network for each K, over
+    the milliseconds that each artifact needs for it. Empty with a single K, or if nothing was timed."""
+    names = sorted({name for line in lines for name in line["milliseconds"]})
+    if len(lines) < 2 or not names:
+        return ""
+    known = all(line["lpips"] is not None for line in lines)
+    metric, title = ("lpips", "LPIPS in float") if known else ("psnr_db", "PSNR in float, dB")
+    ends = [line["milliseconds"][name] for line in lines for name in names]
+    x = _Axis.over(ends, LEFT, WIDTH - RIGHT - 150, zero=True)
+    y = _Axis.over([line[metric] for line in lines], HEIGHT - BOTTOM, TOP)
+    body = _frame(x, y, "milliseconds of one restoration with K steps", title, HEIGHT, right=150)
+    labels = []
+    for index, name in enumerate(names):
+        ink = f"var(--c{index % len(LIGHT)})"
+        places = [(x.at(line["milliseconds"][name]), y.at(line[metric])) for line in lines]
+        points = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
+        body.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="1.5"/>')
+        for line, (px, py) in zip(lines, places, strict=True):
+            note = f"{name}, K = {line['steps']}: {line['milliseconds'][name]:.1f} ms, {line[metric]:.4g}"
+            mark = f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{ink}">'
+            body.append(f"{mark}<title>{escape(note)}</title></circle>")
+        labels.append(_Label(places[-1][0] + 8, places[-1][1] + 4, name, ink))
+    body += [_text(LEFT + 4, y.at(line[metric]) - 4, f"K = {line['steps']}", kind="muted") for line in lines]
+    body += _apart(labels, TOP + 8, HEIGHT - BOTTOM)
+    return _svg(HEIGHT, "What a step is worth: quality in float against the time of K steps", body)
 
 
 def trajectory(rows: list[dict]) -> str:

@@ -7,7 +7,8 @@ picture against the float one and against ground truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 
 from elir_mobile import metrics
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import Sqnr, bootstrap
 from elir_mobile.data.pairs import Pair
 
 PARITY_MARGIN_DB = 3.0
+ENOUGH_SOURCES = 10  # photographs; an interval over fewer says little of the next one
 ENOUGH_SQNR_DB = 90.0
 ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was rounded from
 
@@ -30,6 +33,7 @@ class Parity:
 
     trajectory: list[Sqnr] = field(default_factory=list)
     image: Sqnr = field(default_factory=Sqnr)  # end to end, each file on its own trajectory
+    update: Sqnr = field(default_factory=Sqnr)  # of z_K - z_0: what the flow itself does
     restored: list[Tensor] = field(default_factory=list)  # (1, 3, H, W) each
 
     @classmethod
@@ -50,6 +54,13 @@ def no_quality() -> dict[str, float | None]:
     return dict.fromkeys(f"{name}{part}" for name in METRICS for part in ("", "_low", "_high"))
 
 
+def few_sources(sources: int | None) -> str:
+    """A sentence for figures of fewer than ``ENOUGH_SOURCES`` photographs; empty otherwise."""
+    if sources is None or sources >= ENOUGH_SOURCES:
+        return ""
+    return f"{sources} source photographs only: the quality figures say little of the next photograph"
+
+
 def measured(images: list[Tensor], pairs: list[Pair]) -> dict[str, np.ndarray]:
     """PSNR, SSIM and LPIPS of each image against its ground truth; without LPIPS if not installed."""
     out = torch.cat(images)
@@ -61,10 +72,10 @@ def measured(images: list[Tensor], pairs: list[Pair]) -> dict[str, np.ndarray]:
     }
 
 
-def with_interval(key: str, values: np.ndarray) -> dict[str, float | None]:
+def with_interval(key: str, values: np.ndarray, sources: Sequence[Hashable]) -> dict[str, float | None]:
     """The mean of ``values`` as ``key``, and as ``key_low`` and ``key_high`` its 95 % interval, by bootstrap
-    over the images (None for one image)."""
-    spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values))
+    over the source photographs (None for one)."""
+    spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values), clusters=sources)
     low, high = spread or (None, None)
     return {key: float(values.mean()), f"{key}_low": low, f"{key}_high": high}
 
@@ -79,20 +90,36 @@ def means(values: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     return {name: float(values[name].mean()) if name in values else None for name in METRICS}
 
 
-def quality_intervals(values: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def quality_intervals(
+    values: Mapping[str, np.ndarray], sources: Sequence[Hashable]
+) -> dict[str, float | None]:
     """The means of what :func:`measured` gave, with their intervals, see :func:`with_interval`."""
     found = no_quality()
     for name, metric in values.items():
-        found |= with_interval(name, metric)
+        found |= with_interval(name, metric, sources)
     return found
 
 
-def damage(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def reference_facts(images: list[Tensor], pairs: list[Pair]) -> dict[str, float | None]:
+    """:func:`quality_intervals` of what files are held against, and the Fréchet distance ``frechet`` from
+    the ground truth (None where its weights are not installed, or for one picture)."""
+    facts = quality_intervals(measured(images, pairs), [pair.source for pair in pairs])
+    frechet = None
+    if len(pairs) > 1:
+        sets = torch.cat(images), torch.cat([pair.clean for pair in pairs])
+        with suppress(UserError):
+            frechet = metrics.frechet_distance(*(metrics.efficientnet_features(side) for side in sets))
+    return {**facts, "frechet": frechet}
+
+
+def damage(
+    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], sources: Sequence[Hashable]
+) -> dict[str, float | None]:
     """``psnr_drop_db`` and ``lpips_rise`` of ``ours`` against ``theirs`` on the same pairs, both from
     :func:`measured`, with the interval of the paired difference: much narrower than those of the means."""
-    found = no_damage() | with_interval("psnr_drop_db", theirs["psnr_db"] - ours["psnr_db"])
+    found = no_damage() | with_interval("psnr_drop_db", theirs["psnr_db"] - ours["psnr_db"], sources)
     if "lpips" in ours:
-        found |= with_interval("lpips_rise", ours["lpips"] - theirs["lpips"])
+        found |= with_interval("lpips_rise", ours["lpips"] - theirs["lpips"], sources)
     return found
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from elir_mobile.bundle import Bundle, write_manifest
 from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.colors import keep_colors
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
 from elir_mobile.core.manifest import MANIFEST, sha256_of
@@ -33,21 +34,24 @@ from elir_mobile.devices.protocol import Device, Progress
 from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness.compare import (
     Parity,
+    means,
     measured,
-    no_quality,
     pairwise_psnr,
     parity_budgets,
     quality_intervals,
+    reference_facts,
 )
 from elir_mobile.harness.protocol import Protocol, code_revision, latency_facts, machine_facts
 from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_facts
 from elir_mobile.harness.roofline import roof_facts
+from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, recipe_digest
 from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32.name)
+TRIED_STEPS = (1, 2, 3, 5, 8)
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,7 @@ def running(
             progress,
             weights=weights,
             pictures=pictures,
+            steps=other_steps(bundle) if weights and bundle.manifest["model"]["trained"] else (),
             cold_starts=protocol.cold_starts,
         )
         ran = Ran(bundle, host, here, judged if pictures else None, protocol, timed_here)
@@ -266,6 +271,21 @@ def _write_pictures(bundle: Bundle, judged: Evaluation, folder: Path) -> Path:
     return path
 
 
+def other_steps(bundle: Bundle) -> list[int]:
+    """K below the bundle's own, at which the float network shows what a step is worth."""
+    return [k for k in TRIED_STEPS if k < bundle.manifest["steps"]]
+
+
+def executed_by(row: Row, result: Result) -> str:
+    """Who ran a file, in words: the runtime with its version, or our interpreter."""
+    runtime = RUNTIMES.get(runtime_name(row.target))  # the float network has none
+    package, title = (runtime.package, runtime.title) if runtime else ("torch", "PyTorch")
+    said = f"{title} {result.device.runtimes.get(package, '')}".strip()
+    if runtime and runtime.interpreted and result.device.kind == "host":
+        said = f"our interpreter of {title} programs"
+    return f"{said} on an emulated processor" if result.device.emulated else said
+
+
 @dataclass
 class Ran:
     """What devices computed, and the report of it.
@@ -291,12 +311,12 @@ class Ran:
     def __post_init__(self) -> None:
         self.trained = bool(self.bundle.manifest["model"]["trained"])
         self.here = {(row.target, row.precision): row for row in self.host.rows}
-        self.restored: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+        self.restored: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         if self.judged:
             for key, row in self.here.items():
                 if row.error is None:
                     with np.load(pictures_of(self.folder, *key)) as arrays:
-                        self.restored[key] = arrays["image"], arrays["trajectory"]
+                        self.restored[key] = dict(arrays)
         self.reference = self._reference()
         self.parities = {key: self._parity(key) for key in self.restored}
         pairs = self.judged.pairs if self.judged and self.trained else []
@@ -313,7 +333,6 @@ class Ran:
         for name, result, folder in self.elsewhere:
             rows += [self._row(name, row, folder, result) for row in result.rows]
         pairs = judged.pairs if judged else []
-        degraded = [pair.degraded for pair in pairs]
         facts = {
             "rows": rows,
             "bundle": {
@@ -327,10 +346,10 @@ class Ran:
                 "seed": judged.seed if judged else None,
                 "calibration": (manifest.get("calibration") or {}).get("images", []),
                 "evaluation": [pair.name for pair in pairs],
-                "degraded": quality_intervals(measured(degraded, pairs))
-                if pairs and self.trained
-                else no_quality(),
+                "sources": self._sources(),
             },
+            "references": self._references(),
+            "steps": self._steps(),
             "devices": [vars(result.device) for result in results],
             "pairwise": self._pairwise(),
             "protocol": self.protocol.to_json(),
@@ -338,6 +357,28 @@ class Ran:
             "revision": code_revision(),
         }
         return facts, self._shown()
+
+    def _steps(self) -> list[dict]:
+        """What each K gives of quality, in float, and costs: a line for each, with the milliseconds of each
+        row that was timed here: those of its programs, K times that of ``step``."""
+        if EAGER not in self.measured or self.judged is None:
+            return []
+        pairs, own = self.judged.pairs, self.bundle.manifest["steps"]
+        lines = []
+        for k in [*other_steps(self.bundle), own]:
+            values = self.measured[EAGER]
+            if k != own:
+                with np.load(pictures_of(self.folder, *EAGER, k)) as arrays:
+                    values = measured(list(torch.from_numpy(arrays["image"]).split(1)), pairs)
+            cost = {
+                " ".join(key): row.programs["encode"].median_ms
+                + k * row.programs["step"].median_ms
+                + row.programs["decode"].median_ms
+                for key, row in self.here.items()
+                if row.programs
+            }
+            lines.append({"steps": k, **means(values), "milliseconds": cost})
+        return lines
 
     def _reference(self) -> tuple[str, str] | None:
         """What stands for float: the network itself, or the fp32 file nearest to its golden outputs."""
@@ -354,23 +395,49 @@ class Ran:
         return best.target, best.precision
 
     def _parity(self, key: tuple[str, str]) -> Parity:
-        images, trajectories = self.restored[key]
-        parity = Parity.over(trajectories.shape[1] - 1)
+        images, trajectory = self.restored[key]["image"], self.restored[key]["trajectory"]
+        parity = Parity.over(trajectory.shape[1] - 1)
         parity.restored = list(torch.from_numpy(images).split(1))
         if self.reference:
-            expected = torch.from_numpy(self.restored[self.reference][1])
+            reference = self.restored[self.reference]
+            expected = reference["trajectory"]
             for k, energy in enumerate(parity.trajectory):
-                energy.add(expected[:, k + 1], torch.from_numpy(trajectories[:, k + 1]))
-            parity.image.add(torch.from_numpy(self.restored[self.reference][0]), torch.from_numpy(images))
+                energy.add(expected[:, k + 1], trajectory[:, k + 1])
+            parity.update.add(expected[:, -1] - expected[:, 0], trajectory[:, -1] - trajectory[:, 0])
+            parity.image.add(reference["image"], images)
         return parity
+
+    def _sources(self) -> int | None:
+        """How many photographs the pairs were made from."""
+        return len({pair.source for pair in self.judged.pairs}) if self.judged else None
+
+    def _references(self) -> dict[str, dict[str, float | None]]:
+        """What the files are held against: the degraded pictures, and of the float network the coarse
+        estimate (what ``fidelity`` 1 gives), the sample of a flow that does nothing (``identity``), the
+        restored pictures, and these with the colours of the degraded ones."""
+        if not (self.judged and self.trained):
+            return {}
+        pairs = self.judged.pairs
+        pictures = {"degraded": [pair.degraded for pair in pairs]}
+        if self.reference:
+            made = self.restored[self.reference]
+            names = {"coarse": "coarse", "identity": "identity", "float": "image"}
+            pictures |= {name: list(torch.from_numpy(made[key]).split(1)) for name, key in names.items()}
+            if get_task(self.bundle.manifest["task"]).keeps_colors:
+                pictures["colors"] = [
+                    to_tensor(keep_colors(to_image(restored[0]), to_image(given[0])))[None]
+                    for restored, given in zip(pictures["float"], pictures["degraded"], strict=True)
+                ]
+        return {name: reference_facts(images, pairs) for name, images in pictures.items()}
 
     def _row(self, device: str, row: Row, folder: Path, result: Result) -> dict:
         key = (row.target, row.precision)
         on_host = result is self.host
         entry = find_entry(self.bundle.manifest, row.path) if row.path else None
         runs = row.total.runs_ms if row.total else ()
-        latency = {"total": latency_facts(runs)} | {
-            name: latency_facts(row.programs[name].runs_ms if name in row.programs else ())
+        processes = self.protocol.cold_starts if on_host else 1
+        latency = {"total": latency_facts(runs, processes)} | {
+            name: latency_facts(row.programs[name].runs_ms if name in row.programs else (), processes)
             for name in PROGRAMS
         }
         timed = {(r.target, r.precision): r.total.median_ms for r in result.rows if r.total}
@@ -384,6 +451,10 @@ class Ran:
             sha256=row.sha256 if entry else self.bundle.manifest["model"]["sha256"],
             recipe=recipe_digest(entry["recipe"]) if entry and "recipe" in entry else None,
             size_bytes=entry["bytes"] if entry else 4 * self.bundle.manifest["model"]["parameters"],
+            steps=self.bundle.manifest["steps"],
+            autoencoder=self.bundle.manifest["model"]["architecture"].get("autoencoder", "taesd"),
+            executed_by=executed_by(row, result),
+            sources=self._sources() if parity and self.trained else None,
             threads=row.threads,
             latency=latency,
             load_ms=row.load_ms,
@@ -395,6 +466,7 @@ class Ran:
             trajectory=[None if is_reference else energy.db for energy in parity.trajectory]
             if parity
             else [],
+            update_sqnr_db=parity.update.db if parity and self.reference and not is_reference else None,
             image=self._image(key) if on_host else no_image_facts(),
             golden=self._golden(row, entry),
             same_file_on_host=None if on_host or key not in self.here else self._against_host(row, folder),
@@ -405,12 +477,13 @@ class Ran:
         return facts
 
     def _image(self, key: tuple[str, str]) -> dict[str, float | None]:
-        if key not in self.measured:
+        if self.judged is None or key not in self.measured:
             return no_image_facts()
+        sources = [pair.source for pair in self.judged.pairs]
         if self.reference is None or key == self.reference:
-            return no_image_facts() | quality_intervals(self.measured[key])
+            return no_image_facts() | quality_intervals(self.measured[key], sources)
         theirs = self.measured[self.reference]
-        return judged_facts(self.parities[key], self._float_images(), self.measured[key], theirs)
+        return judged_facts(self.parities[key], self._float_images(), self.measured[key], theirs, sources)
 
     def _float_images(self) -> list[Tensor]:
         return self.parities[self.reference].restored if self.reference else []

@@ -19,6 +19,7 @@ import numpy as np
 
 from elir_mobile.core.machine import cpu_facts
 from elir_mobile.core.statistics import bootstrap
+from elir_mobile.core.timing import shares
 from elir_mobile.runtimes.table import RUNTIMES, installed_versions
 
 Facts = dict[str, Any]
@@ -46,17 +47,26 @@ class Protocol:
             **asdict(self),
             "order": f"each file in a process of its own, in {self.cold_starts} one after the other, "
             "processes take turns, one whole restoration each after an untimed one",
-            "statistic": "median, its 95 % bootstrap interval over the runs, 90th percentile",
+            "statistic": "median, its 95 % bootstrap interval over the "
+            + ("processes" if self.cold_starts > 1 else "runs of the one process")
+            + ", 90th percentile",
         }
 
 
-def latency_facts(runs_ms: Sequence[float]) -> Facts:
+def latency_facts(runs_ms: Sequence[float], processes: int = 1) -> Facts:
     """``{median, p90, low, high, runs}`` in milliseconds; from ``low`` to ``high`` lies the median with
-    95 % confidence, by bootstrap over the runs. None without runs: where no latency is claimed."""
+    95 % confidence, by bootstrap over the processes that did the runs, or over the runs where one process
+    did them all. None without runs: where no latency is claimed."""
     if not runs_ms:
         return {**dict.fromkeys(("median", "p90", "low", "high")), "runs": []}
     values = np.array(runs_ms)
-    low, high = bootstrap(lambda chosen: float(np.median(values[chosen])), len(values)) or (None, None)
+    process = np.repeat(np.arange(processes), shares(len(values), processes)).tolist()
+    found = bootstrap(
+        lambda chosen: float(np.median(values[chosen])),
+        len(values),
+        clusters=process if processes > 1 else None,
+    )
+    low, high = found or (None, None)
     return {
         "median": float(np.median(values)),
         "p90": float(np.percentile(values, 90)),

@@ -28,6 +28,7 @@ from elir_mobile.harness.charts import charts, label, named_devices, number, sty
 from elir_mobile.harness.compare import (
     Parity,
     damage,
+    few_sources,
     no_damage,
     no_quality,
     psnr_between,
@@ -51,11 +52,16 @@ def make_row(
     fp32_ms: float | None,
     programs: dict[str, dict[str, object]],
     trajectory: list[float | None],
+    update_sqnr_db: float | None = None,
     image: dict[str, float | None],
     device: str = "host",
     path: str = "",
     sha256: str | None = None,
     recipe: str | None = None,
+    steps: int | None = None,
+    autoencoder: str | None = None,
+    executed_by: str | None = None,
+    sources: int | None = None,
     threads: int | None = None,
     load_ms: float | None = None,
     first_ms: float | None = None,
@@ -75,6 +81,10 @@ def make_row(
             ``fp32`` file (None if absent).
         programs: for each program ``sqnr_db``, ``delegates``, ``ops_outside``, and its share of the roof.
         trajectory: SQNR in dB after each Euler step; empty if not measured.
+        update_sqnr_db: SQNR of z_K - z_0, what the flow itself does, against float.
+        steps, autoencoder: K, and the form of the autoencoder.
+        executed_by: who ran the file, in words.
+        sources: how many photographs the judged pictures were made from.
         image: see :func:`judged_facts`.
         memory: ``peak_bytes`` of the process that ran it, ``base_bytes`` before it opened the file.
         golden: for each golden output ``db``, ``budget_db``, ``margin_db``, ``holds``.
@@ -91,6 +101,10 @@ def make_row(
         "sha256": sha256,
         "recipe": recipe,
         "bytes": size_bytes,
+        "steps": steps,
+        "autoencoder": autoencoder,
+        "executed_by": executed_by,
+        "sources": sources,
         "threads": threads,
         "load_ms": load_ms,
         "first_ms": first_ms,
@@ -102,6 +116,7 @@ def make_row(
         "golden": dict(golden or {}),
         "same_file_on_host": None if same_file_on_host is None else dict(same_file_on_host),
         "trajectory_sqnr_db": trajectory,
+        "update_sqnr_db": update_sqnr_db,
         "image": image,
         "against": dict(against or {}),
         "error": error,
@@ -118,14 +133,18 @@ def no_image_facts() -> dict[str, float | None]:
 
 
 def judged_facts(
-    parity: Parity, reference: list[Tensor], ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]
+    parity: Parity,
+    reference: list[Tensor],
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+    sources: list[str],
 ) -> dict[str, float | None]:
     """The ``image`` entry from what was measured of an artifact's pictures and of the float network's."""
     return {
         "psnr_vs_float_db": psnr_between(parity.restored, reference),
         "sqnr_vs_float_db": parity.image.db,
-        **quality_intervals(ours),
-        **damage(ours, theirs),
+        **quality_intervals(ours, sources),
+        **damage(ours, theirs, sources),
     }
 
 
@@ -170,6 +189,7 @@ def page(report: dict, shown: Shown | None) -> str:
         several_devices=named_devices(report["rows"]),
         charts={**charts(report), "style": style(":root")},
         furthest=furthest(report["rows"]),
+        few=few_sources(report["data"]["sources"]),
         roofline_command=COMMAND,
         pictures=_pictures(shown) if shown else None,
         json_blob=blob,
@@ -251,7 +271,7 @@ def terminal_table(rows: list[dict]) -> Table:
         collapse_padding=True,
     )
     table.add_column("artifact", no_wrap=True)
-    for head in ("MB", "ms", "p90", "×eager", "×fp32", "~float", "PSNR", "LPIPS"):
+    for head in ("MB", "ms", "×eager", "×fp32", "~float", "~flow", "PSNR", "LPIPS"):
         table.add_column(head, justify="right", no_wrap=True)
     several = named_devices(rows)
     for row in rows:
@@ -261,12 +281,19 @@ def terminal_table(rows: list[dict]) -> Table:
             label(row, several),
             number(row["bytes"] / 1e6),
             number(latency["median"], digits),
-            number(latency["p90"], digits),
             number(row["speedup_vs_eager"]),
             number(row["speedup_vs_fp32"]),
             number(image["psnr_vs_float_db"], 1),
+            number(row["update_sqnr_db"], 1),
             number(image["psnr_db"]),
             number(image["lpips"], 4),
         )
-    table.caption = "ms: median and 90th percentile; ~float, PSNR: dB against float and against ground truth"
+    few = {few_sources(row["sources"]) for row in rows} - {""}
+    table.caption = "\n".join(
+        [
+            "ms: median; ~float: PSNR against float, ~flow: SQNR of the update z_K - z_0, dB",
+            "PSNR and LPIPS: against ground truth",
+            *few,
+        ]
+    )
     return table

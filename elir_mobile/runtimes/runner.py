@@ -35,9 +35,13 @@ class Runner:
     timed: bool = True
 
     @torch.no_grad()
-    def restore(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> tuple[Tensor, list[Tensor]]:
+    def restore(
+        self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float, fidelity: float = 0.0
+    ) -> tuple[Tensor, list[Tensor]]:
         """Restored image and trajectory, see :func:`elir_mobile.core.sampling.sample`."""
-        return sample(self.encode, self.step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)
+        return sample(
+            self.encode, self.step, self.decode, x, noise, steps=steps, sigma_s=sigma_s, fidelity=fidelity
+        )
 
     def loop(self, steps: int, sigma_s: float) -> Loop:
         """The same programs on NumPy arrays."""

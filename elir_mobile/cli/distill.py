@@ -1,0 +1,63 @@
+"""Distill a checkpoint into a lighter one: ``elir-mobile distill --task bfr --weights F --data PHOTOS``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from elir_mobile.cli import options
+from elir_mobile.core.errors import exits_with_2
+
+app = options.command_app()
+
+
+@app.command()
+@exits_with_2
+def main(
+    task: options.Task,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures; no labels are needed.")],
+    weights: options.Weights = "demo",
+    autoencoder: Annotated[
+        Literal["half", "taesd"], typer.Option(help="Form of the student's autoencoder.")
+    ] = "half",
+    steps: Annotated[int, typer.Option(metavar="K", min=1, help="The student's Euler steps.")] = 2,
+    size: options.Size = None,
+    minutes: Annotated[
+        float, typer.Option(metavar="N", min=0.01, help="Of processor time, for all stages.")
+    ] = 60,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")] = Path(
+        "out/distill"
+    ),
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+) -> None:
+    """Train a lighter network to do what a checkpoint does.
+
+    Writes OUT/distilled.safetensors, an ordinary checkpoint, and strips to look at on the way. A run that
+    was stopped goes on.
+    """
+    import torch
+    from rich.console import Console
+
+    console = Console()
+    with console.status("loading"):
+        from elir_mobile.checkpoints import load_weights
+        from elir_mobile.tasks import get_task
+        from elir_mobile.training.distill import Distillation, Distiller, student_of
+
+        if threads:
+            torch.set_num_threads(threads)
+        chosen = get_task(task)
+        teacher, info = load_weights(weights, chosen)
+        side = teacher.arch.check_side(info.size if size is None else size, "--size")
+        torch.manual_seed(seed)
+        asked = Distillation(chosen, info, steps, side, minutes, seed)
+        distiller = Distiller(teacher, student_of(teacher, autoencoder), asked, data)
+    path = distiller.run(out)
+    console.print(f"weights: {path}; quantize them: elir-mobile quantize --task {task} --weights {path}")
+
+
+if __name__ == "__main__":
+    app()
