@@ -25,7 +25,7 @@ from quant.simulate import restore_batch, simulate
 @pytest.fixture(scope="session")
 def judge(programs, degraded) -> Judge:
     ranges = calibrate(programs, collect_samples(programs, degraded[:1], 0), MinMaxObserver)
-    pairs = [Pair(str(i), x, x.clamp(0.2, 0.8)) for i, x in enumerate(degraded[1:])]
+    pairs = [Pair(str(i), x, x.clamp(0.2, 0.8), str(i)) for i, x in enumerate(degraded[1:])]
     return Judge(programs, ranges, pairs, seed=5)
 
 
