@@ -93,7 +93,7 @@ def bicubic(pair: Pair, factor: int) -> Tensor:
 
 
 def measure_float(task: Task, console: Console) -> None:
-    """Tabulate the float model of ``task`` on the held-out faces, and draw it on the portraits."""
+    """Tabulate the float model of ``task`` on the held-out faces, and draw it on the bundled pictures."""
     restorer, info = load_weights("demo", task)
     paths = list_images(heldout_folder(info.size))
     shown = restore(restorer, info, make_pairs(paths, task, info.size, len(paths), SEED), console)
@@ -109,9 +109,9 @@ def measure_float(task: Task, console: Console) -> None:
     for name, values in table.items():
         console.print(f"{name:20}", *(f"{key} {number(value, 4)}" for key, value in values.items()))
     count = 6 if task.name == "bfr" else 2
-    portraits = load_pair_sets(None, task, info.size, SEED).evaluation[:count]
+    bundled = load_pair_sets(None, task, info.size, SEED, domain=info.domain).evaluation[:count]
     name = "demo-model" if task.name == "bfr" else f"demo-model-{task.name}"
-    strip(restore(restorer, info, portraits, console)).save(PICTURES / f"{name}.png")
+    strip(restore(restorer, info, bundled, console)).save(PICTURES / f"{name}.png")
 
 
 app = typer.Typer(add_completion=False)

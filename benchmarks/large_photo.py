@@ -31,7 +31,7 @@ from elir_mobile.tasks import get_task
 
 WIDTH, HEIGHT = 6000, 4000
 BUDGET_BYTES = 3 * 2**30
-PORTRAITS = Path(__file__).parents[1] / "elir_mobile" / "data" / "portraits"
+PORTRAITS = Path(__file__).parents[1] / "elir_mobile" / "data" / "evaluation_set" / "faces"
 
 
 def large_photo() -> Image.Image:

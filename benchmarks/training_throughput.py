@@ -30,12 +30,11 @@ from torch import Tensor, nn
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.core.files import write_json
-from elir_mobile.data.pairs import PORTRAITS
+from elir_mobile.data.pairs import bundled
 from elir_mobile.harness.protocol import machine_facts
-from elir_mobile.images import list_images
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, get_task
 from elir_mobile.training.folder import Batch, Item, Pictures, TaughtTraining
 from elir_mobile.training.lcfm import LcfmConfig, lcfm_loss
 from elir_mobile.training.loop import fit
@@ -136,7 +135,7 @@ def compare(setting: Setting, warmups: int, runs: int, run_dir: Path) -> dict:
     module = TaughtTraining(
         student, teacher, config, steps=warmups + runs, lr=LR, trained=TRAINED, cache_bytes=10**9
     )
-    paths = [path for part in ("calibration", "evaluation") for path in list_images(PORTRAITS / part)]
+    paths = [path for part in ("calibration", "evaluation") for path in bundled(ALIGNED_FACE, part)]
     pictures = Pictures(paths, get_task(TASK), setting.size, setting.batch, crops=False)
 
     def batch(generator: torch.Generator) -> list[Item]:

@@ -60,7 +60,7 @@ class Job:
             UserError: the images cannot be used.
         """
         usual = PairCounts() if self.info.trained else UNTRAINED_COUNTS
-        return load_pair_sets(self.images, self.task, self.size, self.seed, counts or usual)
+        return load_pair_sets(self.images, self.task, self.size, self.seed, counts or usual, self.info.domain)
 
     def programs(self, target: Target = TARGETS["executorch"]) -> Programs:
         """The float programs as ``target`` takes them."""

@@ -42,7 +42,7 @@ def make_judge(
         UserError: the images cannot be used.
     """
     counts = PairCounts(min_evaluation=count, max_evaluation=count)
-    data = load_pair_sets(images, get_task(task), info.size, seed, counts)
+    data = load_pair_sets(images, get_task(task), info.size, seed, counts, info.domain)
     programs = build_programs(restorer, size=info.size, steps=info.steps, sigma_s=info.sigma_s)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], seed)
     return Judge(programs, calibrate(programs, samples, bits=bits), data.evaluation, seed)

@@ -132,7 +132,11 @@ def test_wrong_commands_and_options_name_what_is_near() -> None:
         ("export out.pte --task bfr --target executorch --precision fp32", "executorch", "executorch"),
         ("train --task bfr --data .", "lightning", "train"),
         ("sensitivity --task bfr", "matplotlib", "evaluate"),
-        ("restore elir_mobile/data/portraits/evaluation out --task bfr --engine ray", "ray", "ray"),
+        (
+            "restore elir_mobile/data/evaluation_set/faces/evaluation out --task bfr --engine ray",
+            "ray",
+            "ray",
+        ),
     ],
 )
 def test_a_missing_extra_is_one_sentence(command: str, module: str, extra: str, tmp_path: Path) -> None:

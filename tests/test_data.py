@@ -16,24 +16,45 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.data import faces, photos
 from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.identities import groups
-from elir_mobile.data.pairs import PORTRAITS, PairCounts, load_pair_sets, make_pairs
-from elir_mobile.images import list_images
-from elir_mobile.tasks import get_task
+from elir_mobile.data.pairs import BUNDLED, PairCounts, bundled, load_pair_sets, make_pairs
+from elir_mobile.images import list_images, read_image
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
 
 BFR = get_task("bfr")
 
 
-def test_portraits_for_calibration_and_evaluation_are_disjoint() -> None:
-    names = [{p.name for p in list_images(PORTRAITS / part)} for part in ("calibration", "evaluation")]
-    assert len(names[0]) >= 2
-    assert len(names[1]) >= 2
-    assert not names[0] & names[1]
+def test_bundled_pictures_are_many_small_and_credited() -> None:
+    """``obama-2012`` and ``obama-congress`` are one person: the first word tells people apart."""
+    calibration = {domain: bundled(domain, "calibration") for domain in (ALIGNED_FACE, PHOTO)}
+    evaluation = {domain: bundled(domain, "evaluation") for domain in (ALIGNED_FACE, PHOTO)}
+    assert all(len(paths) >= 4 for paths in calibration.values())
+    assert len(evaluation[PHOTO]) >= 10
+    people = [{path.stem.split("-")[0] for path in part[ALIGNED_FACE]} for part in (calibration, evaluation)]
+    assert len(people[1]) >= 6
+    assert not people[0] & people[1]
+    paths = [path for part in (calibration, evaluation) for domain in part.values() for path in domain]
+    assert sorted(paths) == sorted(BUNDLED.rglob("*.*"))
+    assert sum(path.stat().st_size for path in paths) <= 3_000_000
+    pictures = {path.name: read_image(path) for path in paths}
+    assert len({picture.tobytes() for picture in pictures.values()}) == len(paths)  # no two files alike
+    assert {picture.size for picture in pictures.values()} == {(256, 256)}
+    rows = [line for line in Path("THIRD_PARTY.md").read_text().splitlines() if "evaluation_set" in line]
+    listed = {Path(row.split("`")[1]): row for row in rows}
+    assert {path.relative_to(Path.cwd()) for path in paths} == set(listed)
+    heldout = set(photos.HELDOUT_LIST.read_text().split())
+    for row in listed.values():  # of the pictures that the training fetches, held-out photographs only
+        named = set(row.split("`"))
+        assert named.isdisjoint(photos.PACKAGES) or named & heldout
+        assert faces.PACKAGE not in row
 
 
-def test_default_pairs_come_from_the_portraits() -> None:
-    sets = load_pair_sets(None, BFR, 64, 0, PairCounts(3, 4, 4))
-    assert (len(sets.calibration), len(sets.evaluation)) == (3, 4)
-    assert "public-domain" in sets.source
+@pytest.mark.parametrize(("domain", "least"), [(ALIGNED_FACE, 8), (PHOTO, 10)])
+def test_default_pairs_are_of_the_domain_and_show_every_source(domain: str, least: int) -> None:
+    sets = load_pair_sets(None, BFR, 64, 0, domain=domain)
+    assert sets.source.startswith("bundled")
+    assert {pair.source for pair in sets.evaluation} == {path.stem for path in bundled(domain, "evaluation")}
+    assert {pair.source for pair in sets.calibration} == {p.stem for p in bundled(domain, "calibration")}
+    assert len(sets.evaluation) >= least
     for pair in sets.evaluation:
         assert pair.clean.shape == pair.degraded.shape == (1, 3, 64, 64)
         assert not torch.equal(pair.clean, pair.degraded)
@@ -61,6 +82,7 @@ def test_pairs_repeat_exactly_and_second_rounds_are_mirrored(picture_folder: Pat
     assert all(torch.equal(a.degraded, b.degraded) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0].degraded, other[0].degraded)
     assert torch.equal(first[3].clean, first[0].clean.flip(-1))
+    assert first[3].source == first[0].source != first[1].source
 
 
 def test_near_embeddings_form_one_group_transitively() -> None:

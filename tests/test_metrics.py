@@ -29,7 +29,7 @@ from torchmetrics.image.fid import _compute_fid
 
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError
-from elir_mobile.data.pairs import PORTRAITS
+from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.images import read_image, to_image, to_tensor
 from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
 
@@ -44,7 +44,7 @@ def images(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def clean() -> torch.Tensor:
-    return to_tensor(read_image(PORTRAITS / "evaluation" / "biden.png"))[None]
+    return to_tensor(read_image(BUNDLED / "faces" / "evaluation" / "biden.png"))[None]
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_identity_tells_people_apart_as_dlib_documents(dlib) -> None:
     """dlib calls descriptors closer than 0.6 one person (99.38 % right on LFW)."""
 
     def descriptor(name: str) -> np.ndarray:
-        image = np.asarray(read_image(PORTRAITS / name))
+        image = np.asarray(read_image(BUNDLED / "faces" / name))
         box = identity.face_box(image)
         assert box is not None
         return identity.face_descriptor(image, box)

@@ -71,7 +71,7 @@ def main(
         pairs = []
         if rounding.needs_calibration:
             none = PairCounts(max_evaluation=0)
-            pairs = load_pair_sets(images, chosen, side, seed, none).calibration
+            pairs = load_pair_sets(images, chosen, side, seed, none, info.domain).calibration
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with written(out) as staged, Progress(*columns, console=console) as progress:
         samples: Samples = {}

@@ -52,7 +52,7 @@ Weights = Annotated[
     ),
 ]
 Images = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Clean images. Default: the bundled portraits.")
+    Path | None, typer.Option(metavar="FOLDER", help="Clean images. Default: the bundled ones.")
 ]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the images. Default: the model's.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of noise and degradations.")]

@@ -26,7 +26,7 @@ def main(
         Path | None, typer.Option(metavar="FOLDER", help="Clean images. Default: the face set.")
     ] = None,
     evaluate: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="To measure on. Default: the portraits.")
+        Path | None, typer.Option(metavar="FOLDER", help="To measure on. Default: the bundled pictures.")
     ] = None,
     out: options.Out = Path("out"),
     steps: Annotated[int, typer.Option(metavar="N", help="Of training, a multiple of 50.")] = 200,
@@ -70,7 +70,7 @@ def main(
     run_dir = run_folder(out, task, config)
     trained, minutes = train(restorer, info, chosen, config, pictures, run_dir)
     path = save_trained(trained, info, chosen, rounding, run_dir)
-    data = load_pair_sets(evaluate, chosen, info.size, 0)
+    data = load_pair_sets(evaluate, chosen, info.size, 0, domain=info.domain)
     float_recipe = RECIPES["fp32"]
     jobs = [("float", restorer, float_recipe), ("ptq", restorer, rounding), ("qat", trained, rounding)]
     measured = [

@@ -56,7 +56,7 @@ def main(
         "weights": info.sha256,
         "recipe": chosen.to_json(),
         "pairs": [pair.name for pair in judge.pairs],
-        "images": str(images or "bundled portraits"),
+        "images": str(images or "bundled pictures"),
         "seed": seed,
         "protocol": HOW,
     }
@@ -67,7 +67,7 @@ def main(
     with console.status("rounding all layers"):
         verdicts = judge.judge(chosen), judge.judge(get_recipe("fp32"))
     whole = to_row(Sensitivity("*", "all", chosen.name, *verdicts))
-    shown = images.name if images else "bundled portraits"
+    shown = images.name if images else "bundled pictures"
     result = {"kind": "sensitivity", **facts, "images": shown, "whole": whole["alone"], "rows": rows}
     plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")
     write_json(out / f"{stem}.json", result)

@@ -1,4 +1,4 @@
-"""Clean pictures into (degraded, clean) pairs, and the portraits that come with the package."""
+"""Clean pictures into (degraded, clean) pairs, and the pictures that come with the package."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.images import list_images, read_image, square, to_tensor
-from elir_mobile.tasks import Task
+from elir_mobile.tasks import ALIGNED_FACE, Task
 
-PORTRAITS = Path(__file__).with_name("portraits")
+BUNDLED = Path(__file__).with_name("evaluation_set")  # (faces or photos)/(calibration or evaluation)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pair:
     name: str
     degraded: Tensor
     clean: Tensor
-    source: str
+    source: str  # the picture's name, the same for each degradation of it and for its mirror image
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,30 @@ def make_pairs(paths: list[Path], task: Task, size: int, count: int, seed: int) 
     return pairs
 
 
-def load_pair_sets(
-    folder: Path | None, task: Task, size: int, seed: int, counts: PairCounts = PairCounts()
-) -> PairSets:
-    """Pairs for calibration and evaluation from a folder of clean images, or from the portraits.
+def bundled(domain: str, part: str) -> list[Path]:
+    """The bundled pictures for networks of ``domain``; ``part`` is "calibration" or "evaluation"."""
+    return list_images(BUNDLED / ("faces" if domain == ALIGNED_FACE else "photos") / part)
 
-    Of a user's folder every other image, in the order of names, is kept for evaluation.
+
+def load_pair_sets(
+    folder: Path | None,
+    task: Task,
+    size: int,
+    seed: int,
+    counts: PairCounts = PairCounts(),
+    domain: str = ALIGNED_FACE,
+) -> PairSets:
+    """Pairs for calibration and evaluation from a folder of clean images, or from the bundled ones.
+
+    Of a user's folder every other image, in the order of names, is kept for evaluation. ``domain`` is what
+    the network was trained on: it chooses between the bundled portraits and the bundled photographs.
 
     Raises:
         UserError: no folder, fewer than two images where some are evaluated, or one that cannot be used.
     """
     if folder is None:
-        calibration, evaluation = (
-            list_images(PORTRAITS / "calibration"),
-            list_images(PORTRAITS / "evaluation"),
-        )
-        source = "bundled public-domain portraits"
+        calibration, evaluation = bundled(domain, "calibration"), bundled(domain, "evaluation")
+        source = f"bundled {'portraits' if domain == ALIGNED_FACE else 'photographs'}"
     else:
         paths = list_images(folder)
         if len(paths) < 2 and counts.max_evaluation:

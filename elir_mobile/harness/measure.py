@@ -60,7 +60,7 @@ class Settings:
 
     Attributes:
         targets, precisions: of the files to measure; empty: all.
-        images: folder of clean pictures; None: the bundled portraits, if the bundle was judged on them.
+        images: folder of clean pictures; None: the bundled ones, if the bundle was judged on them.
         weights: of the float network; None: the demo's, if the bundle was made from them.
     """
 
@@ -128,16 +128,21 @@ def evaluation(bundle: Bundle, images: Path | None) -> Evaluation | None:
     manifest = bundle.manifest
     if not manifest["model"]["trained"]:
         return None
-    seed, portraits = 0, False
+    seed, ours = 0, False
     try:
         data = json.loads((bundle.folder / "report" / "report.json").read_text())["data"]
-        seed, portraits = int(data["seed"]), str(data["source"]).startswith("bundled")
+        seed, ours = int(data["seed"]), str(data["source"]).startswith("bundled")
     except (OSError, ValueError, KeyError, TypeError):
         pass  # a bundle without a readable report: seed 0, and pictures of the user's
-    if images is None and not portraits:
+    if images is None and not ours:
         return None
     sets = load_pair_sets(
-        images, get_task(manifest["task"]), manifest["size"], seed, PairCounts(calibration=0)
+        images,
+        get_task(manifest["task"]),
+        manifest["size"],
+        seed,
+        PairCounts(calibration=0),
+        manifest["domain"],
     )
     return Evaluation(sets.evaluation, sets.source, seed)
 
