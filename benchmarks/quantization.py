@@ -41,7 +41,7 @@ from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
+from elir_mobile.data.pairs import Pair, PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -298,22 +298,17 @@ def measure_files(task: str, console: Console) -> None:
         export_and_run(task, console, "w8a8", gptq=False)
 
 
+def heldout_job(task: str, out: str, restorer: Restorer, info: ModelInfo) -> Job:
+    """A job on the held-out faces, of no artifact yet, without times."""
+    faces = heldout_folder(info.size)
+    return Job(get_task(task), restorer, info, info.size, (), faces, Path(out), SEED, UNTIMED)
+
+
 def export_and_run(task: str, console: Console, precisions: str, *, gptq: bool) -> None:
     restorer, info, _ = load(task)
     artifacts = select_artifacts(",".join(TARGETS), precisions, console)
     with tempfile.TemporaryDirectory() as out:
-        job = Job(
-            get_task(task),
-            restorer,
-            info,
-            info.size,
-            artifacts,
-            heldout_folder(info.size),
-            Path(out),
-            SEED,
-            UNTIMED,
-            gptq,
-        )
+        job = replace(heldout_job(task, out, restorer, info), artifacts=artifacts, gptq=gptq)
         _, report = run(job, console)
     pairs = len(report["data"]["evaluation"])
     rows = file_rows(report)
@@ -326,8 +321,7 @@ def measure_budgets(task: str, console: Console) -> None:
     """The search for each budget, with plain weights and adjusted ones; what it finds is exported and
     run."""
     restorer, info, _ = load(task)
-    folder = heldout_folder(info.size)
-    plain = Job(get_task(task), restorer, info, info.size, (), folder, Path(), SEED, UNTIMED)
+    plain = heldout_job(task, ".", restorer, info)
     for start in (plain, replace(plain, gptq=True)):
         ranking = rank_layers(start, console)
         for budget in BUDGETS:
@@ -355,7 +349,31 @@ def measure_budgets(task: str, console: Console) -> None:
             console.print(row)
 
 
-def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+class Whole(torch.nn.Module):
+    """The reference network with its loop inside, as one program of image and noise."""
+
+    def __init__(self, restorer: Restorer, info: ModelInfo) -> None:
+        super().__init__()
+        self.restorer, self.info = restorer, info
+
+    def forward(self, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return self.restorer(image, noise, steps=self.info.steps, sigma_s=self.info.sigma_s)
+
+    def inputs(self, pairs: list[Pair]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Degraded image and noise of each pair."""
+        shape = self.restorer.arch.latent_shape(self.info.size, self.info.size)
+        return [(pair.degraded, seeded_noise(shape, SEED + i)) for i, pair in enumerate(pairs)]
+
+    @torch.no_grad()
+    def restored(self, pairs: list[Pair]) -> list[torch.Tensor]:
+        """What it makes of each pair's degraded image."""
+        return [self(*inputs) for inputs in self.inputs(pairs)]
+
+
+Baseline = Callable[[Whole, PairSets], tuple[int, list[torch.Tensor]]]
+
+
+def global_xnnpack(whole: Whole, data: PairSets) -> tuple[int, list[torch.Tensor]]:
     """The whole network as one program, one global XNNPACKQuantizer: the obvious path."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -366,14 +384,12 @@ def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple
     from executorch.runtime import Runtime
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    whole = Whole(restorer, info)
-    noises = _noises(restorer, info, data)
-    example = (data.evaluation[0].degraded, noises[0])
+    shown = whole.inputs(data.evaluation)
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(torch.export.export(whole, example).module(), quantizer)
-    for pair, noise in zip(data.calibration, noises, strict=False):
-        prepared(pair.degraded, noise)
-    converted = torch.export.export(convert_pt2e(prepared), example)
+    prepared = prepare_pt2e(torch.export.export(whole, shown[0]).module(), quantizer)
+    for inputs in whole.inputs(data.calibration):
+        prepared(*inputs)
+    converted = torch.export.export(convert_pt2e(prepared), shown[0])
     program = to_edge_transform_and_lower(converted, partitioner=[XnnpackPartitioner()]).to_executorch()
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp) / "whole.pte"
@@ -381,62 +397,51 @@ def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple
         method = Runtime.get().load_program(path).load_method("forward")
         if method is None:
             raise RuntimeError("the file has no method 'forward'")
-        images = [
-            method.execute((pair.degraded, noise))[0].clone()
-            for pair, noise in zip(data.evaluation, noises, strict=False)
-        ]
-    return len(program.buffer), images
+        return len(program.buffer), [method.execute(inputs)[0].clone() for inputs in shown]
 
 
-def torchao_weights(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+def torchao_weights(whole: Whole, data: PairSets) -> tuple[int, list[torch.Tensor]]:
     """torchao's one-liner, int8 weight-only, on the eager network."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    quantize_(restorer, Int8WeightOnlyConfig())
-    images = _restored(Whole(restorer, info), restorer, info, data)
+    quantize_(whole.restorer, Int8WeightOnlyConfig())
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp) / "weights.pt"
-        torch.save(restorer.state_dict(), path)
-        return path.stat().st_size, images
+        torch.save(whole.restorer.state_dict(), path)
+        return path.stat().st_size, whole.restored(data.evaluation)
 
 
-def litert_static(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+def litert_static(whole: Whole, data: PairSets) -> tuple[int, list[torch.Tensor]]:
     """ai-edge-quantizer's stock static recipe on the network converted whole."""
     import litert_torch
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
-    whole = Whole(restorer, info)
-    noises = _noises(restorer, info, data)
-    example = (data.evaluation[0].degraded, noises[0])
+    shown = whole.inputs(data.evaluation)
     with tempfile.TemporaryDirectory() as tmp:
         source = str(Path(tmp) / "float.tflite")
-        litert_torch.convert(whole, example).export(source)
-        signatures = Interpreter(model_path=source).get_signature_list()
-        signature = next(iter(signatures))
-        names = signatures[signature]["inputs"]
+        litert_torch.convert(whole, shown[0]).export(source)
+        ((signature, found),) = Interpreter(model_path=source).get_signature_list().items()
+        names = found["inputs"]
         quantization = quantizer.Quantizer(source)
         quantization.load_quantization_recipe(recipe.static_wi8_ai8())
-        calibration = {
-            signature: [
-                dict(zip(names, (pair.degraded.numpy(), noise.numpy()), strict=True))
-                for pair, noise in zip(data.calibration, noises, strict=False)
-            ]
-        }
-        result = quantization.quantize(quantization.calibrate(calibration))
+        seen = [
+            {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+            for inputs in whole.inputs(data.calibration)
+        ]
+        result = quantization.quantize(quantization.calibrate({signature: seen}))
         target = Path(tmp) / "int8.tflite"
         target.write_bytes(result.quantized_model)
-        interpreter = Interpreter(model_path=str(target))
-        runner = interpreter.get_signature_runner(signature)
-        inputs = runner.get_input_details()
-        [(output, details)] = runner.get_output_details().items()
+        runner = Interpreter(model_path=str(target)).get_signature_runner(signature)
+        details = runner.get_input_details()
+        [(output, said)] = runner.get_output_details().items()
         images = []
-        for pair, noise in zip(data.evaluation, noises, strict=False):
+        for inputs in shown:
             fed = {
-                name: _to_integers(value.numpy(), inputs[name])
-                for name, value in zip(names, (pair.degraded, noise), strict=True)
+                name: _to_integers(value.numpy(), details[name])
+                for name, value in zip(names, inputs, strict=True)
             }
-            images.append(torch.from_numpy(_from_integers(runner(**fed)[output], details)))
+            images.append(torch.from_numpy(_from_integers(runner(**fed)[output], said)))
         return target.stat().st_size, images
 
 
@@ -456,29 +461,7 @@ def _from_integers(values: np.ndarray, details: dict) -> np.ndarray:
     return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32) if scale else values
 
 
-class Whole(torch.nn.Module):
-    """The reference network with its loop inside, as one program of image and noise."""
-
-    def __init__(self, restorer: Restorer, info: ModelInfo) -> None:
-        super().__init__()
-        self.restorer, self.steps, self.sigma_s = restorer, info.steps, info.sigma_s
-
-    def forward(self, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        return self.restorer(image, noise, steps=self.steps, sigma_s=self.sigma_s)
-
-
-def _noises(restorer: Restorer, info: ModelInfo, data: PairSets) -> list[torch.Tensor]:
-    shape = restorer.arch.latent_shape(info.size, info.size)
-    return [seeded_noise(shape, SEED + i) for i in range(max(len(data.evaluation), len(data.calibration)))]
-
-
-@torch.no_grad()
-def _restored(whole: Whole, restorer: Restorer, info: ModelInfo, data: PairSets) -> list[torch.Tensor]:
-    noises = _noises(restorer, info, data)
-    return [whole(pair.degraded, noise) for pair, noise in zip(data.evaluation, noises, strict=False)]
-
-
-BASELINES: dict[str, Callable[[Restorer, ModelInfo, PairSets], tuple[int, list[torch.Tensor]]]] = {
+BASELINES: dict[str, Baseline] = {
     "one global XNNPACKQuantizer, whole network": global_xnnpack,
     "torchao int8 weight-only, eager": torchao_weights,
     "ai-edge-quantizer static recipe, whole network": litert_static,
@@ -490,11 +473,11 @@ def _run_baseline(name: str, task: str, path: Path) -> None:
     start = time.monotonic()
     resource.setrlimit(resource.RLIMIT_CPU, (BASELINE_SECONDS, 2 * BASELINE_SECONDS))
     restorer, info, data = load(task, PairCounts().max_evaluation)  # those the files are run on
-    with torch.no_grad():
-        before = quality(_restored(Whole(restorer, info), restorer, info, data), data.evaluation)
+    whole = Whole(restorer, info)
+    before = quality(whole.restored(data.evaluation), data.evaluation)
     row: dict[str, object] = {"artifact": name, "failure": None}
     try:
-        size, images = BASELINES[name](restorer, info, data)
+        size, images = BASELINES[name](whole, data)
         after = quality(images, data.evaluation)
         row |= {
             "bytes": size,

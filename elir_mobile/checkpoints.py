@@ -235,16 +235,7 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         if sha256_of(shared) != digest:
             raise UserError(f"{path.name} was trained with another decoder than {shared}: get both anew")
     restorer = build_restorer(state)
-    info = ModelInfo(
-        name=name,
-        source=source,
-        sha256=sha256_of(path),
-        trained=True,
-        size=task.size,
-        steps=task.steps,
-        sigma_s=task.sigma_s,
-        domain=task.domain,
-    )
+    info = ModelInfo(name, source, sha256_of(path), True, task.size, task.steps, task.sigma_s, task.domain)
     if stated:
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
@@ -259,17 +250,10 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
         torch.manual_seed(seed)
         restorer = Restorer(task.arch).eval().requires_grad_(False)
     text = f"random weights, seed {seed}"
-    info = ModelInfo(
-        name="random",
-        source=text,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        trained=False,
-        size=task.size,
-        steps=task.steps,
-        sigma_s=task.sigma_s,
-        domain=task.domain,
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return restorer, ModelInfo(
+        "random", text, digest, False, task.size, task.steps, task.sigma_s, task.domain
     )
-    return restorer, info
 
 
 def save_weights(

@@ -269,6 +269,16 @@ def test_a_file_that_kills_the_process_costs_the_others_nothing() -> None:
     assert result.device.runtimes == {"a": "1", "c": "1"}
 
 
+def test_a_file_whose_output_is_not_finite_has_failed(tmp_path: Path) -> None:
+    for name, last in (("good", 2.0), ("bad", np.nan)):
+        np.array([1.0, last], "<f4").tofile(tmp_path / name)
+    row = Row("a.tflite", "0" * 64, "litert", "w8a8", 1, parity={"image": None}, outputs={"image": "good"})
+    assert remote.only_finite(row, tmp_path) == row
+    failed = remote.only_finite(replace(row, outputs={"image": "bad"}), tmp_path)
+    assert failed.error == "image gives values that are not finite"
+    assert failed.parity == {}
+
+
 def test_the_copied_worker_runs_by_itself(tmp_path: Path) -> None:
     remote.copy_worker(tmp_path)
     absent = ("torch", "PIL", "typer", "rich", "pydantic", "safetensors")  # a device has NumPy and a runtime

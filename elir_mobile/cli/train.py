@@ -8,7 +8,6 @@ gets ``last.ckpt``, sample strips, TensorBoard files, and at last the weights in
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +21,7 @@ OTHER_LR = 2e-4
 DT = {"bsr": 0.2}
 OTHER_DT = 0.05
 STRIP_IMAGES = 4
+UNKEPT = ("data", "out", "devices", "nodes", "workers", "cache_mb", "save_every")
 
 app = options.command_app()
 
@@ -29,6 +29,7 @@ app = options.command_app()
 @app.command()
 @exits_with_2
 def main(
+    context: typer.Context,
     task: options.Task,
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean images.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")] = Path(
@@ -170,25 +171,10 @@ def main(
         trained=trained,
         cache_bytes=0 if crops else cache_mb * 1_000_000,
     )
-    kept = {
-        "task": task,
-        "images": len(paths),
-        "teacher": teacher,
-        "init": init,
-        "network": network,
-        "size": size,
-        "crops": crops,
-        "coarse": coarse,
-        "encoder": encoder,
-        **asdict(replace(config, decoded_images=decoded_images)),
-        "training_steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "ema_decay": ema_decay,
-        "clip": clip,
-        "precision": precision,
-        "seed": seed,
-    }
+    # What the result depends on, under the loss's names.
+    resolved, renamed = locals(), {"steps": "training_steps", "segments": "steps"}
+    kept = {renamed.get(name, name): resolved[name] for name in context.params if name not in UNKEPT}
+    kept["images"] = len(paths)
     keep_options(out, kept)
     strip = pictures.strip(STRIP_IMAGES)
     fit(

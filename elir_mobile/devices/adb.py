@@ -31,6 +31,7 @@ from elir_mobile.devices.remote import (
     copy_worker,
     how_it_ended,
     last_line,
+    only_finite,
     run_surviving,
     without_latency,
 )
@@ -205,7 +206,7 @@ class AdbDevice:
         for row in result.rows:
             for name in row.outputs.values():
                 self.adb.pull(f"{remote}/{name}", folder / name)
-        return result
+        return replace(result, rows=tuple(only_finite(row, folder) for row in result.rows))
 
 
 def run_worker(adb: Adb, remote: str) -> None:

@@ -29,6 +29,7 @@ from elir_mobile.core.manifest import read_manifest
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.timing import Milliseconds, take_turns
 from elir_mobile.devices.protocol import Progress
+from elir_mobile.devices.remote import how_it_ended
 from elir_mobile.devices.worker import failed_row, host_facts
 from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
 
@@ -86,10 +87,8 @@ class WorkerProcess:
 
     def _last_words(self) -> str:
         code = self.process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").strip().splitlines()
-        return f"the worker ended with {how}" + (f": {lines[-1]}" if lines else "")
+        return how_it_ended(code, self.log.read().decode(errors="replace"))
 
     def close(self) -> None:
         """End the process."""

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 import elir_mobile
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row
 from elir_mobile.devices.worker import failed_row
@@ -53,6 +55,18 @@ def run_surviving(job: Job, manifest: dict, facts: DeviceFacts, run: Callable[[J
     runtimes = {name: version for result in results for name, version in result.device.runtimes.items()}
     rows = tuple(row for result in results for row in result.rows)
     return Result(replace(results[0].device, runtimes=runtimes), rows)
+
+
+def only_finite(row: Row, folder: Path) -> Row:
+    """``row``, failed where an output in ``folder`` has values that are not finite.
+
+    A browser's JSON turns their decibels into null, which would read as equal to the last bit.
+    """
+    for name, file in row.outputs.items():
+        if (folder / file).is_file() and not np.isfinite(np.fromfile(folder / file, "<f4")).all():
+            error = f"{name} gives values that are not finite"
+            return Row(row.path, row.sha256, row.target, row.precision, row.threads, error=error)
+    return row
 
 
 def without_latency(row: Row) -> Row:

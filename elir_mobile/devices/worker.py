@@ -169,24 +169,21 @@ def run_job(job: Job, bundle: Path, folder: Path) -> Result:
     manifest = read_manifest(bundle, job.files)
     golden = read_golden(bundle, manifest["golden"])
     rows: dict[str, Row] = {}
-    opened: dict[str, Artifact] = {}
+    opened: dict[str, tuple[Artifact, dict]] = {}
     for path in job.files:
         try:
             artifact = open_artifact(bundle, manifest, path, job.threads)
             facts = write_outputs(artifact, golden, folder) if job.parity else {}
             if job.runs and artifact.timed:
                 artifact.run(golden)
-                opened[path] = artifact
-            rows[path] = result_row(artifact, job.threads, **facts)
+                opened[path] = artifact, facts
+            else:
+                rows[path] = result_row(artifact, job.threads, **facts)
         except Exception as error:  # whatever a runtime raises is this file's result
             rows[path] = failed_row(manifest, path, job.threads, sentence(error))
-    turns = [partial(artifact.run, golden) for artifact in opened.values()]
+    turns = [partial(artifact.run, golden) for artifact, _ in opened.values()]
     times = take_turns(turns, warmup=job.warmup, count=job.runs)
-    for artifact, runs in zip(opened.values(), times, strict=True):
-        artifact.runs = runs
-    for path, artifact in opened.items():
-        row = rows[path]
-        facts = {"parity": row.parity, "output_sha256": row.output_sha256, "outputs": row.outputs}
+    for (path, (artifact, facts)), artifact.runs in zip(opened.items(), times, strict=True):
         rows[path] = result_row(artifact, job.threads, **facts)
     targets = {row.target for row in rows.values()}
     return Result(host_facts(targets), tuple(rows[path] for path in job.files))
