@@ -60,7 +60,7 @@ from quant.job import Job, select_artifacts
 from quant.judge import Judge, Verdict
 from quant.ptq import run
 from quant.search import FASTEST, Budget
-from quant.simulate import Ranges, simulate
+from quant.simulate import simulate
 
 FACES = 22  # judged in simulation
 STEP_COUNTS = (1, 2, 3, 5, 8)
@@ -115,12 +115,6 @@ def without_weights(simulated: Programs, programs: Programs) -> Programs:
     return simulated
 
 
-def step_ranges(programs: Programs, samples: Samples) -> list[Ranges]:
-    """Ranges of the step program from the calls of each step index alone."""
-    steps = programs.steps
-    return [calibrate(programs, {**samples, "step": samples["step"][k::steps]}) for k in range(steps)]
-
-
 def measure_methods(task: str, console: Console) -> None:
     """What every method gains on w8a8, one after another on the same calibration and faces."""
     restorer, info, data = load(task)
@@ -171,7 +165,8 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
     programs, recipe = judge.programs, RECIPES["w8a8"]
     shared = simulate(programs, recipe, judge.ranges).modules["step"]
     rows = []
-    for k, ranges in enumerate(step_ranges(programs, samples)):
+    for k in range(programs.steps):  # from the calls of each step index alone
+        ranges = calibrate(programs, {**samples, "step": samples["step"][k :: programs.steps]})
         own = simulate(programs, recipe, ranges).modules["step"]
         z, row, want = judge.trajectory[k], programs.row(k), judge.trajectory[k + 1]
         update = want - z  # the step itself: z passes it in float
@@ -242,12 +237,10 @@ def measure_trajectory(task: str, console: Console) -> None:
 
 def plot_trajectory(rows: list[dict], steps: int, path: Path) -> None:
     """Left: SQNR after each of the model's own K steps. Right: SQNR at the end against K."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for name in SWEPT:
         mine = [row for row in rows if row["recipe"] == name]
         whole = next(row for row in mine if row["K"] == steps)
@@ -260,7 +253,6 @@ def plot_trajectory(rows: list[dict], steps: int, path: Path) -> None:
     right.set_xticks(STEP_COUNTS)
     left.legend(fontsize="small")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def file_rows(report: dict) -> list[dict]:

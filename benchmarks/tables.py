@@ -334,17 +334,15 @@ def render(name: str) -> str:
         if section == "bars":
             return bars_table(results, json.loads((RESULTS / "qat.json").read_text()))
         if section not in results:
-            command = "methods" if section == "steps" else section
-            return f"Not measured yet: `python -m benchmarks.quantization {command}`."
+            return "Not measured yet: `python -m benchmarks.quantization`."
         return section_table(section, results[section])
     base = re.sub("-(programs|figures|short)$", "", name)
     path = RESULTS / f"{base}.json"
-    if base in COMMANDS and not path.is_file():
-        return f"Not measured yet: `{COMMANDS[base]}`."
+    if not path.is_file():
+        return f"Not measured yet: there is no {base}.json."
     result = json.loads(path.read_text())
     if name.endswith("-figures"):
-        drawn = figures(base, result)
-        return "\n".join(f"![{FIGURES[chart]}](images/{base}-{chart}.svg)" for chart in drawn)
+        return "\n".join(f"![{FIGURES[chart]}](images/{base}-{chart}.svg)" for chart in charts(result))
     if name != base:
         return short_table(result) if name.endswith("-short") else programs_table(result)
     if "kind" in result:
@@ -352,44 +350,35 @@ def render(name: str) -> str:
     return report_table(result) if "rows" in result else quality_table(result)
 
 
-# Blocks whose result may not be there yet, and the command that makes it.
-COMMANDS = {
-    "qat": "python -m benchmarks.qat RUN_DIR",
-    "roofline": "python -m benchmarks.roofline",
-    "sensitivity-bfr": "python -m quant.sensitivity --task bfr",
-}
-
-
-def figures(name: str, result: dict) -> dict[str, str]:
-    """The SVG files that ``docs/images`` has of the result ``name``, by chart."""
-    return {chart: standalone(svg) for chart, svg in charts(result).items()}
+def results_shown() -> dict[str, dict]:
+    """The result of every block in the documents, by the block's name; of one that is not there, nothing."""
+    found = {}
+    for name in (match[2] for path in DOCUMENTS for match in BLOCK.finditer(path.read_text())):
+        path = RESULTS / f"{name.removesuffix('-figures')}.json"
+        found[name] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
 
 
 def images() -> dict[Path, str]:
     """Every figure that a document shows, by its path."""
-    wanted: dict[Path, str] = {}
-    for document in DOCUMENTS:
-        for match in BLOCK.finditer(document.read_text()):
-            if match[2].endswith("-figures"):
-                base = match[2].removesuffix("-figures")
-                result = json.loads((RESULTS / f"{base}.json").read_text())
-                drawn = figures(base, result)
-                wanted |= {IMAGES / f"{base}-{chart}.svg": svg for chart, svg in drawn.items()}
-    return wanted
+    return {
+        IMAGES / f"{name.removesuffix('-figures')}-{chart}.svg": standalone(svg)
+        for name, result in results_shown().items()
+        if name.endswith("-figures")
+        for chart, svg in charts(result).items()
+    }
 
 
 def outdated() -> list[str]:
     """Results whose figures come from another recipe than the built-in one of that name today."""
     today = {name: recipe_digest(recipe.to_json()) for name, recipe in RECIPES.items()}
-    found = []
-    for document in DOCUMENTS:
-        for match in BLOCK.finditer(document.read_text()):
-            path = RESULTS / f"{match[2]}.json"
-            result = json.loads(path.read_text()) if path.is_file() else {}
-            rows = [row for row in result.get("rows", []) if "bundle" in result and row["target"] != "eager"]
-            if any(row["recipe"] != today.get(row["precision"], row["recipe"]) for row in rows):
-                found.append(path.name)
-    return found
+    return [
+        f"{name}.json"
+        for name, result in results_shown().items()
+        if "bundle" in result and not name.endswith("-figures")
+        for row in result["rows"]
+        if row["target"] != EAGER and row["recipe"] != today.get(row["precision"], row["recipe"])
+    ]
 
 
 def filled(text: str) -> str:

@@ -328,19 +328,15 @@ def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
     halves: dict[str, StateDict] = {"encoder": {}, "decoder": {}}
     for path in paths:
         state, _ = read_state_dict(path)
-        if "0.weight" in state:
-            halves["encoder"] = {f"layers.{name}": tensor for name, tensor in state.items()}
-        elif "1.weight" in state:
-            # Its layer 0 is the soft clamp, which has no weights; ours is outside of the layers.
-            for name, tensor in state.items():
-                index, _, rest = name.partition(".")
-                if index.isdigit():
-                    halves["decoder"][f"layers.{int(index) - 1}.{rest}"] = tensor
-        else:
-            for name, tensor in state.items():
-                half, _, rest = name.partition(".")
-                if half in halves:
-                    halves[half][rest] = tensor
+        # The author's two files are bare sequences. Layer 0 of the decoder's is the soft clamp, which has no
+        # weights; ours is outside of the layers.
+        bare = "encoder" if "0.weight" in state else "decoder" if "1.weight" in state else None
+        for name, tensor in state.items():
+            first, _, rest = name.partition(".")
+            if bare and first.isdigit():
+                halves[bare][f"layers.{int(first) - (bare == 'decoder')}.{rest}"] = tensor
+            elif first in halves and not bare:
+                halves[first][rest] = tensor
     listed = " and ".join(map(str, paths))
     try:
         width, latent_channels = halves["decoder"]["layers.0.weight"].shape[:2]

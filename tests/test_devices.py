@@ -456,7 +456,7 @@ def real_adbd(tmp_path_factory):
 
 @pytest.mark.devices
 def test_exit_codes_and_files_come_through_a_real_adbd(real_adbd: adb.Adb, tmp_path: Path) -> None:
-    assert real_adbd.shell("exit 3").code == 3
+    assert real_adbd.shell("exit 3").returncode == 3
     assert real_adbd.shell("uname -m").out == "aarch64\n"
     (tmp_path / "there").mkdir()
     content = np.random.default_rng(0).bytes(8 << 20)
@@ -467,7 +467,7 @@ def test_exit_codes_and_files_come_through_a_real_adbd(real_adbd: adb.Adb, tmp_p
         with pytest.raises(UserError, match="adb pull with .* failed"):
             real_adbd.pull(f"{folder}/absent", tmp_path / "absent")
     assert (tmp_path / "back.bin").read_bytes() == content
-    assert real_adbd.shell(f"ls {folder}").code != 0
+    assert real_adbd.shell(f"ls {folder}").returncode != 0
 
 
 @pytest.mark.devices

@@ -8,6 +8,7 @@ gets ``last.ckpt``, sample strips, TensorBoard files, and at last the weights in
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -127,11 +128,8 @@ def main(
     check(not steps % save_every, f"make --steps {steps} a multiple of --save-every {save_every}")
     parts = compute.processes
     check(not batch % parts, f"make --batch {batch} a multiple of the {parts} processes it is divided over")
-    if decoded_images is not None:
-        check(
-            not decoded_images % parts,
-            f"make --decoded-images {decoded_images} a multiple of the {parts} processes",
-        )
+    said = f"make --decoded-images {decoded_images} a multiple of the {parts} processes"
+    check(not (decoded_images or 0) % parts, said)
     paths = list_images(data)
 
     teacher = teacher or ["demo"]
@@ -149,17 +147,9 @@ def main(
     student.arch.check_side(size, "--size")
     if not coarse:
         remove_coarse(student)
-    config = LcfmConfig(
-        objective=objective,
-        steps=segments,
-        sigma_s=sigma_s,
-        sigma_min=sigma_min,
-        dt=dt,
-        alpha=alpha,
-        beta=beta,
-        flow_repeats=flow_repeats,
-        decoded_images=decoded_images and decoded_images // parts,
-    )
+    given = {**context.params, "steps": segments, "sigma_s": sigma_s, "dt": dt}
+    given["decoded_images"] = decoded_images and decoded_images // parts
+    config = LcfmConfig(**{constant.name: given[constant.name] for constant in fields(LcfmConfig)})
     pictures = Pictures(paths, chosen, size, batch, crops)
     trained = (*(("enc",) if encoder else ()), *(("mmse",) if coarse else ()), "fmir")
     module = TaughtTraining(

@@ -166,10 +166,10 @@ class Host:
             progress(min(done, total), total, text)
 
         def opening(worker: WorkerProcess, item: _Measured) -> None:
-            arguments: dict[str, Any] = {"bundle": str(bundle.resolve()), "threads": job.threads}
-            arguments |= {"file": item.file} if item.file != FLOAT else {"file": "", "weights": weights}
+            which = {"file": "", "weights": weights} if item.file == FLOAT else {"file": item.file}
             try:
-                item.opened.append(worker.ask("open", **arguments))
+                facts = worker.ask("open", bundle=str(bundle.resolve()), threads=job.threads, **which)
+                item.opened.append(facts)
             except WorkerError as error:
                 item.error = str(error)
             tick(f"opening {item.file}")

@@ -9,13 +9,17 @@ by itself.
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import elir_mobile
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row
 from elir_mobile.devices.worker import failed_row
 
@@ -69,9 +73,25 @@ def only_finite(row: Row, folder: Path) -> Row:
     return row
 
 
-def without_latency(row: Row) -> Row:
-    """``row`` with every latency left out: of an emulated device it says nothing."""
-    return replace(row, load_ms=None, first_ms=None, programs={}, total=None, peak_bytes=None)
+def told_by(name: str, kind: str, result: Result, *, emulated: bool) -> Result:
+    """``result`` as of the device ``name``; of an emulated one, whose latency says nothing, without any."""
+    emulated = emulated or result.device.emulated
+    rows = result.rows
+    if emulated:
+        untimed = partial(replace, load_ms=None, first_ms=None, programs={}, total=None, peak_bytes=None)
+        rows = tuple(map(untimed, rows))
+    return Result(replace(result.device, name=name, kind=kind, emulated=emulated), rows)
+
+
+def call(command: list[str], failure: str, **options: Any) -> None:
+    """Run a tool of this machine.
+
+    Raises:
+        UserError: it fails: ``failure``, and the last line of what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise UserError(f"{failure}: {last_line(done.stderr) or done.returncode}")
 
 
 def last_line(text: str) -> str:

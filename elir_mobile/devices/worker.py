@@ -79,10 +79,6 @@ class Artifact:
             self.first_ms = spent["total"]
         return spent
 
-    def times(self, name: str) -> Times:
-        """Of the program ``name``, or ``total``."""
-        return Times.of([run[name] for run in self.runs])
-
 
 def open_artifact(bundle: Path, manifest: dict, path: str, threads: int) -> Artifact:
     """Load the artifact at ``path`` of the manifest.
@@ -191,14 +187,15 @@ def run_job(job: Job, bundle: Path, folder: Path) -> Result:
 
 def result_row(artifact: Artifact, threads: int, **facts: Any) -> Row:
     """The row of ``artifact``; without latency where none is claimed, or none was measured."""
-    claimed = artifact.timed and bool(artifact.runs)
+    runs = artifact.runs if artifact.timed else []
+    times = {name: Times.of([run[name] for run in runs]) for name in (*PROGRAMS, "total") if runs}
     return Row(
         **{key: artifact.entry[key] for key in ("path", "sha256", "target", "precision")},
         threads=threads,
-        load_ms=artifact.load_ms if claimed else None,
-        first_ms=artifact.first_ms if claimed else None,
-        programs={name: artifact.times(name) for name in PROGRAMS} if claimed else {},
-        total=artifact.times("total") if claimed else None,
+        load_ms=artifact.load_ms if runs else None,
+        first_ms=artifact.first_ms if runs else None,
+        total=times.pop("total", None),
+        programs=times,
         **facts,
     )
 
