@@ -80,8 +80,8 @@ def load(task: str, faces: int = FACES) -> tuple[Restorer, ModelInfo, PairSets]:
     return restorer, info, load_pair_sets(heldout_folder(info.size), get_task(task), info.size, SEED, counts)
 
 
-def programs_for(restorer: Restorer, info: ModelInfo, steps: int) -> Programs:
-    return build_programs(restorer, size=info.size, steps=steps, sigma_s=info.sigma_s)
+def programs_for(restorer: Restorer, info: ModelInfo, steps: int | None = None) -> Programs:
+    return build_programs(restorer, size=info.size, steps=steps or info.steps, sigma_s=info.sigma_s)
 
 
 def store(section: str, task: str, rows: list[dict], key: str, note: str) -> None:
@@ -118,7 +118,7 @@ def without_weights(simulated: Programs, programs: Programs) -> Programs:
 def measure_methods(task: str, console: Console) -> None:
     """What every method gains on w8a8, one after another on the same calibration and faces."""
     restorer, info, data = load(task)
-    programs = programs_for(restorer, info, info.steps)
+    programs = programs_for(restorer, info)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     recipe = RECIPES["w8a8"]
     note = f"{SIMULATED}; {len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged."
@@ -186,7 +186,7 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
 def measure_converted(task: str, console: Console) -> None:
     """ExecuTorch's converted graphs, run in eager: what the observer does there."""
     restorer, info, data = load(task)
-    programs = programs_for(restorer, info, info.steps)
+    programs = programs_for(restorer, info)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     held = collect_samples(programs, [pair.degraded for pair in data.evaluation], SEED)
     variants: dict[str, type | None] = {"as ExecuTorch has it": None, "MSE-optimal observer": MseObserver}
@@ -267,9 +267,7 @@ def file_rows(report: dict) -> list[dict]:
                 "bytes": row["bytes"],
                 "end_db": row["trajectory_sqnr_db"][-1],
                 "image_db": image["sqnr_vs_float_db"],
-                "encode_db": row["programs"]["encode"]["sqnr_db"],
-                "step_db": row["programs"]["step"]["sqnr_db"],
-                "decode_db": row["programs"]["decode"]["sqnr_db"],
+                **{f"{name}_db": row["programs"][name]["sqnr_db"] for name in PROGRAM_NAMES},
                 "psnr_db": image["psnr_db"],
                 "psnr_drop_db": reference["image"]["psnr_db"] - image["psnr_db"],
                 "lpips": image["lpips"],
@@ -508,7 +506,7 @@ def measure_baselines(task: str, console: Console) -> None:
 def measure_released_step(task: str, console: Console) -> None:
     """Size of the velocity field as a Core ML package of its own in each precision."""
     restorer, info = random_weights(get_task(task), SEED)
-    programs = programs_for(restorer, info, info.steps)
+    programs = programs_for(restorer, info)
     weights = sum(p.numel() for p in programs.modules["step"].parameters())
     halves = coreml.float_models(programs, half=True, functions=("step",))
     note = f"the step program of the released network, {info.size} pixels, random weights, Core ML."

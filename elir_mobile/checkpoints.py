@@ -251,9 +251,8 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
         restorer = Restorer(task.arch).eval().requires_grad_(False)
     text = f"random weights, seed {seed}"
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return restorer, ModelInfo(
-        "random", text, digest, False, task.size, task.steps, task.sigma_s, task.domain
-    )
+    info = ModelInfo("random", text, digest, False, task.size, task.steps, task.sigma_s, task.domain)
+    return restorer, info
 
 
 def save_weights(

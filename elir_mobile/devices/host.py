@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -104,12 +104,8 @@ class WorkerProcess:
 @contextmanager
 def worker_process() -> Iterator[WorkerProcess]:
     """A worker that ends with the block."""
-    with tempfile.TemporaryFile() as log:
-        worker = WorkerProcess(log)
-        try:
-            yield worker
-        finally:
-            worker.close()
+    with tempfile.TemporaryFile() as log, closing(WorkerProcess(log)) as worker:
+        yield worker
 
 
 @dataclass

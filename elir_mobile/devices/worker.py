@@ -110,11 +110,10 @@ def find_entry(manifest: dict, path: str) -> dict:
     Raises:
         UserError: there is none.
     """
-    for entry in manifest["files"]:
-        if entry["path"] == path:
-            found: dict = entry
-            return found
-    raise UserError(f"the bundle has no file {path}")
+    found: list[dict] = [entry for entry in manifest["files"] if entry["path"] == path]
+    if not found:
+        raise UserError(f"the bundle has no file {path}")
+    return found[0]
 
 
 def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
