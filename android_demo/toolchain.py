@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import written
 
 CACHE = Path.home() / ".cache" / "elir-mobile" / "android"
 JAVA = Path("/usr/share/java")
@@ -87,10 +88,8 @@ class Package:
         place = CACHE / self.name
         if place.is_dir():
             return place
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            arriving, staged = Path(scratch) / "arriving", Path(scratch) / "staged"
-            arriving.mkdir()
+        with tempfile.TemporaryDirectory() as scratch, written(place, synced=False) as staged:
+            arriving = Path(scratch)
             staged.mkdir()
             try:
                 self.fetch(arriving)
@@ -102,7 +101,6 @@ class Package:
             if found != self.sha256:
                 raise UserError(f"{self.name} arrived with SHA-256 {found}, not {self.sha256}: do not use it")
             unpack(archive, staged, self.members)
-            staged.rename(place)
         return place
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -53,17 +53,10 @@ def heldout_folder(size: int) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Restored:
-    """Pairs, and what the float model makes of them."""
-
-    pairs: list[Pair]
-    coarse: list[Tensor]
-    restored: list[Tensor]
-
-
 @torch.no_grad()
-def restore(restorer: Restorer, info: ModelInfo, pairs: list[Pair], console: Console) -> Restored:
+def restore(
+    restorer: Restorer, info: ModelInfo, pairs: list[Pair], console: Console
+) -> tuple[list[Tensor], list[Tensor]]:
     """Coarse estimate and restoration of every pair, image ``i`` with the noise of ``SEED + i``."""
     coarse, restored = [], []
     for index, pair in enumerate(track(pairs, "restoring in float", console=console)):
@@ -71,18 +64,13 @@ def restore(restorer: Restorer, info: ModelInfo, pairs: list[Pair], console: Con
         coarse.append(restorer.decode(z))
         noise = seeded_noise(tuple(z.shape), SEED + index)
         restored.append(restorer(pair.degraded, noise, steps=info.steps, sigma_s=info.sigma_s))
-    return Restored(pairs, coarse, restored)
+    return coarse, restored
 
 
-def strip(shown: Restored) -> Image.Image:
+def strip(pairs: list[Pair], coarse: list[Tensor], restored: list[Tensor]) -> Image.Image:
     """Rows of degraded, coarse, restored, ground truth."""
-    rows = zip(shown.pairs, shown.coarse, shown.restored, strict=True)
-    return vstack_images(
-        [
-            hstack_images([to_image(x[0]) for x in (pair.degraded, coarse, restored, pair.clean)])
-            for pair, coarse, restored in rows
-        ]
-    )
+    rows = ((p.degraded, c, r, p.clean) for p, c, r in zip(pairs, coarse, restored, strict=True))
+    return vstack_images([hstack_images([to_image(x[0]) for x in row]) for row in rows])
 
 
 def bicubic(pair: Pair, factor: int) -> Tensor:
@@ -96,13 +84,12 @@ def measure_float(task: Task, console: Console) -> None:
     """Tabulate the float model of ``task`` on the held-out faces, and draw it on the bundled pictures."""
     restorer, info = load_weights("demo", task)
     paths = list_images(heldout_folder(info.size))
-    shown = restore(restorer, info, make_pairs(paths, task, info.size, len(paths), SEED), console)
-    table = {"degraded input": quality([pair.degraded for pair in shown.pairs], shown.pairs)}
+    pairs = make_pairs(paths, task, info.size, len(paths), SEED)
+    coarse, restored = restore(restorer, info, pairs, console)
+    table = {"degraded input": quality([pair.degraded for pair in pairs], pairs)}
     if task.enlarge == Image.Resampling.NEAREST and task.upscale > 1:
-        images = [bicubic(pair, task.upscale) for pair in shown.pairs]
-        table["bicubic enlargement"] = quality(images, shown.pairs)
-    table["coarse estimate"] = quality(shown.coarse, shown.pairs)
-    table["restored"] = quality(shown.restored, shown.pairs)
+        table["bicubic enlargement"] = quality([bicubic(pair, task.upscale) for pair in pairs], pairs)
+    table |= {"coarse estimate": quality(coarse, pairs), "restored": quality(restored, pairs)}
     facts = {"faces": len(paths), "seed": SEED, "model": asdict(info), "table": table}
     write_json(RESULTS / f"demo-model-{task.name}.json", facts)
     console.print(f"[bold]{task.name}[/bold]")
@@ -111,7 +98,7 @@ def measure_float(task: Task, console: Console) -> None:
     count = 6 if task.name == "bfr" else 2
     bundled = load_pair_sets(None, task, info.size, SEED, domain=info.domain).evaluation[:count]
     name = "demo-model" if task.name == "bfr" else f"demo-model-{task.name}"
-    strip(restore(restorer, info, bundled, console)).save(PICTURES / f"{name}.png")
+    strip(bundled, *restore(restorer, info, bundled, console)).save(PICTURES / f"{name}.png")
 
 
 app = typer.Typer(add_completion=False)

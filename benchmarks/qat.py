@@ -10,7 +10,7 @@ it was stopped, and measures what ``python -m quant.qat --out RUN_DIR …`` trai
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.demo_model import SEED, heldout_folder
-from benchmarks.quantization import UNTIMED, W4_EVERYWHERE
+from benchmarks.quantization import W4_EVERYWHERE, heldout_job
 from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import exits_with_2
@@ -28,7 +28,7 @@ from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.tasks import get_task
-from quant.job import Job, select_artifacts
+from quant.job import select_artifacts
 from quant.ptq import run
 from quant.qat import (
     QatConfig,
@@ -63,8 +63,7 @@ def main(
     console = Console()
     task = get_task("bfr")
     restorer, info = load_weights("demo", task)
-    faces = heldout_folder(info.size)
-    data = load_pair_sets(faces, task, info.size, SEED)
+    data = load_pair_sets(heldout_folder(info.size), task, info.size, SEED)
     images = training_images(None, info.size)
     networks: list[tuple[Recipe, str, Restorer, ModelInfo, dict[str, object]]] = [
         (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in CONFIGS)
@@ -87,7 +86,7 @@ def main(
                 continue  # files of plain PTQ: benchmarks.quantization
             with tempfile.TemporaryDirectory() as out:
                 artifacts = select_artifacts(EXECUTED[recipe.name], recipe.name, console)
-                job = Job(task, network, its_info, info.size, artifacts, faces, Path(out), SEED, UNTIMED)
+                job = replace(heldout_job(task.name, out, network, its_info), artifacts=artifacts)
                 exported = run(job, console)[1]["rows"][1:]
             for row in exported:
                 values = {key: row["image"][key] for key in reference}

@@ -41,7 +41,7 @@ from elir_mobile.checkpoints import ModelInfo, load_weights, random_weights
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
+from elir_mobile.data.pairs import Pair, PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -60,7 +60,7 @@ from quant.job import Job, select_artifacts
 from quant.judge import Judge, Verdict
 from quant.ptq import run
 from quant.search import FASTEST, Budget
-from quant.simulate import Ranges, simulate
+from quant.simulate import simulate
 
 FACES = 22  # judged in simulation
 STEP_COUNTS = (1, 2, 3, 5, 8)
@@ -80,8 +80,8 @@ def load(task: str, faces: int = FACES) -> tuple[Restorer, ModelInfo, PairSets]:
     return restorer, info, load_pair_sets(heldout_folder(info.size), get_task(task), info.size, SEED, counts)
 
 
-def programs_for(restorer: Restorer, info: ModelInfo, steps: int) -> Programs:
-    return build_programs(restorer, size=info.size, steps=steps, sigma_s=info.sigma_s)
+def programs_for(restorer: Restorer, info: ModelInfo, steps: int | None = None) -> Programs:
+    return build_programs(restorer, size=info.size, steps=steps or info.steps, sigma_s=info.sigma_s)
 
 
 def store(section: str, task: str, rows: list[dict], key: str, note: str) -> None:
@@ -115,16 +115,10 @@ def without_weights(simulated: Programs, programs: Programs) -> Programs:
     return simulated
 
 
-def step_ranges(programs: Programs, samples: Samples) -> list[Ranges]:
-    """Ranges of the step program from the calls of each step index alone."""
-    steps = programs.steps
-    return [calibrate(programs, {**samples, "step": samples["step"][k::steps]}) for k in range(steps)]
-
-
 def measure_methods(task: str, console: Console) -> None:
     """What every method gains on w8a8, one after another on the same calibration and faces."""
     restorer, info, data = load(task)
-    programs = programs_for(restorer, info, info.steps)
+    programs = programs_for(restorer, info)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     recipe = RECIPES["w8a8"]
     note = f"{SIMULATED}; {len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged."
@@ -171,7 +165,8 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
     programs, recipe = judge.programs, RECIPES["w8a8"]
     shared = simulate(programs, recipe, judge.ranges).modules["step"]
     rows = []
-    for k, ranges in enumerate(step_ranges(programs, samples)):
+    for k in range(programs.steps):  # from the calls of each step index alone
+        ranges = calibrate(programs, {**samples, "step": samples["step"][k :: programs.steps]})
         own = simulate(programs, recipe, ranges).modules["step"]
         z, row, want = judge.trajectory[k], programs.row(k), judge.trajectory[k + 1]
         update = want - z  # the step itself: z passes it in float
@@ -191,7 +186,7 @@ def measure_step_ranges(task: str, judge: Judge, samples: Samples, console: Cons
 def measure_converted(task: str, console: Console) -> None:
     """ExecuTorch's converted graphs, run in eager: what the observer does there."""
     restorer, info, data = load(task)
-    programs = programs_for(restorer, info, info.steps)
+    programs = programs_for(restorer, info)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     held = collect_samples(programs, [pair.degraded for pair in data.evaluation], SEED)
     variants: dict[str, type | None] = {"as ExecuTorch has it": None, "MSE-optimal observer": MseObserver}
@@ -242,12 +237,10 @@ def measure_trajectory(task: str, console: Console) -> None:
 
 def plot_trajectory(rows: list[dict], steps: int, path: Path) -> None:
     """Left: SQNR after each of the model's own K steps. Right: SQNR at the end against K."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", sharey=True)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for name in SWEPT:
         mine = [row for row in rows if row["recipe"] == name]
         whole = next(row for row in mine if row["K"] == steps)
@@ -260,7 +253,6 @@ def plot_trajectory(rows: list[dict], steps: int, path: Path) -> None:
     right.set_xticks(STEP_COUNTS)
     left.legend(fontsize="small")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def file_rows(report: dict) -> list[dict]:
@@ -275,9 +267,7 @@ def file_rows(report: dict) -> list[dict]:
                 "bytes": row["bytes"],
                 "end_db": row["trajectory_sqnr_db"][-1],
                 "image_db": image["sqnr_vs_float_db"],
-                "encode_db": row["programs"]["encode"]["sqnr_db"],
-                "step_db": row["programs"]["step"]["sqnr_db"],
-                "decode_db": row["programs"]["decode"]["sqnr_db"],
+                **{f"{name}_db": row["programs"][name]["sqnr_db"] for name in PROGRAM_NAMES},
                 "psnr_db": image["psnr_db"],
                 "psnr_drop_db": reference["image"]["psnr_db"] - image["psnr_db"],
                 "lpips": image["lpips"],
@@ -298,22 +288,17 @@ def measure_files(task: str, console: Console) -> None:
         export_and_run(task, console, "w8a8", gptq=False)
 
 
+def heldout_job(task: str, out: str, restorer: Restorer, info: ModelInfo) -> Job:
+    """A job on the held-out faces, of no artifact yet, without times."""
+    faces = heldout_folder(info.size)
+    return Job(get_task(task), restorer, info, info.size, (), faces, Path(out), SEED, UNTIMED)
+
+
 def export_and_run(task: str, console: Console, precisions: str, *, gptq: bool) -> None:
     restorer, info, _ = load(task)
     artifacts = select_artifacts(",".join(TARGETS), precisions, console)
     with tempfile.TemporaryDirectory() as out:
-        job = Job(
-            get_task(task),
-            restorer,
-            info,
-            info.size,
-            artifacts,
-            heldout_folder(info.size),
-            Path(out),
-            SEED,
-            UNTIMED,
-            gptq,
-        )
+        job = replace(heldout_job(task, out, restorer, info), artifacts=artifacts, gptq=gptq)
         _, report = run(job, console)
     pairs = len(report["data"]["evaluation"])
     rows = file_rows(report)
@@ -326,8 +311,7 @@ def measure_budgets(task: str, console: Console) -> None:
     """The search for each budget, with plain weights and adjusted ones; what it finds is exported and
     run."""
     restorer, info, _ = load(task)
-    folder = heldout_folder(info.size)
-    plain = Job(get_task(task), restorer, info, info.size, (), folder, Path(), SEED, UNTIMED)
+    plain = heldout_job(task, ".", restorer, info)
     for start in (plain, replace(plain, gptq=True)):
         ranking = rank_layers(start, console)
         for budget in BUDGETS:
@@ -355,7 +339,31 @@ def measure_budgets(task: str, console: Console) -> None:
             console.print(row)
 
 
-def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+class Whole(torch.nn.Module):
+    """The reference network with its loop inside, as one program of image and noise."""
+
+    def __init__(self, restorer: Restorer, info: ModelInfo) -> None:
+        super().__init__()
+        self.restorer, self.info = restorer, info
+
+    def forward(self, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return self.restorer(image, noise, steps=self.info.steps, sigma_s=self.info.sigma_s)
+
+    def inputs(self, pairs: list[Pair]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Degraded image and noise of each pair."""
+        shape = self.restorer.arch.latent_shape(self.info.size, self.info.size)
+        return [(pair.degraded, seeded_noise(shape, SEED + i)) for i, pair in enumerate(pairs)]
+
+    @torch.no_grad()
+    def restored(self, pairs: list[Pair]) -> list[torch.Tensor]:
+        """What it makes of each pair's degraded image."""
+        return [self(*inputs) for inputs in self.inputs(pairs)]
+
+
+Baseline = Callable[[Whole, PairSets], tuple[int, list[torch.Tensor]]]
+
+
+def global_xnnpack(whole: Whole, data: PairSets) -> tuple[int, list[torch.Tensor]]:
     """The whole network as one program, one global XNNPACKQuantizer: the obvious path."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
@@ -366,14 +374,12 @@ def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple
     from executorch.runtime import Runtime
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    whole = Whole(restorer, info)
-    noises = _noises(restorer, info, data)
-    example = (data.evaluation[0].degraded, noises[0])
+    shown = whole.inputs(data.evaluation)
     quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    prepared = prepare_pt2e(torch.export.export(whole, example).module(), quantizer)
-    for pair, noise in zip(data.calibration, noises, strict=False):
-        prepared(pair.degraded, noise)
-    converted = torch.export.export(convert_pt2e(prepared), example)
+    prepared = prepare_pt2e(torch.export.export(whole, shown[0]).module(), quantizer)
+    for inputs in whole.inputs(data.calibration):
+        prepared(*inputs)
+    converted = torch.export.export(convert_pt2e(prepared), shown[0])
     program = to_edge_transform_and_lower(converted, partitioner=[XnnpackPartitioner()]).to_executorch()
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp) / "whole.pte"
@@ -381,62 +387,51 @@ def global_xnnpack(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple
         method = Runtime.get().load_program(path).load_method("forward")
         if method is None:
             raise RuntimeError("the file has no method 'forward'")
-        images = [
-            method.execute((pair.degraded, noise))[0].clone()
-            for pair, noise in zip(data.evaluation, noises, strict=False)
-        ]
-    return len(program.buffer), images
+        return len(program.buffer), [method.execute(inputs)[0].clone() for inputs in shown]
 
 
-def torchao_weights(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+def torchao_weights(whole: Whole, data: PairSets) -> tuple[int, list[torch.Tensor]]:
     """torchao's one-liner, int8 weight-only, on the eager network."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    quantize_(restorer, Int8WeightOnlyConfig())
-    images = _restored(Whole(restorer, info), restorer, info, data)
+    quantize_(whole.restorer, Int8WeightOnlyConfig())
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp) / "weights.pt"
-        torch.save(restorer.state_dict(), path)
-        return path.stat().st_size, images
+        torch.save(whole.restorer.state_dict(), path)
+        return path.stat().st_size, whole.restored(data.evaluation)
 
 
-def litert_static(restorer: Restorer, info: ModelInfo, data: PairSets) -> tuple[int, list[torch.Tensor]]:
+def litert_static(whole: Whole, data: PairSets) -> tuple[int, list[torch.Tensor]]:
     """ai-edge-quantizer's stock static recipe on the network converted whole."""
     import litert_torch
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
-    whole = Whole(restorer, info)
-    noises = _noises(restorer, info, data)
-    example = (data.evaluation[0].degraded, noises[0])
+    shown = whole.inputs(data.evaluation)
     with tempfile.TemporaryDirectory() as tmp:
         source = str(Path(tmp) / "float.tflite")
-        litert_torch.convert(whole, example).export(source)
-        signatures = Interpreter(model_path=source).get_signature_list()
-        signature = next(iter(signatures))
-        names = signatures[signature]["inputs"]
+        litert_torch.convert(whole, shown[0]).export(source)
+        ((signature, found),) = Interpreter(model_path=source).get_signature_list().items()
+        names = found["inputs"]
         quantization = quantizer.Quantizer(source)
         quantization.load_quantization_recipe(recipe.static_wi8_ai8())
-        calibration = {
-            signature: [
-                dict(zip(names, (pair.degraded.numpy(), noise.numpy()), strict=True))
-                for pair, noise in zip(data.calibration, noises, strict=False)
-            ]
-        }
-        result = quantization.quantize(quantization.calibrate(calibration))
+        seen = [
+            {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+            for inputs in whole.inputs(data.calibration)
+        ]
+        result = quantization.quantize(quantization.calibrate({signature: seen}))
         target = Path(tmp) / "int8.tflite"
         target.write_bytes(result.quantized_model)
-        interpreter = Interpreter(model_path=str(target))
-        runner = interpreter.get_signature_runner(signature)
-        inputs = runner.get_input_details()
-        [(output, details)] = runner.get_output_details().items()
+        runner = Interpreter(model_path=str(target)).get_signature_runner(signature)
+        details = runner.get_input_details()
+        [(output, said)] = runner.get_output_details().items()
         images = []
-        for pair, noise in zip(data.evaluation, noises, strict=False):
+        for inputs in shown:
             fed = {
-                name: _to_integers(value.numpy(), inputs[name])
-                for name, value in zip(names, (pair.degraded, noise), strict=True)
+                name: _to_integers(value.numpy(), details[name])
+                for name, value in zip(names, inputs, strict=True)
             }
-            images.append(torch.from_numpy(_from_integers(runner(**fed)[output], details)))
+            images.append(torch.from_numpy(_from_integers(runner(**fed)[output], said)))
         return target.stat().st_size, images
 
 
@@ -456,29 +451,7 @@ def _from_integers(values: np.ndarray, details: dict) -> np.ndarray:
     return ((values.astype(np.float32) - zero_point) * scale).astype(np.float32) if scale else values
 
 
-class Whole(torch.nn.Module):
-    """The reference network with its loop inside, as one program of image and noise."""
-
-    def __init__(self, restorer: Restorer, info: ModelInfo) -> None:
-        super().__init__()
-        self.restorer, self.steps, self.sigma_s = restorer, info.steps, info.sigma_s
-
-    def forward(self, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        return self.restorer(image, noise, steps=self.steps, sigma_s=self.sigma_s)
-
-
-def _noises(restorer: Restorer, info: ModelInfo, data: PairSets) -> list[torch.Tensor]:
-    shape = restorer.arch.latent_shape(info.size, info.size)
-    return [seeded_noise(shape, SEED + i) for i in range(max(len(data.evaluation), len(data.calibration)))]
-
-
-@torch.no_grad()
-def _restored(whole: Whole, restorer: Restorer, info: ModelInfo, data: PairSets) -> list[torch.Tensor]:
-    noises = _noises(restorer, info, data)
-    return [whole(pair.degraded, noise) for pair, noise in zip(data.evaluation, noises, strict=False)]
-
-
-BASELINES: dict[str, Callable[[Restorer, ModelInfo, PairSets], tuple[int, list[torch.Tensor]]]] = {
+BASELINES: dict[str, Baseline] = {
     "one global XNNPACKQuantizer, whole network": global_xnnpack,
     "torchao int8 weight-only, eager": torchao_weights,
     "ai-edge-quantizer static recipe, whole network": litert_static,
@@ -490,11 +463,11 @@ def _run_baseline(name: str, task: str, path: Path) -> None:
     start = time.monotonic()
     resource.setrlimit(resource.RLIMIT_CPU, (BASELINE_SECONDS, 2 * BASELINE_SECONDS))
     restorer, info, data = load(task, PairCounts().max_evaluation)  # those the files are run on
-    with torch.no_grad():
-        before = quality(_restored(Whole(restorer, info), restorer, info, data), data.evaluation)
+    whole = Whole(restorer, info)
+    before = quality(whole.restored(data.evaluation), data.evaluation)
     row: dict[str, object] = {"artifact": name, "failure": None}
     try:
-        size, images = BASELINES[name](restorer, info, data)
+        size, images = BASELINES[name](whole, data)
         after = quality(images, data.evaluation)
         row |= {
             "bytes": size,
@@ -533,7 +506,7 @@ def measure_baselines(task: str, console: Console) -> None:
 def measure_released_step(task: str, console: Console) -> None:
     """Size of the velocity field as a Core ML package of its own in each precision."""
     restorer, info = random_weights(get_task(task), SEED)
-    programs = programs_for(restorer, info, info.steps)
+    programs = programs_for(restorer, info)
     weights = sum(p.numel() for p in programs.modules["step"].parameters())
     halves = coreml.float_models(programs, half=True, functions=("step",))
     note = f"the step program of the released network, {info.size} pixels, random weights, Core ML."

@@ -18,7 +18,7 @@ from elir_mobile.checkpoints import random_weights
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.core.files import write_json
 from elir_mobile.core.machine import peak_bytes, peak_bytes_of_children
-from elir_mobile.harness.report import number, terminal_table
+from elir_mobile.harness.report import terminal_table
 from elir_mobile.tasks import get_task
 from export.targets import TARGETS
 from quant.job import Job, select_artifacts
@@ -52,13 +52,6 @@ def main(
     path = results / f"released-{task}.json"
     write_json(path, report)
     console.print(terminal_table(report["rows"]))
-    for row in report["rows"]:
-        if row["target"] != "eager":
-            parts = (
-                f"{name} {number(facts['sqnr_db'], 1)} dB {number(facts['latency_ms']['median'], 0)} ms"
-                for name, facts in row["programs"].items()
-            )
-            console.print(f"{row['precision']}: {', '.join(parts)}")
     console.print(
         f"{report['seconds']:.0f} s, of them {report['export_seconds']:.0f} s for the exports; peak memory "
         f"{peak_bytes() / 2**30:.1f} GiB, of the largest export process "

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,197 +23,225 @@ from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.harness.charts import charts, label, named_devices, number, standalone
 from elir_mobile.harness.report import megabytes
 from elir_mobile.precision import RECIPES, recipe_digest
+from elir_mobile.runtimes.table import EAGER
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (
     ROOT / "README.md",
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in ("results", "demo-model", "ablations", "quantization", "harness")
-    ),
+    *(ROOT / "docs" / f"{name}.md" for name in ("results", "demo-model", "quantization", "harness")),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+# A column: its heading; where in a row its value is, a dotted path, or three of a value and its interval;
+# and the digits after the point (None: text).
+Column = tuple[str, str | tuple[str, str, str], int | None]
+QUALITY: list[Column] = [("PSNR, dB", "psnr_db", 2), ("SSIM", "ssim", 3), ("LPIPS", "lpips", 4)]
+DROP = ("image.psnr_drop_db", "image.psnr_drop_db_low", "image.psnr_drop_db_high")
+MEDIAN = ("latency_ms.median", "latency_ms.low", "latency_ms.high")
+REPORT: list[Column] = [
+    ("artifact", "label", None),
+    ("MB", "mb", 2),
+    ("median ms (95 %)", MEDIAN, 1),
+    ("p90 ms", "latency_ms.p90", 1),
+    ("× eager", "speedup_vs_eager", 2),
+    ("× fp32", "speedup_vs_fp32", 2),
+    ("load ms", "load_ms", 1),
+    ("peak MB", "peak_mb", 0),
+    ("vs float, dB", "image.psnr_vs_float_db", 1),
+    ("PSNR, dB", "image.psnr_db", 2),
+    ("drop, dB (95 %)", DROP, 3),
+    ("SSIM", "image.ssim", 3),
+    ("LPIPS", "image.lpips", 4),
+]
+SHORT: list[Column] = [
+    ("file", "label", None),
+    ("MB", "mb", 2),
+    ("ms", "latency_ms.median", 1),
+    ("× eager", "speedup_vs_eager", 2),
+    ("PSNR drop against float, dB (95 %)", DROP, 3),
+    ("LPIPS", "image.lpips", 4),
+]
+# Of the demo bundle: what a reader of the first screen wants to know.
+SHORT_ROWS = ("eager fp32", "executorch fp32", "executorch w8a8", "litert w8a8", "coreml fp16", "coreml w4")
+PROGRAMS: list[Column] = [
+    ("artifact", "label", None),
+    ("program", "program", None),
+    ("SQNR, dB", "sqnr_db", 1),
+    ("median ms", "latency_ms.median", 1),
+    ("delegates", "delegates", 0),
+    ("operators outside", "outside", 0),
+]
+ROOFLINE: list[Column] = [
+    ("runtime", "target", None),
+    ("arithmetic", "precision", None),
+    ("best, GMAC/s", "gmacs_per_s", 1),
+    ("reached by", "shape", None),
+]
+SENSITIVITY: list[Column] = [
+    ("rounded", "name", None),
+    ("program, dB", "program_db", 1),
+    ("end of trajectory, dB", "end_db", 1),
+    ("image, dB", "image_db", 1),
+    ("PSNR drop, dB", "psnr_drop_db", 3),
+    ("LPIPS rise", "lpips_rise", 4),
+    ("drop of all but it, dB", "others.psnr_drop_db", 3),
+]
+# Columns of the flat rows of quantization.json and qat.json by key: heading, digits after the point.
+FLAT: dict[str, tuple[str, int | None]] = {
+    **{name: (name, None) for name in ("task", "method", "recipe", "artifact", "budget", "failure", "holds")},
+    **{name: (name, 0) for name in ("bytes", "weights", "seed")},
+    **{f"{name}_db": (f"{name}, dB", 1) for name in ("encode", "step", "decode", "image")},
+    "variant": ("w8a8 graph", None),
+    "run_by": ("run by", None),
+    "end_db": ("end of trajectory, dB", 1),
+    "trajectory_db": ("after each step, dB", 1),
+    "k": ("step k", 0),
+    "K": ("K", 0),
+    "shared_db": ("shared range, dB", 1),
+    "own_db": ("own range, dB", 1),
+    "psnr_db": ("PSNR, dB", 2),
+    "lpips": ("LPIPS", 4),
+    **dict.fromkeys(("psnr_drop_db", "drop_psnr_db"), ("PSNR drop, dB", 3)),
+    **dict.fromkeys(("lpips_rise", "rise_lpips"), ("LPIPS rise", 4)),
+    "float_psnr_db": ("float PSNR, dB", 2),
+    "float_lpips": ("float LPIPS", 4),
+    "raised": ("layers in float", 0),
+    "simulated_drop_db": ("simulated PSNR drop, dB", 3),
+    "simulated_drop_high_db": ("on others up to", 3),
+    "simulated_rise": ("simulated LPIPS rise", 4),
+    "simulated_rise_high": ("on others up to", 4),
+    "estimated_ms": ("estimated ms", 0),
+    "bytes_per_weight": ("bytes a weight", 2),
+    "minutes": ("CPU minutes", 0),
+}
+SECTIONS = {
+    "methods": "task method encode_db step_db decode_db end_db image_db psnr_drop_db lpips_rise",
+    "converted": "task variant encode_db step_db decode_db",
+    "steps": "task k shared_db own_db",
+    "trajectory": "task recipe K trajectory_db psnr_drop_db lpips_rise float_psnr_db float_lpips",
+    "files": "task artifact bytes encode_db step_db decode_db end_db image_db "
+    "psnr_db psnr_drop_db lpips lpips_rise",
+    "budgets": "task budget raised simulated_drop_db simulated_drop_high_db simulated_rise "
+    "simulated_rise_high psnr_drop_db lpips_rise estimated_ms bytes holds",
+    "released": "task recipe weights bytes bytes_per_weight",
+    "baselines": "task artifact bytes psnr_db psnr_drop_db lpips lpips_rise failure",
+    "qat": "recipe method run_by seed psnr_db drop_psnr_db lpips rise_lpips minutes",
+}
+# Charts that the documents show of a report, with what they are called.
+FIGURES = {
+    "pareto": "quality against latency",
+    "latency": "latency",
+    "trajectory": "error along the trajectory",
+}
+
+
+def cell(value: object, digits: int | None) -> str:
+    """A value in a column of so many digits after the point; None: of text."""
+    if isinstance(value, list):
+        return ", ".join(cell(item, digits) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if digits is None or isinstance(value, str):
+        return "" if value is None else str(value)
+    return number(value, digits)  # type: ignore[arg-type]
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[dict], note: str = "") -> str:
+    """One line for each row, and the note below."""
+
+    def found(row: Any, path: str) -> Any:
+        for key in path.split("."):
+            row = (row or {}).get(key)
+        return row
+
+    def shown(row: dict, path: str | tuple[str, str, str], digits: int | None) -> str:
+        if isinstance(path, str):
+            return cell(found(row, path), digits)
+        value, low, high = (found(row, part) for part in path)
+        if None in (value, low, high):
+            return cell(value, digits)
+        return f"{cell(value, digits)} ({cell(low, digits)}–{cell(high, digits)})"
+
+    lines = [
+        f"| {' | '.join(heading for heading, _, _ in columns)} |",
+        f"|{'|'.join('---' if digits is None else '--:' for _, _, digits in columns)}|",
+        *(f"| {' | '.join(shown(row, path, digits) for _, path, digits in columns)} |" for row in rows),
+    ]
+    return "\n".join([*lines, "", note] if note else lines)
+
+
+def section_table(section: str, result: dict) -> str:
+    """Rows of ``benchmarks.qat`` or of a section of quantization.json."""
+    note = result.get("note") or (
+        f"{result['pairs']} pairs of held-out faces; batches of {result['batch']} images."
+    )
+    columns = [(FLAT[key][0], key, FLAT[key][1]) for key in SECTIONS[section].split()]
+    return markdown(columns, result["rows"], note)
+
+
 def programs_table(report: dict) -> str:
     """One line for each program of each exported file."""
-    lines = [
-        "| artifact | program | SQNR, dB | median ms | delegates | operators outside |",
-        "|---|---|--:|--:|--:|--:|",
+    rows = [
+        {**program, "label": label(row), "program": name, "outside": len(program["ops_outside"])}
+        for row in report["rows"]
+        if row["target"] != EAGER
+        for name, program in row["programs"].items()
     ]
-    for row in report["rows"]:
-        if row["target"] == "eager":
-            continue
-        for name, program in row["programs"].items():
-            cells = [
-                f"{row['target']} {row['precision']}",
-                name,
-                number(program["sqnr_db"], 1),
-                number(program["latency_ms"]["median"], 1),
-                str(program["delegates"]),
-                str(len(program["ops_outside"])),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown(PROGRAMS, rows)
 
 
 def quality_table(result: dict) -> str:
     """Degraded, coarse and restored on held-out faces."""
-    lines = ["| | PSNR, dB | SSIM | LPIPS |", "|---|--:|--:|--:|"]
-    lines += [f"| {name} | {_quality(values)} |" for name, values in result["table"].items()]
-    return "\n".join(lines)
-
-
-def ablations_table(result: dict) -> str:
-    """Mean over the seeds of each variant, and from the lowest to the highest; coarse and K = 1, 5, 8."""
-    lines = [
-        "| variant | output | PSNR, dB | SSIM | LPIPS |",
-        "|---|---|--:|--:|--:|",
-        f"| degraded input | | {_quality(result['degraded'])} |",
-        f"| teacher, clean input | | {_quality(result['teacher']['reconstructed'])} |",
-    ]
-    for name, variant in result["variants"].items():
-        runs = [run for run in result["runs"] if run["variant"] == name]
-        outputs = {"coarse": [run["coarse"] for run in runs]}
-        outputs |= {f"K = {k}": [run["sampled"][k] for run in runs] for k in ("1", "2", "5", "8") if runs}
-        for output, values in outputs.items():
-            cells = [
-                _spread([value[metric] for value in values], digits)
-                for metric, digits in (("psnr_db", 2), ("ssim", 3), ("lpips", 4))
-            ]
-            title = variant["title"] if output == "coarse" else ""
-            lines.append(f"| {title} | {output} | {' | '.join(cells)} |")
-    setting = result["setting"]
-    lines += [
-        "",
-        f"{setting['faces']} held-out faces; mean of {len(setting['seeds'])} seeds (lowest–highest).",
-    ]
-    return "\n".join(lines)
-
-
-def _spread(values: list[float], digits: int) -> str:
-    mean = number(sum(values) / len(values), digits)
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({number(min(values), digits)}–{number(max(values), digits)})"
-
-
-def throughput_table(result: dict) -> str:
-    """Seconds a step of the plain loop and of ours."""
-    lines = [
-        "| network | image, batch | plain, s | ours, s | × | plain, CPU s | ours, CPU s | × |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for name, row in result["rows"].items():
-        cells = [f"{row['setting']['size']}, {row['setting']['batch']}"]
-        for seconds, ratio in (("wall_s", "speedup_wall"), ("processor_s", "speedup_processor")):
-            cells += [number(row[seconds]["plain"]), number(row[seconds]["ours"]), number(row[ratio])]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"{_machine(result['machine'])}; {result['threads']} thread, medians of {result['runs']} steps each "
-        f"after {result['warmups']} warm-up, alternating.",
-    ]
-    return "\n".join(lines)
-
-
-def qat_table(result: dict) -> str:
-    """Rows of ``benchmarks.qat``: each recipe before and after training."""
-    columns: list[tuple[str, str, int | None]] = [
-        ("recipe", "recipe", None),
-        ("method", "method", None),
-        ("run_by", "run by", None),
-        ("seed", "seed", 0),
-        ("psnr_db", "PSNR, dB", 2),
-        ("drop_psnr_db", "drop, dB", 3),
-        ("lpips", "LPIPS", 4),
-        ("rise_lpips", "rise", 4),
-        ("minutes", "CPU minutes", 0),
-    ]
-    note = f"{result['pairs']} pairs of held-out faces; batches of {result['batch']} images."
-    return columns_table(columns, result["rows"], note)
+    rows = [{"name": name, **values} for name, values in result["table"].items()]
+    return markdown([("", "name", None), *QUALITY], rows)
 
 
 def report_table(report: dict) -> str:
     """One line for each row of a report, with what was compared with what below."""
-    rows = report["rows"]
-    several = named_devices(rows)
-    lines = [
-        "| artifact | MB | median ms (95 %) | p90 ms | × eager | × fp32 | load ms | peak MB | vs float, dB "
-        "| PSNR, dB | drop, dB (95 %) | SSIM | LPIPS |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    degraded = report["data"]["degraded"]
-    if degraded["psnr_db"] is not None:
-        psnr, *rest = _quality(degraded).split(" | ")
-        lines.append(f"| degraded input | | | | | | | | | {psnr} | | {' | '.join(rest)} |")
-    for row in rows:
-        latency, image = row["latency_ms"], row["image"]
-        psnr, *rest = _quality(image).split(" | ")
-        cells = [
-            label(row, several),
-            number(row["bytes"] / 1e6),
-            _interval(latency["median"], latency["low"], latency["high"], 1),
-            number(latency["p90"], 1),
-            number(row["speedup_vs_eager"]),
-            number(row["speedup_vs_fp32"]),
-            number(row["load_ms"], 1),
-            megabytes(row["memory"]["peak_bytes"]),
-            number(image["psnr_vs_float_db"], 1),
-            psnr,
-            _interval(image["psnr_drop_db"], image["psnr_drop_db_low"], image["psnr_drop_db_high"], 3),
-            *rest,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
     protocol = report["protocol"]
-    lines += [
-        "",
+    note = (
         f"{_machine(report['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
-        f"{protocol['runs']} runs, {protocol['order']}. Compared with: {_compared(rows)}.",
-    ]
+        f"{protocol['runs']} runs, {protocol['order']}. Compared with: {_compared(report['rows'])}."
+    )
     if "peak_export_process_bytes" in report:
         memory = report["peak_export_process_bytes"] / 2**30
-        lines[-1] += (
+        note += (
             f" All files were exported in {report['export_seconds']:.0f} s, by {protocol['threads']} "
             f"processes of at most {memory:.1f} GiB."
         )
+    lines = markdown(REPORT, _labelled(report), note).splitlines()
+    degraded = report["data"]["degraded"]
+    if degraded["psnr_db"] is not None:
+        psnr, *rest = (cell(degraded[path], digits) for _, path, digits in QUALITY)
+        lines.insert(2, f"| degraded input | | | | | | | | | {psnr} | | {' | '.join(rest)} |")
     return "\n".join(lines)
 
 
-# Of the demo bundle: what a reader of the first screen wants to know.
-SHORT = ("eager fp32", "executorch fp32", "executorch w8a8", "litert w8a8", "coreml fp16", "coreml w4")
+def _labelled(report: dict) -> list[dict]:
+    """The rows of a report with what the table says in other words."""
+    several = named_devices(report["rows"])
+    return [
+        {
+            **row,
+            "label": label(row, several),
+            "mb": row["bytes"] / 1e6,
+            "peak_mb": megabytes(row["memory"]["peak_bytes"]),
+        }
+        for row in report["rows"]
+    ]
 
 
 def short_table(report: dict) -> str:
     """Six rows of a report: size, speed and what it costs in quality."""
-    lines = [
-        "| file | MB | ms | × eager | PSNR drop against float, dB (95 %) | LPIPS |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    for row in report["rows"]:
-        if label(row) not in SHORT:
-            continue
-        image = row["image"]
-        drop = _interval(image["psnr_drop_db"], image["psnr_drop_db_low"], image["psnr_drop_db_high"], 3)
-        cells = [
-            label(row),
-            number(row["bytes"] / 1e6),
-            number(row["latency_ms"]["median"], 1),
-            number(row["speedup_vs_eager"]),
-            drop,
-            number(image["lpips"], 4),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
     protocol, data = report["protocol"], report["data"]
-    timing = f"{protocol['threads']} threads, medians of {protocol['runs']} runs in turn"
-    quality = f"{len(data['evaluation'])} pairs, {data['source']}"
-    lines += [
-        "",
-        f"{_machine(report['machine'])}; {timing}. Quality on {quality}; LPIPS of the degraded input "
-        f"{number(data['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: no time is claimed.",
-    ]
-    return "\n".join(lines)
+    note = (
+        f"{_machine(report['machine'])}; {protocol['threads']} threads, medians of {protocol['runs']} runs "
+        f"in turn. Quality on {len(data['evaluation'])} pairs, {data['source']}; LPIPS of the degraded input "
+        f"{number(data['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: no time is claimed."
+    )
+    return markdown(SHORT, [row for row in _labelled(report) if row["label"] in SHORT_ROWS], note)
 
 
 def _machine(machine: dict) -> str:
@@ -230,175 +260,39 @@ def _compared(rows: list[dict]) -> str:
     return "; ".join(said)
 
 
-def _interval(value: float | None, low: float | None, high: float | None, digits: int) -> str:
-    if value is None or low is None or high is None:
-        return number(value, digits)
-    return f"{number(value, digits)} ({number(low, digits)}–{number(high, digits)})"
-
-
 def roofline_table(result: dict) -> str:
     """The best throughput of each target and arithmetic, and the convolution that reached it."""
     best: dict[tuple[str, str], dict] = {}
-    for row in result["rows"]:
-        key = (row["target"], row["precision"])
-        if key not in best or row["gmacs_per_s"] > best[key]["gmacs_per_s"]:
-            best[key] = row
-    lines = [
-        "| runtime | arithmetic | best, GMAC/s | reached by |",
-        "|---|---|--:|---|",
-    ]
-    for (target, precision), row in best.items():
+    for row in sorted(result["rows"], key=lambda row: -row["gmacs_per_s"]):
         shape = f"{row['depth']} × {row['channels']} channels at {row['side']}²"
-        lines.append(f"| {target} | {precision} | {number(row['gmacs_per_s'], 1)} | {shape} |")
+        best.setdefault((row["target"], row["precision"]), row | {"shape": shape})
+    order = dict.fromkeys((row["target"], row["precision"]) for row in result["rows"])
     protocol = result["protocol"]
-    lines += [
-        "",
+    note = (
         f"{_machine(result['machine'])}; {protocol['threads']} threads, medians of {protocol['runs']} runs "
-        f"after {protocol['warmups']} warm-ups, all in turn.",
-    ]
-    return "\n".join(lines)
+        f"after {protocol['warmups']} warm-ups, all in turn."
+    )
+    return markdown(ROOFLINE, [best[key] for key in order], note)
 
 
 def sensitivity_table(result: dict) -> str:
     """The ten layers that hurt most when rounded alone, and the whole recipe."""
 
-    def cells(verdict: dict, program: str | None) -> str:
-        decibels = (
-            verdict["program_db"][program] if program else None,
-            verdict["trajectory_db"][-1],
-            verdict["image_db"],
-        )
-        figures = [number(value, 1) for value in decibels]
-        figures += [number(verdict["psnr_drop_db"], 3), number(verdict["lpips_rise"], 4)]
-        return " | ".join(figures)
+    def line(name: str, verdict: dict, program: str, others: dict) -> dict:
+        decibels = {"program_db": verdict["program_db"].get(program), "end_db": verdict["trajectory_db"][-1]}
+        return {**verdict, **decibels, "name": name, "others": others}
 
-    lines = [
-        "| rounded | program, dB | end of trajectory, dB | image, dB | PSNR drop, dB | LPIPS rise "
-        "| drop of all but it, dB |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for row in result["rows"][:10]:
-        but_it = number(row["others"]["psnr_drop_db"], 3)
-        lines.append(f"| `{row['layer']}` | {cells(row['alone'], row['program'])} | {but_it} |")
-    lines += [
-        f"| all {len(result['rows'])} of {result['recipe']['name']} | {cells(result['whole'], None)} | – |",
-        "",
-        f"{result['task']}, {len(result['pairs'])} pairs of {result['images']}; {result['protocol']}.",
-    ]
-    return "\n".join(lines)
+    rows = [line(f"`{row['layer']}`", row["alone"], row["program"], row["others"]) for row in result["rows"]]
+    rows = [*rows[:10], line(f"all {len(rows)} of {result['recipe']['name']}", result["whole"], "", {})]
+    note = f"{result['task']}, {len(result['pairs'])} pairs of {result['images']}; {result['protocol']}."
+    return markdown(SENSITIVITY, rows, note)
 
 
-KINDS = {
-    "ablations": ablations_table,
-    "qat": qat_table,
+KINDS: dict[str, Callable[[dict], str]] = {
+    "qat": partial(section_table, "qat"),
     "roofline": roofline_table,
     "sensitivity": sensitivity_table,
-    "throughput": throughput_table,
 }
-# Charts that the documents show of a report, with what they are called.
-FIGURES = {
-    "pareto": "quality against latency",
-    "latency": "latency",
-    "trajectory": "error along the trajectory",
-}
-
-
-def _quality(values: dict) -> str:
-    return f"{number(values['psnr_db'])} | {number(values['ssim'], 3)} | {number(values['lpips'], 4)}"
-
-
-# Columns of each section of quantization.json: key, heading, digits after the point (None: text).
-SECTIONS: dict[str, list[tuple[str, str, int | None]]] = {
-    "methods": [
-        ("method", "method", None),
-        ("encode_db", "encode, dB", 1),
-        ("step_db", "step, dB", 1),
-        ("decode_db", "decode, dB", 1),
-        ("end_db", "end of trajectory, dB", 1),
-        ("image_db", "image, dB", 1),
-        ("psnr_drop_db", "PSNR drop, dB", 3),
-        ("lpips_rise", "LPIPS rise", 4),
-    ],
-    "converted": [
-        ("variant", "w8a8 graph", None),
-        ("encode_db", "encode, dB", 1),
-        ("step_db", "step, dB", 1),
-        ("decode_db", "decode, dB", 1),
-    ],
-    "steps": [
-        ("k", "step k", 0),
-        ("shared_db", "shared range, dB", 1),
-        ("own_db", "own range, dB", 1),
-    ],
-    "trajectory": [
-        ("recipe", "recipe", None),
-        ("K", "K", 0),
-        ("trajectory_db", "after each step, dB", 1),
-        ("psnr_drop_db", "PSNR drop, dB", 3),
-        ("lpips_rise", "LPIPS rise", 4),
-        ("float_psnr_db", "float PSNR, dB", 2),
-        ("float_lpips", "float LPIPS", 4),
-    ],
-    "files": [
-        ("artifact", "artifact", None),
-        ("bytes", "bytes", 0),
-        ("encode_db", "encode, dB", 1),
-        ("step_db", "step, dB", 1),
-        ("decode_db", "decode, dB", 1),
-        ("end_db", "end of trajectory, dB", 1),
-        ("image_db", "image, dB", 1),
-        ("psnr_db", "PSNR, dB", 2),
-        ("psnr_drop_db", "drop, dB", 3),
-        ("lpips", "LPIPS", 4),
-        ("lpips_rise", "rise", 4),
-    ],
-    "budgets": [
-        ("budget", "budget", None),
-        ("raised", "layers in float", 0),
-        ("simulated_drop_db", "simulated PSNR drop, dB", 3),
-        ("simulated_drop_high_db", "on others up to", 3),
-        ("simulated_rise", "LPIPS rise", 4),
-        ("simulated_rise_high", "on others up to", 4),
-        ("psnr_drop_db", "executed PSNR drop, dB", 3),
-        ("lpips_rise", "LPIPS rise", 4),
-        ("estimated_ms", "estimated ms", 0),
-        ("bytes", "bytes", 0),
-        ("holds", "holds", None),
-    ],
-    "released": [
-        ("recipe", "recipe", None),
-        ("weights", "weights", 0),
-        ("bytes", "bytes", 0),
-        ("bytes_per_weight", "bytes a weight", 2),
-    ],
-    "baselines": [
-        ("artifact", "artifact", None),
-        ("bytes", "bytes", 0),
-        ("psnr_db", "PSNR, dB", 2),
-        ("psnr_drop_db", "drop, dB", 3),
-        ("lpips", "LPIPS", 4),
-        ("lpips_rise", "rise", 4),
-        ("failure", "failure", None),
-    ],
-}
-
-
-def columns_table(columns: list[tuple[str, str, int | None]], rows: list[dict], note: str) -> str:
-    """One line for each row, a column for each (key, heading, digits after the point or None: text)."""
-
-    def cell(value: object, digits: int | None) -> str:
-        if isinstance(value, list):
-            return ", ".join(cell(item, digits) for item in value)
-        if digits is None or isinstance(value, bool):
-            return {None: "", True: "yes", False: "no"}.get(value, str(value))  # type: ignore[call-overload]
-        return number(value, digits)  # type: ignore[arg-type]
-
-    lines = [
-        f"| {' | '.join(heading for _, heading, _ in columns)} |",
-        f"|{'|'.join('---' if digits is None else '--:' for _, _, digits in columns)}|",
-    ]
-    lines += [f"| {' | '.join(cell(row.get(key), digits) for key, _, digits in columns)} |" for row in rows]
-    return "\n".join([*lines, "", note])
 
 
 def bars_table(results: dict, trained: dict) -> str:
@@ -431,11 +325,6 @@ def bars_table(results: dict, trained: dict) -> str:
     return "\n".join([*lines, "", results["files"]["note"]])
 
 
-def section_table(section: str, result: dict) -> str:
-    """A section of quantization.json."""
-    return columns_table([("task", "task", None), *SECTIONS[section]], result["rows"], result["note"])
-
-
 def render(name: str) -> str:
     """The Markdown of block ``name``."""
     if name.startswith("quantization-"):
@@ -445,17 +334,15 @@ def render(name: str) -> str:
         if section == "bars":
             return bars_table(results, json.loads((RESULTS / "qat.json").read_text()))
         if section not in results:
-            command = "methods" if section == "steps" else section
-            return f"Not measured yet: `python -m benchmarks.quantization {command}`."
+            return "Not measured yet: `python -m benchmarks.quantization`."
         return section_table(section, results[section])
     base = re.sub("-(programs|figures|short)$", "", name)
     path = RESULTS / f"{base}.json"
-    if base in COMMANDS and not path.is_file():
-        return f"Not measured yet: `{COMMANDS[base]}`."
+    if not path.is_file():
+        return f"Not measured yet: there is no {base}.json."
     result = json.loads(path.read_text())
     if name.endswith("-figures"):
-        drawn = figures(base, result)
-        return "\n".join(f"![{FIGURES[chart]}](images/{base}-{chart}.svg)" for chart in drawn)
+        return "\n".join(f"![{FIGURES[chart]}](images/{base}-{chart}.svg)" for chart in charts(result))
     if name != base:
         return short_table(result) if name.endswith("-short") else programs_table(result)
     if "kind" in result:
@@ -463,44 +350,35 @@ def render(name: str) -> str:
     return report_table(result) if "rows" in result else quality_table(result)
 
 
-# Blocks whose result may not be there yet, and the command that makes it.
-COMMANDS = {
-    "qat": "python -m benchmarks.qat RUN_DIR",
-    "roofline": "python -m benchmarks.roofline",
-    "sensitivity-bfr": "python -m quant.sensitivity --task bfr",
-}
-
-
-def figures(name: str, result: dict) -> dict[str, str]:
-    """The SVG files that ``docs/images`` has of the result ``name``, by chart."""
-    return {chart: standalone(svg) for chart, svg in charts(result).items()}
+def results_shown() -> dict[str, dict]:
+    """The result of every block in the documents, by the block's name; of one that is not there, nothing."""
+    found = {}
+    for name in (match[2] for path in DOCUMENTS for match in BLOCK.finditer(path.read_text())):
+        path = RESULTS / f"{name.removesuffix('-figures')}.json"
+        found[name] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
 
 
 def images() -> dict[Path, str]:
     """Every figure that a document shows, by its path."""
-    wanted: dict[Path, str] = {}
-    for document in DOCUMENTS:
-        for match in BLOCK.finditer(document.read_text()):
-            if match[2].endswith("-figures"):
-                base = match[2].removesuffix("-figures")
-                result = json.loads((RESULTS / f"{base}.json").read_text())
-                drawn = figures(base, result)
-                wanted |= {IMAGES / f"{base}-{chart}.svg": svg for chart, svg in drawn.items()}
-    return wanted
+    return {
+        IMAGES / f"{name.removesuffix('-figures')}-{chart}.svg": standalone(svg)
+        for name, result in results_shown().items()
+        if name.endswith("-figures")
+        for chart, svg in charts(result).items()
+    }
 
 
 def outdated() -> list[str]:
     """Results whose figures come from another recipe than the built-in one of that name today."""
     today = {name: recipe_digest(recipe.to_json()) for name, recipe in RECIPES.items()}
-    found = []
-    for document in DOCUMENTS:
-        for match in BLOCK.finditer(document.read_text()):
-            path = RESULTS / f"{match[2]}.json"
-            result = json.loads(path.read_text()) if path.is_file() else {}
-            rows = [row for row in result.get("rows", []) if "bundle" in result and row["target"] != "eager"]
-            if any(row["recipe"] != today.get(row["precision"], row["recipe"]) for row in rows):
-                found.append(path.name)
-    return found
+    return [
+        f"{name}.json"
+        for name, result in results_shown().items()
+        if "bundle" in result and not name.endswith("-figures")
+        for row in result["rows"]
+        if row["target"] != EAGER and row["recipe"] != today.get(row["precision"], row["recipe"])
+    ]
 
 
 def filled(text: str) -> str:

@@ -19,7 +19,6 @@ import json
 import sys
 import tempfile
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -48,26 +47,6 @@ FIXTURE_WIDTH = 8  # of the autoencoder, 64 upstream
 FIXTURE_STEPS = 2
 FIXTURE_NET = {"ch_mult": [1, 2], "n_mid_blocks": 1, "hid_channels": 32, "t_emb_dim": 32}
 FIXTURE_COARSE = {"c_hid": 8, "n_rrdb": 1}
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """One file of one task, restored by both.
-
-    Attributes:
-        file: suffix of what our loader read.
-        max_abs: greatest difference of a pixel in [0, 1].
-        std: spread of upstream's pixels, which the difference is small against.
-        unclipped: share of them strictly within (0, 1); clipped ones could not differ.
-    """
-
-    task: str
-    size: int
-    steps: int
-    file: str
-    max_abs: float
-    std: float
-    unclipped: float
 
 
 def import_upstream(folder: Path) -> ModuleType:
@@ -158,8 +137,11 @@ def save_as_upstream(state: dict[str, Tensor], path: Path) -> None:
     torch.save({"epoch": 1, "global_step": 1, "state_dict": {}, **parts}, path)
 
 
-def check_task(elir: ModuleType, params: dict[str, Any], task: str, size: int) -> list[Agreement]:
+def check_task(elir: ModuleType, params: dict[str, Any], task: str, size: int) -> list[dict[str, Any]]:
     """Our result from the ``.pth`` and the ``.ckpt`` of one network against upstream's.
+
+    ``max_abs`` is the greatest difference of a pixel in [0, 1]; ``std`` the spread of upstream's pixels,
+    which it is small against; ``unclipped`` the share of them that could differ, strictly within (0, 1).
 
     Raises:
         UserError: our task table has another K than upstream's configuration.
@@ -183,15 +165,15 @@ def check_task(elir: ModuleType, params: dict[str, Any], task: str, size: int) -
             restorer, _ = load_weights(str(path), get_task(task))
             noise = torch.zeros(restorer.arch.latent_shape(size, size))
             ours = restorer(x, noise, steps=steps, sigma_s=0.0)
-            row = Agreement(
-                task=task,
-                size=size,
-                steps=steps,
-                file=path.suffix,
-                max_abs=float((ours - expected).abs().max()),
-                std=float(expected.std()),
-                unclipped=float(((expected > 0) & (expected < 1)).float().mean()),
-            )
+            row = {
+                "task": task,
+                "size": size,
+                "steps": steps,
+                "file": path.suffix,
+                "max_abs": float((ours - expected).abs().max()),
+                "std": float(expected.std()),
+                "unclipped": float(((expected > 0) & (expected < 1)).float().mean()),
+            }
             rows.append(row)
     return rows
 
@@ -280,9 +262,9 @@ def main(
     for task, size in track(CASES, "comparing", console=console):
         rows += check_task(elir, parameters(upstream, task), task, size)
     taesd = check_taesd(elir, parameters(upstream, "bfr"))
-    worst = max(*(row.max_abs for row in rows), *taesd.values())
+    worst = max(*(row["max_abs"] for row in rows), *taesd.values())
     report = {
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
         "taesd": taesd,
         "budget": BUDGET,
         "worst": worst,
@@ -293,8 +275,8 @@ def main(
     write_json(path, report)
     table = Table("task", "size", "K", "file", "max |ours - upstream's|", "std", "unclipped")
     for row in rows:
-        figures = (f"{row.max_abs:.1e}", f"{row.std:.2f}", f"{row.unclipped:.0%}")
-        table.add_row(row.task, str(row.size), str(row.steps), row.file, *figures)
+        figures = (f"{row['max_abs']:.1e}", f"{row['std']:.2f}", f"{row['unclipped']:.0%}")
+        table.add_row(*(str(row[key]) for key in ("task", "size", "steps", "file")), *figures)
     console.print(table)
     console.print(f"worst {worst:.1e}, allowed {BUDGET}; written to {path}")
     if worst > BUDGET:

@@ -18,6 +18,11 @@ async function fetched(url) {
   return response;
 }
 
+/** The start of the names of files made from an artifact; a target may be `runtime/delegate`. */
+export function fileStem(target, precision) {
+  return `${target.replaceAll("/", "-")}-${precision}`;
+}
+
 /** SHA-256 of bytes in hexadecimal. */
 export async function sha256(bytes) {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));

@@ -2,6 +2,10 @@
 
 /** SQNR of encode and step, PSNR of decode and image, in dB; null where equal to the last bit. */
 export function goldenParity(outputs, golden) {
+  for (const [name, values] of Object.entries(outputs)) {
+    // In JSON a NaN is null, which says equal.
+    if (!values.every(Number.isFinite)) throw new Error(`${name} gives values that are not finite`);
+  }
   return {
     encode: sqnr(golden.coarse, outputs.encode),
     step: sqnr(golden.step, outputs.step),

@@ -5,7 +5,7 @@
  * hits all of them.
  */
 
-import { Bundle, sha256 } from "./bundle.js";
+import { Bundle, fileStem, sha256 } from "./bundle.js";
 import { goldenParity } from "./fidelity.js";
 import { PROGRAMS, Restorer, floatBytes, startRuntime } from "./restorer.js";
 
@@ -126,7 +126,7 @@ async function addParity(row, restorer, bundle, keep) {
     const bytes = floatBytes(values);
     row.output_sha256[name] = await sha256(bytes);
     if (!keep) continue;
-    row.outputs[name] = `${row.target}-${row.precision}-${name}.f32`;
+    row.outputs[name] = `${fileStem(row.target, row.precision)}-${name}.f32`;
     await keep(row.outputs[name], bytes);
   }
 }

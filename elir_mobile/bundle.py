@@ -58,14 +58,16 @@ from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.runner import Runner
-from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name, runtimes_on
+from elir_mobile.runtimes.table import RUNTIMES, can_run, canonical, runtime_name, runtimes_on
 from elir_mobile.tasks import Task, get_task
 
 GOLDEN = "golden"
 GOLDEN_SEED = 0
 ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
 
-# What each kind of device is advised to run, the faster first: targets, and built-in recipes.
+# What each kind of device is advised to run, the faster first: targets, and built-in recipes. By measurement,
+# so no other table has it: LiteRT's int8 file of the released network takes half of ExecuTorch's time
+# (docs/results.md), Core ML alone reaches the Neural Engine, and float16 is slow on most computers.
 _INT8 = ("w8a8", "mixed", "w8")
 RECOMMENDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "android": (("litert", "executorch"), (*_INT8, "fp16", "fp32")),
@@ -217,7 +219,7 @@ class Bundle:
             UserError: the bundle has none.
         """
         for entry in self.manifest["files"]:
-            if (entry["target"], entry["precision"]) == (target, precision):
+            if (entry["target"], entry["precision"]) == (canonical(target), precision):
                 return self.folder / entry["path"]
         others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in self.manifest["files"])
         raise UserError(f"{self.folder} has no {target} file at {precision}: it has {others}")

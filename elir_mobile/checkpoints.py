@@ -235,16 +235,7 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         if sha256_of(shared) != digest:
             raise UserError(f"{path.name} was trained with another decoder than {shared}: get both anew")
     restorer = build_restorer(state)
-    info = ModelInfo(
-        name=name,
-        source=source,
-        sha256=sha256_of(path),
-        trained=True,
-        size=task.size,
-        steps=task.steps,
-        sigma_s=task.sigma_s,
-        domain=task.domain,
-    )
+    info = ModelInfo(name, source, sha256_of(path), True, task.size, task.steps, task.sigma_s, task.domain)
     if stated:
         if stated["task"] != task.name:
             raise UserError(f"{path} was trained for task '{stated['task']}', not '{task.name}'")
@@ -259,16 +250,8 @@ def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
         torch.manual_seed(seed)
         restorer = Restorer(task.arch).eval().requires_grad_(False)
     text = f"random weights, seed {seed}"
-    info = ModelInfo(
-        name="random",
-        source=text,
-        sha256=hashlib.sha256(text.encode()).hexdigest(),
-        trained=False,
-        size=task.size,
-        steps=task.steps,
-        sigma_s=task.sigma_s,
-        domain=task.domain,
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    info = ModelInfo("random", text, digest, False, task.size, task.steps, task.sigma_s, task.domain)
     return restorer, info
 
 
@@ -344,19 +327,15 @@ def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
     halves: dict[str, StateDict] = {"encoder": {}, "decoder": {}}
     for path in paths:
         state, _ = read_state_dict(path)
-        if "0.weight" in state:
-            halves["encoder"] = {f"layers.{name}": tensor for name, tensor in state.items()}
-        elif "1.weight" in state:
-            # Its layer 0 is the soft clamp, which has no weights; ours is outside of the layers.
-            for name, tensor in state.items():
-                index, _, rest = name.partition(".")
-                if index.isdigit():
-                    halves["decoder"][f"layers.{int(index) - 1}.{rest}"] = tensor
-        else:
-            for name, tensor in state.items():
-                half, _, rest = name.partition(".")
-                if half in halves:
-                    halves[half][rest] = tensor
+        # The author's two files are bare sequences. Layer 0 of the decoder's is the soft clamp, which has no
+        # weights; ours is outside of the layers.
+        bare = "encoder" if "0.weight" in state else "decoder" if "1.weight" in state else None
+        for name, tensor in state.items():
+            first, _, rest = name.partition(".")
+            if bare and first.isdigit():
+                halves[bare][f"layers.{int(first) - (bare == 'decoder')}.{rest}"] = tensor
+            elif first in halves and not bare:
+                halves[first][rest] = tensor
     listed = " and ".join(map(str, paths))
     try:
         width, latent_channels = halves["decoder"]["layers.0.weight"].shape[:2]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +206,8 @@ def summarize(measured: list[Measured], resamples: int, seed: int) -> tuple[dict
         table[kind] = {}
         for metric in METRICS:
             values = np.array([s.values[metric.key] for s in scores if metric.key in s.values])
-            table[kind][metric.key] = mean_estimate(values, resamples, seed) if len(values) else None
+            mean = partial(_mean, values)
+            table[kind][metric.key] = estimate(mean, len(values), resamples, seed) if len(values) else None
         if any(one.truth is None for one in measured):
             table[kind][FRECHET] = None
         elif len(measured) < 2:
@@ -214,24 +216,24 @@ def summarize(measured: list[Measured], resamples: int, seed: int) -> tuple[dict
         else:
             features = torch.from_numpy(np.stack([s.features for s in scores if s.features is not None]))
             truths = torch.from_numpy(np.stack([m.truth for m in measured if m.truth is not None]))
-            table[kind][FRECHET] = _frechet(features, truths, min(resamples, FRECHET_RESAMPLES), seed)
+            table[kind][FRECHET] = estimate(
+                partial(_frechet, features, truths), len(features), min(resamples, FRECHET_RESAMPLES), seed
+            )
     return table, missing
 
 
-def mean_estimate(values: np.ndarray, resamples: int, seed: int) -> Estimate:
-    """The mean of numbers of single pictures, (N,), with its confidence interval."""
-    interval = bootstrap(lambda chosen: values[chosen].mean(), len(values), resamples, seed)
-    low, high = interval or (None, None)
-    return Estimate(float(values.mean()), low, high, len(values))
+def _mean(values: np.ndarray, chosen: np.ndarray) -> float:
+    return values[chosen].mean()
 
 
-def _frechet(features: Tensor, truths: Tensor, resamples: int, seed: int) -> Estimate:
-    def distance(chosen: np.ndarray) -> float:
-        return metrics.frechet_distance(features[chosen], truths[chosen])
+def _frechet(features: Tensor, truths: Tensor, chosen: np.ndarray) -> float:
+    return metrics.frechet_distance(features[chosen], truths[chosen])
 
-    interval = bootstrap(distance, len(features), resamples, seed)
-    low, high = interval or (None, None)
-    return Estimate(distance(np.arange(len(features))), low, high, len(features))
+
+def estimate(statistic: Callable[[np.ndarray], float], count: int, resamples: int, seed: int) -> Estimate:
+    """A statistic of the values at some of ``count`` indices, with its confidence interval."""
+    low, high = bootstrap(statistic, count, resamples, seed) or (None, None)
+    return Estimate(float(statistic(np.arange(count))), low, high, count)
 
 
 def to_json(measured: list[Measured], table: dict, missing: dict[str, str], facts: dict[str, object]) -> dict:

@@ -194,9 +194,7 @@ class Recipe:
     @property
     def activation_bits(self) -> int | None:
         """The most bits of any activation; None: no activation range has to be measured."""
-        return max(
-            (p.activation_bits for p in self.precisions if p.activation_bits is not None), default=None
-        )
+        return max((p.activation_bits or 0 for p in self.precisions), default=0) or None
 
     @property
     def needs_calibration(self) -> bool:
@@ -287,9 +285,8 @@ def recipe_of(content: Mapping) -> Recipe:
     Raises:
         UserError: a rule that says nothing, or names an unknown precision.
     """
-    rules = (
-        _read_rule(rule, f"the manifest's recipe, rule {n}") for n, rule in enumerate(content["rules"], 1)
-    )
+    where = "the manifest's recipe, rule"
+    rules = (_read_rule(rule, f"{where} {n}") for n, rule in enumerate(content["rules"], 1))
     return Recipe(content["name"], tuple(rules))
 
 

@@ -233,14 +233,14 @@ def model_loader(
     precision: str,
     threads: int | None = None,
     fidelity: float = 0.0,
-    keeps_colors: bool = True,
+    keep_colors: bool = True,
 ) -> Callable[[], Model]:
     """What loads the model named on the command line, here or in another process."""
     if bundle:
         load = partial(load_artifact, task, bundle.resolve(), target, precision, steps, threads)
     else:
         load = partial(load_float, task, absolute_weights(weights), steps, tile or TILE, threads)
-    return partial(_with_look, load, fidelity, keeps_colors and task.keeps_colors)
+    return partial(_with_look, load, fidelity, keep_colors and task.keeps_colors)
 
 
 def _with_look(load: Callable[[], Model], fidelity: float, keeps_colors: bool) -> Model:

@@ -5,8 +5,8 @@
  */
 
 const [modules, fixtures] = process.argv.slice(2);
-const { Bundle, UserError, sha256 } = await import(`${modules}/bundle.js`);
-const { checks, psnr, sqnr } = await import(`${modules}/fidelity.js`);
+const { Bundle, UserError, fileStem, sha256 } = await import(`${modules}/bundle.js`);
+const { checks, goldenParity, psnr, sqnr } = await import(`${modules}/fidelity.js`);
 const { enlarged } = await import(`${modules}/pictures.js`);
 
 const fetched = async (path) => fetch(new URL(path, fixtures));
@@ -45,4 +45,10 @@ const budgets = Object.fromEntries(["encode", "step", "decode"].map((name) => [n
 const held = [null, { encode: 20, step: 19.9, decode: null, image: 50 }, { encode: NaN, step: 21, decode: 21, image: 1 }]
   .map((parity) => checks(parity, budgets).map(({ holds }) => holds));
 const unasked = checks({ encode: 50, step: 50, decode: 50, image: 50 }, undefined).map(({ holds }) => holds);
-console.log(JSON.stringify({ read, refused, pictures, decibels, held: [...held, unasked] }));
+let finite = "";
+try {
+  goldenParity({ encode: Float32Array.of(1, NaN) }, { coarse: Float32Array.of(1, 2) });
+} catch (error) {
+  finite = error.message;
+}
+console.log(JSON.stringify({ finite, stem: fileStem("litert/webgpu", "w8a8"), read, refused, pictures, decibels, held: [...held, unasked] }));

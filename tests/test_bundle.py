@@ -44,6 +44,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     bundle = read_bundle(write(tmp_path / "out" / "b"))
     assert torch.equal(bundle.table, TABLE)
     assert bundle.file("executorch", "fp32").read_bytes() == b"program"
+    assert bundle.file("executorch/xnnpack", "fp32") == bundle.file("executorch", "fp32")
     with pytest.raises(UserError, match="no executorch file at w8a8"):
         bundle.file("executorch", "w8a8")
 

@@ -269,6 +269,16 @@ def test_a_file_that_kills_the_process_costs_the_others_nothing() -> None:
     assert result.device.runtimes == {"a": "1", "c": "1"}
 
 
+def test_a_file_whose_output_is_not_finite_has_failed(tmp_path: Path) -> None:
+    for name, last in (("good", 2.0), ("bad", np.nan)):
+        np.array([1.0, last], "<f4").tofile(tmp_path / name)
+    row = Row("a.tflite", "0" * 64, "litert", "w8a8", 1, parity={"image": None}, outputs={"image": "good"})
+    assert remote.only_finite(row, tmp_path) == row
+    failed = remote.only_finite(replace(row, outputs={"image": "bad"}), tmp_path)
+    assert failed.error == "image gives values that are not finite"
+    assert failed.parity == {}
+
+
 def test_the_copied_worker_runs_by_itself(tmp_path: Path) -> None:
     remote.copy_worker(tmp_path)
     absent = ("torch", "PIL", "typer", "rich", "pydantic", "safetensors")  # a device has NumPy and a runtime
@@ -446,7 +456,7 @@ def real_adbd(tmp_path_factory):
 
 @pytest.mark.devices
 def test_exit_codes_and_files_come_through_a_real_adbd(real_adbd: adb.Adb, tmp_path: Path) -> None:
-    assert real_adbd.shell("exit 3").code == 3
+    assert real_adbd.shell("exit 3").returncode == 3
     assert real_adbd.shell("uname -m").out == "aarch64\n"
     (tmp_path / "there").mkdir()
     content = np.random.default_rng(0).bytes(8 << 20)
@@ -457,7 +467,7 @@ def test_exit_codes_and_files_come_through_a_real_adbd(real_adbd: adb.Adb, tmp_p
         with pytest.raises(UserError, match="adb pull with .* failed"):
             real_adbd.pull(f"{folder}/absent", tmp_path / "absent")
     assert (tmp_path / "back.bin").read_bytes() == content
-    assert real_adbd.shell(f"ls {folder}").code != 0
+    assert real_adbd.shell(f"ls {folder}").returncode != 0
 
 
 @pytest.mark.devices

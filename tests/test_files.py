@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from android_demo import toolchain
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import write_json, write_text, written
 
@@ -112,3 +115,20 @@ def test_readers_never_see_a_file_half_written(tmp_path: Path) -> None:
     done.set()
     reader.join()
     assert {len(text) for text in seen} == {100_000}
+
+
+def test_what_an_archive_fails_to_give_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(toolchain, "CACHE", tmp_path / "cache")
+
+    def fetch(folder: Path) -> None:
+        with zipfile.ZipFile(folder / "a.whl", "w") as archive:
+            archive.writestr(zipfile.ZipInfo("inside"), "content")
+
+    fetch(tmp_path)
+    digest = hashlib.sha256((tmp_path / "a.whl").read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="do not use it"):
+        toolchain.Package("a-1", "0" * 64, fetch, {}).folder()
+    assert list((tmp_path / "cache").iterdir()) == []
+    found = toolchain.Package("a-1", digest, fetch, {"kept": "inside"}).folder()
+    assert (found / "kept").read_text() == "content"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a-1"]

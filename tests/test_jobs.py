@@ -18,11 +18,11 @@ from elir_mobile.core.jobs import (
     Result,
     Row,
     Times,
-    parse_result,
     read_job,
     read_result,
     write_json,
 )
+from elir_mobile.core.reader import read
 from elir_mobile.devices.protocol import device
 
 JOB = {
@@ -153,7 +153,7 @@ def test_bad_results_are_one_sentence(path: tuple, value: object, message: str) 
         place = place[step]
     place[path[-1]] = value
     with pytest.raises(UserError, match=message):
-        parse_result(whole, "result.json")
+        read(Result, whole, "result.json")
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -175,7 +175,7 @@ def test_a_result_with_any_value_anywhere_is_read_or_refused(data: st.DataObject
             break
         place = inner
     try:
-        parse_result(whole, "result.json")
+        read(Result, whole, "result.json")
     except UserError as error:
         assert "\n" not in str(error)
 

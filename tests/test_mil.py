@@ -19,7 +19,7 @@ pytest.importorskip("coremltools", reason="needs the extra [coreml]")
 from coremltools import target
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Program, types
-from coremltools.converters.mil.mil.types.type_int import np_int4_dtype, np_uint4_dtype
+from coremltools.converters.mil.mil.types.type_int import np_int4_dtype
 
 X = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -210,48 +210,25 @@ def test_blockwise_weights_expand_as_coremltools_does(bits: int, offset: bool) -
     assert ours.unique().numel() > 16
 
 
-def test_palettized_weights_expand_as_coremltools_does() -> None:
-    rng = np.random.default_rng(0)
-    indices = rng.integers(0, 16, (6, 8, 3, 3)).astype(np.uint8).astype(np_uint4_dtype)
-    lut = rng.normal(size=(1, 1, 1, 1, 16, 1)).astype(np.float32)
-    ours, theirs = constexpr(lambda: mb.constexpr_lut_to_dense(indices=indices, lut=lut))
-    torch.testing.assert_close(ours, theirs)
-
-
-def before_ios18(kind: str, **arguments: Any) -> tuple[Tensor, Tensor]:
-    @mb.program(input_specs=[mb.TensorSpec((1,))], opset_version=target.iOS17)
-    def program(x: Any) -> Any:
-        return mb.add(x=x, y=getattr(mb, kind)(**arguments))
-
-    (op,) = [op for op in program.functions["main"].operations if op.op_type == kind]
-    ours = Function(program.functions["main"])({"x": torch.zeros(1)})[0]
-    return ours, torch.from_numpy(np.asarray(op.materialized_val_inference(), np.float32))
-
-
 def test_older_weights_expand_as_coremltools_does() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs = before_ios18(
-        "constexpr_affine_dequantize",
-        quantized_data=rng.integers(-128, 128, (6, 8, 3, 3)).astype(np.int8),
-        zero_point=rng.integers(-3, 3, 8).astype(np.int8),
-        scale=rng.uniform(0.1, 1, 8).astype(np.float32),
-        axis=np.int32(1),
-    )
-    torch.testing.assert_close(ours, theirs)
+    arguments = {
+        "quantized_data": rng.integers(-128, 128, (6, 8, 3, 3)).astype(np.int8),
+        "zero_point": rng.integers(-3, 3, 8).astype(np.int8),
+        "scale": rng.uniform(0.1, 1, 8).astype(np.float32),
+        "axis": np.int32(1),
+    }
 
+    @mb.program(input_specs=[mb.TensorSpec((1,))], opset_version=target.iOS17)
+    def program(x: Any) -> Any:
+        return mb.add(x=x, y=mb.constexpr_affine_dequantize(**arguments))
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_older_palettes_expand_as_coremltools_does(bits: int) -> None:
-    rng = np.random.default_rng(0)
-    shape = (5, 3, 3, 3)
-    packed = rng.integers(0, 256, -(-int(np.prod(shape)) * bits // 8)).astype(np.uint8)
-    ours, theirs = before_ios18(
-        "constexpr_lut_to_dense",
-        indices=packed,
-        lut=rng.normal(size=2**bits).astype(np.float32),
-        shape=np.asarray(shape, np.uint32),
+    kind = "constexpr_affine_dequantize"
+    (op,) = [op for op in program.functions["main"].operations if op.op_type == kind]
+    ours = Function(program.functions["main"])({"x": torch.zeros(1)})[0]
+    torch.testing.assert_close(
+        ours, torch.from_numpy(np.asarray(op.materialized_val_inference(), np.float32))
     )
-    torch.testing.assert_close(ours, theirs)
 
 
 def test_float16_outputs_are_rounded_to_half_each() -> None:

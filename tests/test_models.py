@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from elir_mobile.models.autoencoder import Decoder, Encoder, head_kernel, stem_kernel
+from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.coarse import ConvAct
 from elir_mobile.models.overparam import merged_once
 from elir_mobile.models.restorer import Architecture, Restorer, sample, seeded_noise
@@ -56,6 +56,36 @@ def test_parameter_names_are_the_published_ones() -> None:
     ):
         assert name in names
     assert "enc.layers.2.bias" not in names  # stride-2 convolutions have none
+
+
+def stem_kernel(weight: Tensor) -> Tensor:
+    """Kernel of the 6×6 stride-2 convolution that equals ``pixel_unshuffle(2)`` and a 3×3 convolution.
+
+    Args:
+        weight: (O, 4·I, 3, 3), the 3×3 convolution's, padding 1.
+
+    Returns:
+        (O, I, 6, 6), for padding 2.
+    """
+    out, channels = weight.shape[0], weight.shape[1] // 4
+    parts = weight.reshape(out, channels, 2, 2, 3, 3)  # row and column within a 2×2 cell, then the cells
+    return parts.permute(0, 1, 4, 2, 5, 3).reshape(out, channels, 6, 6)
+
+
+def head_kernel(weight: Tensor) -> Tensor:
+    """Kernel of the 6×6 stride-2 transposed convolution that equals 3×3 and ``pixel_shuffle(2)``.
+
+    Args:
+        weight: (4·O, I, 3, 3), the 3×3 convolution's, padding 1; its bias must be the same in the four
+            channels of a pixel.
+
+    Returns:
+        (I, O, 6, 6), for padding 2.
+    """
+    channels, n_in = weight.shape[0] // 4, weight.shape[1]
+    # A transposed convolution spreads what a convolution gathers: the cells run backwards.
+    parts = weight.reshape(channels, 2, 2, n_in, 3, 3).flip(4, 5)
+    return parts.permute(3, 0, 4, 1, 5, 2).reshape(n_in, channels, 6, 6)
 
 
 def test_the_half_forms_stem_is_pixel_unshuffle_and_a_3x3_convolution() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from elir_mobile.runtimes.table import file_stem
 from tests.app_fixtures import TOLD, write_fixtures
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,14 @@ def test_decibels_are_the_packages(fixtures, seen: dict) -> None:
     for case, (psnr, sqnr) in zip(cases, seen["decibels"], strict=True):
         assert psnr == pytest.approx(case["psnr_db"], abs=1e-3)  # there the mean is float32
         assert sqnr == pytest.approx(case["sqnr_db"], abs=1e-6)
+
+
+def test_the_name_of_an_output_has_no_slash(seen: dict) -> None:
+    assert seen["stem"] == file_stem("litert/webgpu", "w8a8") == "litert-webgpu-w8a8"
+
+
+def test_a_nan_is_an_error_and_not_equal(seen: dict) -> None:
+    assert seen["finite"] == "encode gives values that are not finite"
 
 
 def test_what_was_not_asked_or_not_measured_does_not_hold(seen: dict) -> None:

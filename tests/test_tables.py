@@ -97,7 +97,7 @@ def test_a_report_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
     assert "| coreml w8a8 | 3.00 | – | – |" in text
     assert "Compared with: parity: the golden vectors; coreml: latency not claimed." in text
     assert "![quality against latency](images/demo-pareto.svg)" in text
-    assert "Not measured yet: `python -m benchmarks.roofline`." in text
+    assert "Not measured yet: there is no roofline.json." in text
     assert (tmp_path / "demo-latency.svg").read_text().startswith("<svg ")
     assert run("--check").exit_code == 0
     (tmp_path / "demo-latency.svg").write_text("old")

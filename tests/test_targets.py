@@ -333,10 +333,9 @@ class Here:
     serial = "here"
 
     def shell(self, command: str) -> adb.Said:
-        done = subprocess.run(
+        return subprocess.run(
             ["sh", "-c", command.replace("python3", sys.executable, 1)], capture_output=True, text=True
         )
-        return adb.Said(done.returncode, done.stdout, done.stderr)
 
 
 def test_a_python_at_the_other_end_is_asked_for_every_runtime_it_may_have(monkeypatch) -> None:

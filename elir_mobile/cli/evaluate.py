@@ -13,6 +13,17 @@ from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 
 app = options.command_app()
+MODEL = (
+    "weights",
+    "steps",
+    "tile",
+    "bundle",
+    "target",
+    "precision",
+    "threads",
+    "fidelity",
+    "keep_colors",
+)  # what restores
 
 
 @app.command()
@@ -56,18 +67,7 @@ def main(
         raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
     if task is None:
         why = "restores nothing without --task: add that, or leave this out"
-        model = (
-            "weights",
-            "steps",
-            "tile",
-            "bundle",
-            "target",
-            "precision",
-            "threads",
-            "fidelity",
-            "keep_colors",
-        )
-        options.refuse(context, why, *model)
+        options.refuse(context, why, *MODEL)
     if images is not None:
         options.refuse(context, "is of the squares that are degraded where --images is not given", "size")
     options.check_model(context, bundle, engine)
@@ -80,18 +80,8 @@ def main(
     restorer = None
     if task:
         chosen = get_task(task)
-        load = model_loader(
-            chosen,
-            weights=weights,
-            steps=steps,
-            tile=tile,
-            bundle=bundle,
-            target=target,
-            precision=precision,
-            threads=threads,
-            fidelity=fidelity,
-            keeps_colors=keep_colors,
-        )
+        given = locals()
+        load = model_loader(chosen, **{name: given[name] for name in MODEL})
         restorer = load, chosen
     jobs = examples(clean, images)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

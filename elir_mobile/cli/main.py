@@ -30,7 +30,7 @@ from elir_mobile.cli.options import command_app
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": quantize.main,
-    "search": quantize.search,
+    "search": quantize.main,
     "sensitivity": sensitivity.main,
     "qat": qat.main,
     "export": export.main,
@@ -45,7 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 app = command_app(completion=True, no_args_is_help=True)
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, help=quantize.SEARCH if name == "search" else None)(command)
 
 
 def _say_version(asked: bool) -> None:

@@ -15,6 +15,7 @@ import typer
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.devices.protocol import BACKENDS, SPECS
+from elir_mobile.runtimes.table import canonical
 
 app = options.command_app()
 
@@ -82,7 +83,9 @@ def main(
         opened = read_bundle(bundle)
         devices = [device(spec) for spec in dict.fromkeys(on or ["host"])]
     made_of = weights if options.given(context, "weights") else None
-    settings = Settings(options.names(targets), options.names(precision), images, made_of)
+    settings = Settings(
+        tuple(map(canonical, options.names(targets))), options.names(precision), images, made_of
+    )
     counts = {"threads": threads, "warmups": warmups, "runs": runs}
     protocol = Protocol(**{name: count for name, count in counts.items() if count is not None})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -12,21 +12,12 @@ from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 
 app = options.command_app()
+SEARCH = """Find the fastest recipe within a budget; quantize by it.
+
+By --max-psnr-drop, --max-lpips-rise or both. Exit code 1: a file misses them.
+"""
 
 BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes")
-
-Recipes = Annotated[
-    list[Path] | None,
-    typer.Option("--recipe", metavar="FILE", help="A TOML recipe, exported too; several times."),
-]
-MaxDrop = Annotated[
-    float | None, typer.Option(metavar="DB", min=0, help="PSNR that a searched recipe may lose.")
-]
-MaxRise = Annotated[
-    float | None, typer.Option(metavar="X", min=0, help="LPIPS that a searched recipe may gain.")
-]
-MaxBytes = Annotated[int | None, typer.Option(metavar="N", min=1, help="Size of a searched file, at most.")]
-Gptq = Annotated[bool, typer.Option("--gptq", help="Adjust weights to their rounding: some minutes.")]
 
 
 def _list_and_exit(asked: bool) -> None:
@@ -54,17 +45,28 @@ def main(
     size: options.Size = None,
     targets: options.Targets = "executorch",
     precision: options.Precisions = "fp32,w8a8",
-    recipe: Recipes = None,
+    recipe: Annotated[
+        list[Path] | None,
+        typer.Option("--recipe", metavar="FILE", help="A TOML recipe, exported too; several times."),
+    ] = None,
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
     threads: options.Threads = None,
     random: Annotated[
         bool, typer.Option("--random-weights", help="Untrained, for size and speed only.")
     ] = False,
-    max_psnr_drop: MaxDrop = None,
-    max_lpips_rise: MaxRise = None,
-    max_bytes: MaxBytes = None,
-    gptq: Gptq = False,
+    max_psnr_drop: Annotated[
+        float | None, typer.Option(metavar="DB", min=0, help="PSNR that a searched recipe may lose.")
+    ] = None,
+    max_lpips_rise: Annotated[
+        float | None, typer.Option(metavar="X", min=0, help="LPIPS that a searched recipe may gain.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Size of a searched file, at most.")
+    ] = None,
+    gptq: Annotated[
+        bool, typer.Option("--gptq", help="Adjust weights to their rounding: some minutes.")
+    ] = False,
     reconstruct: Annotated[bool, typer.Option("--reconstruct", hidden=True)] = False,
     listing: Annotated[
         bool,
@@ -86,6 +88,8 @@ def main(
     if reconstruct:
         console.print("--reconstruct is called --gptq now; the old name goes with the next release")
     budgeted = max_psnr_drop is not None or max_lpips_rise is not None
+    if context.info_name == "search" and not budgeted:
+        raise UserError("a search needs a budget: give --max-psnr-drop or --max-lpips-rise")
     if max_bytes and not budgeted:
         raise UserError(
             "--max-bytes alone asks nothing of the pictures: add --max-psnr-drop or --max-lpips-rise"
@@ -143,34 +147,6 @@ def main(
     console.print(f"bundle: {folder}\nreport: {folder / 'report' / 'report.html'}")
     if not held:
         raise typer.Exit(1)
-
-
-@exits_with_2
-def search(
-    context: typer.Context,
-    task: options.Task,
-    max_psnr_drop: MaxDrop = None,
-    max_lpips_rise: MaxRise = None,
-    max_bytes: MaxBytes = None,
-    weights: options.Weights = "demo",
-    images: options.Images = None,
-    size: options.Size = None,
-    targets: options.Targets = "executorch",
-    precision: options.Precisions = "fp32,w8a8",
-    recipe: Recipes = None,
-    out: options.Out = Path("out"),
-    seed: options.Seed = 0,
-    threads: options.Threads = None,
-    gptq: Gptq = False,
-) -> None:
-    """Find the fastest recipe within a budget; quantize by it.
-
-    The budget is --max-psnr-drop, --max-lpips-rise or both. Exit code 1: the file that came of
-    it does not hold it.
-    """
-    if max_psnr_drop is None and max_lpips_rise is None:
-        raise UserError("a search needs a budget: give --max-psnr-drop or --max-lpips-rise")
-    main(**locals())
 
 
 if __name__ == "__main__":

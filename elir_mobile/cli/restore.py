@@ -71,7 +71,7 @@ def main(
         precision=precision,
         threads=threads,
         fidelity=fidelity,
-        keeps_colors=keep_colors,
+        keep_colors=keep_colors,
     )
     jobs = [(path.resolve(), place.resolve()) for path, place in jobs]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

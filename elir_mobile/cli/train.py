@@ -8,7 +8,7 @@ gets ``last.ckpt``, sample strips, TensorBoard files, and at last the weights in
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +22,7 @@ OTHER_LR = 2e-4
 DT = {"bsr": 0.2}
 OTHER_DT = 0.05
 STRIP_IMAGES = 4
+UNKEPT = ("data", "out", "devices", "nodes", "workers", "cache_mb", "save_every")
 
 app = options.command_app()
 
@@ -29,6 +30,7 @@ app = options.command_app()
 @app.command()
 @exits_with_2
 def main(
+    context: typer.Context,
     task: options.Task,
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean images.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")] = Path(
@@ -126,11 +128,8 @@ def main(
     check(not steps % save_every, f"make --steps {steps} a multiple of --save-every {save_every}")
     parts = compute.processes
     check(not batch % parts, f"make --batch {batch} a multiple of the {parts} processes it is divided over")
-    if decoded_images is not None:
-        check(
-            not decoded_images % parts,
-            f"make --decoded-images {decoded_images} a multiple of the {parts} processes",
-        )
+    said = f"make --decoded-images {decoded_images} a multiple of the {parts} processes"
+    check(not (decoded_images or 0) % parts, said)
     paths = list_images(data)
 
     teacher = teacher or ["demo"]
@@ -148,17 +147,9 @@ def main(
     student.arch.check_side(size, "--size")
     if not coarse:
         remove_coarse(student)
-    config = LcfmConfig(
-        objective=objective,
-        steps=segments,
-        sigma_s=sigma_s,
-        sigma_min=sigma_min,
-        dt=dt,
-        alpha=alpha,
-        beta=beta,
-        flow_repeats=flow_repeats,
-        decoded_images=decoded_images and decoded_images // parts,
-    )
+    given = {**context.params, "steps": segments, "sigma_s": sigma_s, "dt": dt}
+    given["decoded_images"] = decoded_images and decoded_images // parts
+    config = LcfmConfig(**{constant.name: given[constant.name] for constant in fields(LcfmConfig)})
     pictures = Pictures(paths, chosen, size, batch, crops)
     trained = (*(("enc",) if encoder else ()), *(("mmse",) if coarse else ()), "fmir")
     module = TaughtTraining(
@@ -170,25 +161,10 @@ def main(
         trained=trained,
         cache_bytes=0 if crops else cache_mb * 1_000_000,
     )
-    kept = {
-        "task": task,
-        "images": len(paths),
-        "teacher": teacher,
-        "init": init,
-        "network": network,
-        "size": size,
-        "crops": crops,
-        "coarse": coarse,
-        "encoder": encoder,
-        **asdict(replace(config, decoded_images=decoded_images)),
-        "training_steps": steps,
-        "batch": batch,
-        "lr": lr,
-        "ema_decay": ema_decay,
-        "clip": clip,
-        "precision": precision,
-        "seed": seed,
-    }
+    # What the result depends on, under the loss's names.
+    resolved, renamed = locals(), {"steps": "training_steps", "segments": "steps"}
+    kept = {renamed.get(name, name): resolved[name] for name in context.params if name not in UNKEPT}
+    kept["images"] = len(paths)
     keep_options(out, kept)
     strip = pictures.strip(STRIP_IMAGES)
     fit(

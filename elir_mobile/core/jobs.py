@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -45,7 +45,6 @@ from elir_mobile.core.reader import (
     NotNegative,
     Positive,
     Sha256,
-    checked_schema,
     load_object,
     one_of,
     read,
@@ -158,8 +157,3 @@ def read_job(path: Path) -> Job:
 def read_result(path: Path) -> Result:
     """The result in ``path``; raises as :func:`read_job`."""
     return read(Result, load_object(path, SCHEMA_VERSION), path)
-
-
-def parse_result(value: Any, source: Path | str) -> Result:
-    """The result that decoded JSON holds, as :func:`read_result`; ``source`` is named in errors."""
-    return read(Result, checked_schema(value, SCHEMA_VERSION, source), source)

@@ -31,8 +31,9 @@ from elir_mobile.devices.remote import (
     copy_worker,
     how_it_ended,
     last_line,
+    only_finite,
     run_surviving,
-    without_latency,
+    told_by,
 )
 from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
 
@@ -43,15 +44,7 @@ APP_FOLDER = f"/sdcard/Android/data/{APP}/files"  # an app's own folder that the
 MAKE_FOLDER = "d=/data/local/tmp; [ -d $d ] || d=/tmp; mktemp -d $d/elir-mobile.XXXXXX"
 MAKE_APP_FOLDER = f"rm -rf {APP_FOLDER}/harness && mkdir -p {APP_FOLDER}/harness && echo {APP_FOLDER}/harness"
 STEPS = 3  # pushing, running, pulling
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command on the device printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
+Said = subprocess.CompletedProcess[str]
 
 
 class Adb:
@@ -67,15 +60,14 @@ class Adb:
     def _call(self, *arguments: str) -> Said:
         command = [*self._command, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         except FileNotFoundError as error:
             raise UserError("the device 'adb' needs the adb client: apt-get install adb") from error
-        return Said(done.returncode, done.stdout, done.stderr)
 
     def state(self) -> str:
         """``device`` where it answers; else what adb says instead."""
         said = self._call("get-state")
-        return said.out.strip() if said.code == 0 else last_line(said.err).removeprefix("error: ")
+        return said.stdout.strip() if said.returncode == 0 else last_line(said.stderr).removeprefix("error: ")
 
     def shell(self, command: str) -> Said:
         """Run a shell command line on the device.
@@ -84,7 +76,7 @@ class Adb:
             UserError: the device does not answer.
         """
         said = self._call("shell", command)
-        if said.code != 0 and (state := self.state()) != "device":
+        if said.returncode != 0 and (state := self.state()) != "device":
             raise UserError(f"{self.serial} no longer answers ({state}): connect it again")
         return said
 
@@ -94,13 +86,13 @@ class Adb:
         Raises:
             UserError: it does not, or the device does not answer.
         """
-        if (said := self.shell(command)).code != 0:
-            raise UserError(f"{self.serial} refuses '{command}': {last_line(said.err or said.out)}")
+        if (said := self.shell(command)).returncode != 0:
+            raise UserError(f"{self.serial} refuses '{command}': {last_line(said.stderr or said.stdout)}")
 
     def property(self, name: str) -> str:
         """A system property; empty where there is none, or no Android."""
         said = self.shell(f"getprop {name}")
-        return said.out.strip() if said.code == 0 else ""
+        return said.stdout.strip() if said.returncode == 0 else ""
 
     def push(self, source: Path, target: str) -> None:
         """Copy a folder's content into a folder of the device.
@@ -120,8 +112,8 @@ class Adb:
 
     def _copy(self, verb: str, source: str, target: str) -> None:
         said = self._call(verb, source, target)
-        if said.code != 0:
-            reason = last_line(said.err or said.out).removeprefix("adb: ").removeprefix("error: ")
+        if said.returncode != 0:
+            reason = last_line(said.stderr or said.stdout).removeprefix("adb: ").removeprefix("error: ")
             raise UserError(f"adb {verb} with {self.serial} failed: {reason}")
 
     @contextmanager
@@ -132,9 +124,11 @@ class Adb:
             UserError: it cannot be made.
         """
         said = self.shell(make)
-        path = said.out.strip()
-        if said.code != 0 or not path.startswith("/"):
-            raise UserError(f"no folder can be made on {self.serial}: {last_line(said.err or said.out)}")
+        path = said.stdout.strip()
+        if said.returncode != 0 or not path.startswith("/"):
+            raise UserError(
+                f"no folder can be made on {self.serial}: {last_line(said.stderr or said.stdout)}"
+            )
         try:
             yield path
         finally:
@@ -181,12 +175,7 @@ class AdbDevice:
             progress(0, STEPS, "pushing")
             self.adb.push(staging, remote)
             result = run_surviving(job, manifest, unknown, partial(self._once, remote, folder, progress))
-        facts = replace(result.device, name=self.name, kind=self.kind)
-        rows = result.rows
-        if self.emulated or result.device.emulated:
-            facts = replace(facts, emulated=True)
-            rows = tuple(without_latency(row) for row in rows)
-        result = Result(facts, rows)
+        result = told_by(self.name, self.kind, result, emulated=self.emulated)
         write_json(folder / "result.json", result)
         progress(STEPS, STEPS, "done")
         return result
@@ -205,7 +194,7 @@ class AdbDevice:
         for row in result.rows:
             for name in row.outputs.values():
                 self.adb.pull(f"{remote}/{name}", folder / name)
-        return result
+        return replace(result, rows=tuple(only_finite(row, folder) for row in result.rows))
 
 
 def run_worker(adb: Adb, remote: str) -> None:
@@ -213,22 +202,22 @@ def run_worker(adb: Adb, remote: str) -> None:
     path = shlex.quote(remote)
     run = f'PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}" python3 -m {WORKER}'
     said = adb.shell(f"cd {path} && rm -f result.json && {run} job.json result.json")
-    if said.code == 2:
-        raise UserError(last_line(said.err).removeprefix("error: "))
-    if said.code != 0:
-        raise WorkerDied(how_it_ended(said.code, said.err))
+    if said.returncode == 2:
+        raise UserError(last_line(said.stderr).removeprefix("error: "))
+    if said.returncode != 0:
+        raise WorkerDied(how_it_ended(said.returncode, said.stderr))
 
 
 def run_app(adb: Adb, remote: str) -> None:
     """``AdbDevice.execute`` with the app's instrumentation, whose code ``am`` prints but does not return."""
     arguments = f"-e job {remote}/job.json -e result {remote}/result.json"
     said = adb.shell(f"rm -f {remote}/result.json; am instrument -w {arguments} {INSTRUMENTATION}")
-    if re.search(r"^INSTRUMENTATION_CODE: -1\s*$", said.out, re.MULTILINE):
+    if re.search(r"^INSTRUMENTATION_CODE: -1\s*$", said.stdout, re.MULTILINE):
         return
-    refused = re.search(r"^INSTRUMENTATION_RESULT: error=(.+)$", said.out, re.MULTILINE)
+    refused = re.search(r"^INSTRUMENTATION_RESULT: error=(.+)$", said.stdout, re.MULTILINE)
     if refused:
         raise UserError(f"the demo app on {adb.serial} refuses the job: {refused[1].strip()}")
-    crashed = re.search(r"^INSTRUMENTATION_(?:RESULT: \w+Msg|FAILED)[=:] *(.+)$", said.out, re.MULTILINE)
+    crashed = re.search(r"^INSTRUMENTATION_(?:RESULT: \w+Msg|FAILED)[=:] *(.+)$", said.stdout, re.MULTILINE)
     raise WorkerDied(f"the demo app ended early: {crashed[1].strip() if crashed else 'it says nothing'}")
 
 
@@ -246,11 +235,11 @@ def connect(spec: str) -> AdbDevice:
     emulator = "1" in (adb.property("ro.boot.qemu"), adb.property("ro.kernel.qemu"))
     name = f"{model} (adb)"
     # Without a package manager the shell answers 127, without the app the manager 1.
-    if adb.shell(f"pm path {APP}").code == 0:
+    if adb.shell(f"pm path {APP}").returncode == 0:
         runtimes = runtimes_on("android")
         return AdbDevice(adb, name, "android", runtimes, emulator, MAKE_APP_FOLDER, False, run_app)
     runtimes = python_runtimes(adb)
-    emulated = emulator or EMULATED in adb.shell("cat /proc/cpuinfo").out
+    emulated = emulator or EMULATED in adb.shell("cat /proc/cpuinfo").stdout
     return AdbDevice(adb, name, "adb", runtimes, emulated, MAKE_FOLDER, True, run_worker)
 
 
@@ -267,8 +256,8 @@ def python_runtimes(adb: Adb) -> tuple[str, ...]:
         f"print(*(name for name, modules in {needed!r}.items() if all(map(find_spec, modules))))"
     )
     said = adb.shell(f"python3 -c {shlex.quote(probe)}")
-    found = said.out.split()
-    if said.code != 0 or not found:
+    found = said.stdout.split()
+    if said.returncode != 0 or not found:
         raise UserError(
             f"{adb.serial} has neither the demo app {APP} nor a python3 with NumPy and "
             f"{' or '.join(RUNTIMES[name].title for name in known)}: install the app (android_demo)"

@@ -20,16 +20,12 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import cache_dir, written
@@ -40,11 +36,12 @@ from elir_mobile.devices.remote import (
     EMULATED,
     WORKER,
     WorkerDied,
+    call,
     copy_worker,
     how_it_ended,
     last_line,
     run_surviving,
-    without_latency,
+    told_by,
 )
 from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
 
@@ -143,8 +140,7 @@ class Arm64:
             result = run_surviving(
                 here, manifest, unknown, lambda part: self._run(part, scratch, folder, progress)
             )
-        facts = replace(result.device, name=self.name, kind=self.kind, emulated=True)
-        result = Result(facts, tuple(without_latency(row) for row in result.rows))
+        result = told_by(self.name, self.kind, result, emulated=True)
         write_json(folder / "result.json", result)
         return result
 
@@ -210,12 +206,7 @@ def unpack_debian(root: Path, suite: str, packages: tuple[str, ...]) -> None:
     """
     command = ["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", "--skip=check/qemu"]
     command += [f"--include={','.join(packages)}", suite, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(
-            f"mmdebstrap could not unpack Debian {suite} for arm64: {last_line(done.stderr)}; "
-            "check the network and try again"
-        )
+    call(command, f"check the network: mmdebstrap could not unpack Debian {suite} for arm64")
 
 
 def download_wheels(folder: Path) -> None:
@@ -229,9 +220,7 @@ def download_wheels(folder: Path) -> None:
     for platform in PLATFORMS:
         command += ["--platform", platform]
     command += ["--dest", str(folder), "--requirement", str(WHEELS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(f"pip could not download the arm64 wheels: {last_line(done.stderr)}")
+    call(command, "pip could not download the arm64 wheels")
 
 
 def unpack_wheel(path: Path, site: Path) -> None:
@@ -252,26 +241,21 @@ def set_up(target: Path, console: Console) -> None:
     missing = missing_tools(TOOLS)
     if missing:
         raise UserError(f"make arm64 needs {' and '.join(missing)}: apt-get install {' '.join(missing)}")
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        written(target, synced=False) as staging,
-        Bar(*columns, console=console) as bar,
-    ):
+    with tempfile.TemporaryDirectory() as temporary, written(target, synced=False) as staging:
         wheels = Path(temporary)
         staging.mkdir()
         console.print(f"Debian {SUITE}: {', '.join(DEBIAN_PACKAGES)}")
-        with _step(bar, "Debian root folder"):
+        with console.status("Debian root folder"):
             unpack_debian(staging / "root", SUITE, DEBIAN_PACKAGES)
             (staging / "root/proc").mkdir(exist_ok=True)
             (staging / "root/proc/cpuinfo").write_text(CPUINFO)
         pins = [line.split()[0] for line in WHEELS.read_text().splitlines() if not line.startswith("#")]
         console.print(f"wheels: {', '.join(pins)}")
-        with _step(bar, "wheels"):
+        with console.status("wheels"):
             download_wheels(wheels)
             for path in sorted(wheels.glob("*.whl")):
                 unpack_wheel(path, staging / "site")
-        with _step(bar, "first import under emulation"):
+        with console.status("first import under emulation"):
             self_test(staging)
         (staging / "recipe.sha256").write_text(recipe_sha256())
 
@@ -284,18 +268,7 @@ def self_test(folder: Path) -> None:
     """
     imports = [module for name in Arm64.runtimes for module in RUNTIMES[name].imports]
     command, environment = python_command(folder, "-c", f"import {', '.join(('numpy', *imports))}")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(
-            f"the arm64 runtimes do not start under qemu: {how_it_ended(done.returncode, done.stderr)}"
-        )
-
-
-@contextmanager
-def _step(bar: Bar, text: str) -> Iterator[None]:
-    task = bar.add_task(text, total=1)
-    yield
-    bar.update(task, completed=1)
+    call(command, "the arm64 runtimes do not start under qemu", env=environment)
 
 
 app = typer.Typer(add_completion=False)

@@ -35,7 +35,7 @@ from elir_mobile.core.files import cache_dir, written
 from elir_mobile.core.jobs import Job, Result, read_result, write_json
 from elir_mobile.core.manifest import read_manifest
 from elir_mobile.devices.protocol import Progress
-from elir_mobile.devices.remote import last_line
+from elir_mobile.devices.remote import call, last_line, only_finite
 from elir_mobile.runtimes.table import runtimes_on
 
 PAGE = Path(__file__).parents[2] / "browser_demo"
@@ -169,7 +169,7 @@ class Browser:
             for path in work.iterdir():
                 if path.name != "job.json":
                     shutil.move(path, folder / path.name)
-        return result
+        return replace(result, rows=tuple(only_finite(row, folder) for row in result.rows))
 
     def _open(self, url: str, progress: Progress) -> None:
         """Open the page and wait until it is done.
@@ -226,9 +226,7 @@ def set_up() -> None:
         for name in PACKAGES:
             shutil.copyfile(PAGE / name, staging / name)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(command, cwd=staging, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(f"npm could not fetch the packages: {last_line(done.stderr)}")
+        call(command, "npm could not fetch the packages", cwd=staging)
 
 
 app = typer.Typer(add_completion=False)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from elir_mobile.core.manifest import read_manifest
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.timing import Milliseconds, shares, take_turns
 from elir_mobile.devices.protocol import Progress
+from elir_mobile.devices.remote import how_it_ended
 from elir_mobile.devices.worker import failed_row, host_facts
 from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
 
@@ -86,10 +87,8 @@ class WorkerProcess:
 
     def _last_words(self) -> str:
         code = self.process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").strip().splitlines()
-        return f"the worker ended with {how}" + (f": {lines[-1]}" if lines else "")
+        return how_it_ended(code, self.log.read().decode(errors="replace"))
 
     def close(self) -> None:
         """End the process."""
@@ -105,12 +104,8 @@ class WorkerProcess:
 @contextmanager
 def worker_process() -> Iterator[WorkerProcess]:
     """A worker that ends with the block."""
-    with tempfile.TemporaryFile() as log:
-        worker = WorkerProcess(log)
-        try:
-            yield worker
-        finally:
-            worker.close()
+    with tempfile.TemporaryFile() as log, closing(WorkerProcess(log)) as worker:
+        yield worker
 
 
 @dataclass
@@ -168,10 +163,10 @@ class Host:
             progress(min(done, total), total, text)
 
         def opening(worker: WorkerProcess, item: _Measured) -> None:
-            arguments: dict[str, Any] = {"bundle": str(bundle.resolve()), "threads": job.threads}
-            arguments |= {"file": item.file} if item.file != FLOAT else {"file": "", "weights": weights}
+            which = {"file": "", "weights": weights} if item.file == FLOAT else {"file": item.file}
             try:
-                item.opened.append(worker.ask("open", **arguments))
+                facts = worker.ask("open", bundle=str(bundle.resolve()), threads=job.threads, **which)
+                item.opened.append(facts)
             except WorkerError as error:
                 item.error = str(error)
             tick(f"opening {item.file}")

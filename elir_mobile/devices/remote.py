@@ -9,11 +9,17 @@ by itself.
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import elir_mobile
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row
 from elir_mobile.devices.worker import failed_row
 
@@ -55,9 +61,37 @@ def run_surviving(job: Job, manifest: dict, facts: DeviceFacts, run: Callable[[J
     return Result(replace(results[0].device, runtimes=runtimes), rows)
 
 
-def without_latency(row: Row) -> Row:
-    """``row`` with every latency left out: of an emulated device it says nothing."""
-    return replace(row, load_ms=None, first_ms=None, programs={}, total=None, peak_bytes=None)
+def only_finite(row: Row, folder: Path) -> Row:
+    """``row``, failed where an output in ``folder`` has values that are not finite.
+
+    A browser's JSON turns their decibels into null, which would read as equal to the last bit.
+    """
+    for name, file in row.outputs.items():
+        if (folder / file).is_file() and not np.isfinite(np.fromfile(folder / file, "<f4")).all():
+            error = f"{name} gives values that are not finite"
+            return Row(row.path, row.sha256, row.target, row.precision, row.threads, error=error)
+    return row
+
+
+def told_by(name: str, kind: str, result: Result, *, emulated: bool) -> Result:
+    """``result`` as of the device ``name``; of an emulated one, whose latency says nothing, without any."""
+    emulated = emulated or result.device.emulated
+    rows = result.rows
+    if emulated:
+        untimed = partial(replace, load_ms=None, first_ms=None, programs={}, total=None, peak_bytes=None)
+        rows = tuple(map(untimed, rows))
+    return Result(replace(result.device, name=name, kind=kind, emulated=emulated), rows)
+
+
+def call(command: list[str], failure: str, **options: Any) -> None:
+    """Run a tool of this machine.
+
+    Raises:
+        UserError: it fails: ``failure``, and the last line of what it said.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise UserError(f"{failure}: {last_line(done.stderr) or done.returncode}")
 
 
 def last_line(text: str) -> str:

@@ -79,10 +79,6 @@ class Artifact:
             self.first_ms = spent["total"]
         return spent
 
-    def times(self, name: str) -> Times:
-        """Of the program ``name``, or ``total``."""
-        return Times.of([run[name] for run in self.runs])
-
 
 def open_artifact(bundle: Path, manifest: dict, path: str, threads: int) -> Artifact:
     """Load the artifact at ``path`` of the manifest.
@@ -114,11 +110,10 @@ def find_entry(manifest: dict, path: str) -> dict:
     Raises:
         UserError: there is none.
     """
-    for entry in manifest["files"]:
-        if entry["path"] == path:
-            found: dict = entry
-            return found
-    raise UserError(f"the bundle has no file {path}")
+    found: list[dict] = [entry for entry in manifest["files"] if entry["path"] == path]
+    if not found:
+        raise UserError(f"the bundle has no file {path}")
+    return found[0]
 
 
 def open_float(manifest: dict, weights: str, threads: int) -> Artifact:
@@ -169,24 +164,21 @@ def run_job(job: Job, bundle: Path, folder: Path) -> Result:
     manifest = read_manifest(bundle, job.files)
     golden = read_golden(bundle, manifest["golden"])
     rows: dict[str, Row] = {}
-    opened: dict[str, Artifact] = {}
+    opened: dict[str, tuple[Artifact, dict]] = {}
     for path in job.files:
         try:
             artifact = open_artifact(bundle, manifest, path, job.threads)
             facts = write_outputs(artifact, golden, folder) if job.parity else {}
             if job.runs and artifact.timed:
                 artifact.run(golden)
-                opened[path] = artifact
-            rows[path] = result_row(artifact, job.threads, **facts)
+                opened[path] = artifact, facts
+            else:
+                rows[path] = result_row(artifact, job.threads, **facts)
         except Exception as error:  # whatever a runtime raises is this file's result
             rows[path] = failed_row(manifest, path, job.threads, sentence(error))
-    turns = [partial(artifact.run, golden) for artifact in opened.values()]
+    turns = [partial(artifact.run, golden) for artifact, _ in opened.values()]
     times = take_turns(turns, warmup=job.warmup, count=job.runs)
-    for artifact, runs in zip(opened.values(), times, strict=True):
-        artifact.runs = runs
-    for path, artifact in opened.items():
-        row = rows[path]
-        facts = {"parity": row.parity, "output_sha256": row.output_sha256, "outputs": row.outputs}
+    for (path, (artifact, facts)), artifact.runs in zip(opened.items(), times, strict=True):
         rows[path] = result_row(artifact, job.threads, **facts)
     targets = {row.target for row in rows.values()}
     return Result(host_facts(targets), tuple(rows[path] for path in job.files))
@@ -194,14 +186,15 @@ def run_job(job: Job, bundle: Path, folder: Path) -> Result:
 
 def result_row(artifact: Artifact, threads: int, **facts: Any) -> Row:
     """The row of ``artifact``; without latency where none is claimed, or none was measured."""
-    claimed = artifact.timed and bool(artifact.runs)
+    runs = artifact.runs if artifact.timed else []
+    times = {name: Times.of([run[name] for run in runs]) for name in (*PROGRAMS, "total") if runs}
     return Row(
         **{key: artifact.entry[key] for key in ("path", "sha256", "target", "precision")},
         threads=threads,
-        load_ms=artifact.load_ms if claimed else None,
-        first_ms=artifact.first_ms if claimed else None,
-        programs={name: artifact.times(name) for name in PROGRAMS} if claimed else {},
-        total=artifact.times("total") if claimed else None,
+        load_ms=artifact.load_ms if runs else None,
+        first_ms=artifact.first_ms if runs else None,
+        total=times.pop("total", None),
+        programs=times,
         **facts,
     )
 

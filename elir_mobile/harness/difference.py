@@ -19,6 +19,7 @@ from rich.table import Table
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import bootstrap
 from elir_mobile.harness.charts import label, named_devices
+from elir_mobile.harness.protocol import latency_facts
 
 MACHINE = ("system", "cpu", "cores", "cpu_flags")
 # Figures that repeat exactly: path in a row, heading, and what is too small to speak of (rounding of sums).
@@ -84,7 +85,8 @@ def compare(before: dict, after: dict) -> list[Difference]:
     for key in {**old, **new}:
         name = label((old.get(key) or new[key]), several)
         if key not in old or key not in new:
-            found.append(Difference(name, "row", *_presence(key in old), "only in one report"))
+            before_has, after_has = ("yes" if key in rows else "no" for rows in (old, new))
+            found.append(Difference(name, "row", before_has, after_has, "only in one report"))
             continue
         found += _exact(name, old[key], new[key], same_machine)
         found += _times(name, old[key], new[key], old, new, same_machine)
@@ -93,10 +95,6 @@ def compare(before: dict, after: dict) -> list[Difference]:
 
 def _key(row: dict) -> tuple[str, str, str]:
     return row["device"], row["target"], row["precision"]
-
-
-def _presence(in_old: bool) -> tuple[str, str]:
-    return ("yes", "no") if in_old else ("no", "yes")
 
 
 def _at(row: dict, path: str) -> float | None:
@@ -126,16 +124,16 @@ def _exact(name: str, old: dict, new: dict, same_machine: bool) -> list[Differen
 def _times(
     name: str, old: dict, new: dict, all_old: dict, all_new: dict, same_machine: bool
 ) -> list[Difference]:
+    ratios = [speedup_interval(row, rows) for row, rows in ((old, all_old), (new, all_new))]
+    medians = [median_interval(row["latency_ms"]["runs"]) for row in (old, new)]
     found = []
-    first, second = (median_interval(row["latency_ms"]["runs"]) for row in (old, new))
-    if first and second:
-        said = _verdict(first, second, "slower", "faster") if same_machine else ELSEWHERE
-        found.append(Difference(name, "median ms", _span(first, 1), _span(second, 1), said))
-    ratios = (speedup_interval(row, rows) for row, rows in ((old, all_old), (new, all_new)))
-    first, second = ratios
-    if first and second:
-        said = _verdict(first, second, "higher", "lower") if same_machine else ELSEWHERE
-        found.append(Difference(name, "× eager", _span(first, 3), _span(second, 3), said))
+    for title, (first, second), digits, words in (
+        ("median ms", medians, 1, ("slower", "faster")),
+        ("× eager", ratios, 3, ("higher", "lower")),
+    ):
+        if first and second:
+            said = _verdict(first, second, *words) if same_machine else ELSEWHERE
+            found.append(Difference(name, title, _span(first, digits), _span(second, digits), said))
     return found
 
 
@@ -144,9 +142,8 @@ Interval = tuple[float, float, float]  # low, value, high
 
 def median_interval(runs: list[float]) -> Interval | None:
     """The median of ``runs`` with its 95 % interval; None for fewer than two."""
-    values = np.array(runs, float)
-    found = bootstrap(lambda chosen: float(np.median(values[chosen])), len(values))
-    return found and (found[0], float(np.median(values)), found[1])
+    facts = latency_facts(runs)
+    return None if facts["low"] is None else (facts["low"], facts["median"], facts["high"])
 
 
 def speedup_interval(row: dict, rows: dict) -> Interval | None:

@@ -5,9 +5,9 @@ Layout and parameter names are those of TAESD3 (``layers.N.conv.M``) as ELIR use
 
 Two forms. ``taesd`` is the published one. ``half`` has no layer at the image's own resolution, where
 half of the multiplications of ``taesd`` are: its encoder begins with one 6×6 convolution of stride 2,
-which equals a pixel-unshuffle and a 3×3 convolution (:func:`stem_kernel`), and its decoder ends in one
-6×6 transposed convolution of stride 2, which equals a 3×3 convolution and a pixel-shuffle
-(:func:`head_kernel`). Below that both are the same: two levels of three blocks.
+which equals a pixel-unshuffle and a 3×3 convolution, and its decoder ends in one 6×6 transposed
+convolution of stride 2, which equals a 3×3 convolution and a pixel-shuffle (tests/test_models.py).
+Below that both are the same: two levels of three blocks.
 """
 
 from __future__ import annotations
@@ -107,33 +107,3 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         # The soft clamp is part of TAESD: latents outside ±3 carry no more information.
         return self.layers(torch.tanh(z / 3.0) * 3.0)
-
-
-def stem_kernel(weight: Tensor) -> Tensor:
-    """Kernel of the 6×6 stride-2 convolution that equals ``pixel_unshuffle(2)`` and a 3×3 convolution.
-
-    Args:
-        weight: (O, 4·I, 3, 3), the 3×3 convolution's, padding 1.
-
-    Returns:
-        (O, I, 6, 6), for padding 2.
-    """
-    out, channels = weight.shape[0], weight.shape[1] // 4
-    parts = weight.reshape(out, channels, 2, 2, 3, 3)  # row and column within a 2×2 cell, then the cells
-    return parts.permute(0, 1, 4, 2, 5, 3).reshape(out, channels, 6, 6)
-
-
-def head_kernel(weight: Tensor) -> Tensor:
-    """Kernel of the 6×6 stride-2 transposed convolution that equals 3×3 and ``pixel_shuffle(2)``.
-
-    Args:
-        weight: (4·O, I, 3, 3), the 3×3 convolution's, padding 1; its bias must be the same in the four
-            channels of a pixel.
-
-    Returns:
-        (I, O, 6, 6), for padding 2.
-    """
-    channels, n_in = weight.shape[0] // 4, weight.shape[1]
-    # A transposed convolution spreads what a convolution gathers: the cells run backwards.
-    parts = weight.reshape(channels, 2, 2, n_in, 3, 3).flip(4, 5)
-    return parts.permute(3, 0, 4, 1, 5, 2).reshape(n_in, channels, 6, 6)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.models.autoencoder import DOWNSCALE
-from elir_mobile.models.overparam import EXPANSION, conv_pair
+from elir_mobile.models.overparam import conv3, conv_pair
 from elir_mobile.models.roles import BLOCK, residual
 
 RESIDUAL_SCALE = 0.2
@@ -26,11 +26,7 @@ class ConvAct(nn.Module):
         super().__init__()
         act = nn.SiLU() if activation else nn.Identity()
         self.overparametrized = overparametrized
-        if overparametrized:
-            wide = EXPANSION * c_out
-            self.block = nn.Sequential(nn.Conv2d(c_in, wide, 3, padding=1), nn.Conv2d(wide, c_out, 1), act)
-        else:
-            self.block = nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1), act)
+        self.block = nn.Sequential(*conv3(c_in, c_out, overparametrized), act)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.overparametrized:

@@ -32,6 +32,13 @@ def collapse_pair(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> tuple[Tenso
     return torch.einsum("om,mihw->oihw", mix, w1), mix @ b1 + b2
 
 
+def conv3(c_in: int, c_out: int, overparametrized: bool) -> list[nn.Module]:
+    """A 3×3 convolution; overparametrized: one to four times the width, then 1×1."""
+    if not overparametrized:
+        return [nn.Conv2d(c_in, c_out, 3, padding=1)]
+    return [nn.Conv2d(c_in, EXPANSION * c_out, 3, padding=1), nn.Conv2d(EXPANSION * c_out, c_out, 1)]
+
+
 # Kernels already merged, by the pair's first convolution and whether gradients were recorded.
 _merged: ContextVar[dict[tuple[nn.Module, bool], tuple[Tensor, Tensor]] | None] = ContextVar(
     "merged", default=None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.models.autoencoder import DOWNSCALE
-from elir_mobile.models.overparam import EXPANSION, conv_pair
+from elir_mobile.models.overparam import conv3, conv_pair
 from elir_mobile.models.roles import BLOCK, LATENT_END, NORM, RESAMPLE, residual
 
 GROUPS = 32  # GroupNorm groups, fixed upstream; every width must be a multiple of this
@@ -65,13 +65,8 @@ class NormActConv(nn.Module):
     def __init__(self, c_in: int, c_out: int, overparametrized: bool) -> None:
         super().__init__()
         self.overparametrized = overparametrized
-        head = [nn.GroupNorm(GROUPS, c_in), nn.SiLU()]
-        if overparametrized:
-            wide = EXPANSION * c_out
-            convs = [nn.Conv2d(c_in, wide, 3, padding=1), nn.Conv2d(wide, c_out, 1)]
-        else:
-            convs = [nn.Conv2d(c_in, c_out, 3, padding=1)]
-        self.block = nn.Sequential(*head, *convs)
+        convs = conv3(c_in, c_out, overparametrized)
+        self.block = nn.Sequential(nn.GroupNorm(GROUPS, c_in), nn.SiLU(), *convs)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.overparametrized:

@@ -14,7 +14,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,17 +126,6 @@ def _slice_by_index(
     ]
 
 
-def _batch_norm(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    gamma: Tensor | None = None,
-    beta: Tensor | None = None,
-    epsilon: Any = 1e-5,
-) -> Tensor:
-    return F.batch_norm(x, mean, variance, gamma, beta, eps=float(epsilon))
-
-
 def _along(values: Tensor, x: Tensor, axis: Any) -> Tensor:
     """Per-channel ``values`` in the shape that broadcasts against ``x``; a scalar stays one."""
     if values.dim() == 0:
@@ -161,36 +150,17 @@ def _dequantize(input: Tensor, scale: Tensor, zero_point: Any = None, axis: Any 
 def _blockwise_shift_scale(data: Any, scale: Tensor, offset: Any = None) -> Tensor:
     """``scale · (data − offset)``, each scale for a block of ``data.shape / scale.shape`` values."""
     values = _tensor(data).float()
-    for axis, (size, blocks) in enumerate(zip(values.shape, scale.shape, strict=True)):
-        scale = scale.repeat_interleave(size // blocks, axis)
-    if offset is not None:
-        shift = _tensor(offset).float()
-        for axis, (size, blocks) in enumerate(zip(values.shape, shift.shape, strict=True)):
-            shift = shift.repeat_interleave(size // blocks, axis)
-        values = values - shift
-    return values * scale
+
+    def spread(blocks: Tensor) -> Tensor:
+        for axis, (size, count) in enumerate(zip(values.shape, blocks.shape, strict=True)):
+            blocks = blocks.repeat_interleave(size // count, axis)
+        return blocks
+
+    return (values if offset is None else values - spread(_tensor(offset).float())) * spread(scale)
 
 
 def _affine_dequantize(quantized_data: Any, zero_point: Any, scale: Tensor, axis: Any) -> Tensor:
     return _dequantize(_tensor(quantized_data), scale, zero_point, axis)
-
-
-def _lut_to_dense(indices: Any, lut: Tensor, shape: Any = None, vector_axis: Any = None) -> Tensor:
-    """Palettized weights: before iOS 18 (``shape`` given) one table and packed indices.
-
-    From iOS 18 on the table is (a block count for every axis of the weight, 2ⁿ, vector length).
-    """
-    if shape is not None:
-        size = int(np.prod(shape))
-        bits = int(len(lut)).bit_length() - 1
-        # Least significant bit first, as Core ML packs them.
-        each = np.unpackbits(np.asarray(indices), bitorder="little")[: size * bits].reshape(size, bits)
-        flat = each @ (1 << np.arange(bits))
-        return lut[torch.from_numpy(flat)].view(_ints(shape))
-    index = _tensor(indices).long()
-    if lut.shape[-1] != 1 or any(n != 1 for n in lut.shape[: index.dim()]):
-        raise _unsupported("lookup tables of vectors or groups")
-    return lut.flatten()[index]
 
 
 def _upsample(x: Tensor, scale_factor_height: Any = 1, scale_factor_width: Any = 1) -> Tensor:
@@ -216,7 +186,9 @@ def _reduce_mean(x: Tensor, axes: Any = None, keep_dims: Any = False) -> Tensor:
 
 OPS: dict[str, Callable[..., Tensor]] = {
     "add": lambda x, y: x + y,
-    "batch_norm": _batch_norm,
+    "batch_norm": lambda x, mean, variance, gamma=None, beta=None, epsilon=1e-5: F.batch_norm(
+        x, mean, variance, gamma, beta, eps=float(epsilon)
+    ),
     "cast": _cast,
     "clip": lambda x, alpha, beta: x.clamp(float(alpha), float(beta)),
     "concat": _concat,
@@ -244,7 +216,6 @@ OPS: dict[str, Callable[..., Tensor]] = {
 CONSTEXPR_OPS: dict[str, Callable[..., Tensor]] = {
     "constexpr_affine_dequantize": _affine_dequantize,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
-    "constexpr_lut_to_dense": _lut_to_dense,
 }
 
 
@@ -326,7 +297,7 @@ class Function:
                 for name in (value if isinstance(value, list) else [value])
                 if isinstance(name, str)
             }
-            self.calls[index] = _Call(**{**call.__dict__, "spent": tuple(names - seen)})
+            self.calls[index] = replace(call, spent=tuple(names - seen))
             seen |= names
 
     @torch.no_grad()

@@ -124,6 +124,12 @@ def target_name(runtime: str, delegate: str | None) -> str:
     return runtime if delegate == RUNTIMES[runtime].delegate else f"{runtime}/{delegate}"
 
 
+def canonical(target: str) -> str:
+    """The name of ``target`` where its runtime's own delegate is given in full: ``executorch/xnnpack``."""
+    runtime, _, delegate = target.partition("/")
+    return target_name(runtime, delegate) if delegate and runtime in RUNTIMES else target
+
+
 def runtime_name(target: str) -> str:
     """Name of the runtime that opens the files of ``target``."""
     return target.partition("/")[0]

@@ -7,13 +7,13 @@ import org.elir.mobile.core.Programs
 import org.elir.mobile.core.RuntimeMissingException
 import org.elir.mobile.core.Runtimes
 
-/** The targets that a phone can run, in the order in which they are offered. */
-val PHONE_TARGETS = listOf("executorch", "litert")
+/** The runtimes that a phone can run, in the order in which they are offered. */
+val PHONE_RUNTIMES = listOf("executorch", "litert")
 
 object PhoneRuntimes : Runtimes {
-    /** Whether this build has the runtime of [target] inside. */
-    fun has(target: String): Boolean = try {
-        val name = if (target == "litert") "com.google.ai.edge.litert.CompiledModel" else "org.pytorch.executorch.Module"
+    /** Whether this build has [runtime] inside. */
+    fun has(runtime: String): Boolean = try {
+        val name = if (runtime == "litert") "com.google.ai.edge.litert.CompiledModel" else "org.pytorch.executorch.Module"
         Class.forName(name, false, javaClass.classLoader)
         true
     } catch (error: ClassNotFoundException) {
@@ -23,13 +23,13 @@ object PhoneRuntimes : Runtimes {
     override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
         val file = bundle.file(artifact)
         return try {
-            when (artifact.target) {
+            when (artifact.runtime) {
                 "executorch" -> ExecuTorchPrograms(file, bundle, threads)
                 "litert" -> LiteRtPrograms(file, threads)
                 else -> throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
             }
         } catch (error: LinkageError) { // its classes or its library are not in this build
-            throw RuntimeMissingException("This build has no ${artifact.target}: build it with Gradle, or choose another")
+            throw RuntimeMissingException("This build has no ${artifact.runtime}: build it with Gradle, or choose another")
         } catch (error: RuntimeMissingException) {
             throw error
         } catch (error: Exception) {

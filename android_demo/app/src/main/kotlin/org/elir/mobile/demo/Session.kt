@@ -99,14 +99,14 @@ class Session private constructor(private val context: Context) {
     }
 
     /** Files of the chosen bundle that a phone can run. */
-    val artifacts: List<Artifact> get() = bundle?.artifacts.orEmpty().filter { it.target in PHONE_TARGETS }
+    val artifacts: List<Artifact> get() = bundle?.artifacts.orEmpty().filter { it.runtime in PHONE_RUNTIMES }
 
     fun choose(bundle: Bundle?) {
         if (bundle === this.bundle) return
         this.bundle = bundle
         steps = bundle?.steps ?: 0
         checked = emptyList()
-        chooseArtifact(bundle?.recommended("android")?.takeIf { PhoneRuntimes.has(it.target) } ?: artifacts.firstOrNull())
+        chooseArtifact(bundle?.recommended("android")?.takeIf { PhoneRuntimes.has(it.runtime) } ?: artifacts.firstOrNull())
         forgetResult()
         message = when (bundle?.task?.domain) {
             "aligned-face" -> "For a photo that one upright face fills"

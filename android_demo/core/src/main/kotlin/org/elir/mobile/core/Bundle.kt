@@ -34,7 +34,10 @@ class Artifact(
     val target: String,
     val precision: String,
     val parity: Map<String, Budget>,
-)
+) {
+    /** What opens it: a target is called by its runtime, or `runtime/delegate`. */
+    val runtime: String get() = target.substringBefore('/')
+}
 
 /**
  * What the manifest says of the task.

@@ -14,6 +14,13 @@ import org.junit.Test
 
 class CoreTest {
     @Test
+    fun theRuntimeIsToldByTheTarget() {
+        for ((target, runtime) in listOf("litert" to "litert", "executorch/vulkan" to "executorch")) {
+            assertEquals(runtime, Artifact("a.pte", "", 1, target, "fp32", emptyMap()).runtime)
+        }
+    }
+
+    @Test
     fun noiseIsPyTorchs() {
         val cases = index.getJSONArray("noise").objects()
         assertTrue(cases.size >= 30)
