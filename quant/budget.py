@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from elir_mobile.core.files import write_text
-from elir_mobile.data.pairs import PairCounts
+from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.harness.charts import number
 from elir_mobile.precision import recipe_toml
 from export.samples import collect_samples
@@ -47,7 +47,8 @@ def rank_layers(job: Job, console: Console) -> Ranking:
     """
     torch.set_num_threads(job.protocol.threads)
     counts = PairCounts()
-    pairs = job.pairs(replace(counts, calibration=counts.calibration + JUDGED_PAIRS)).calibration
+    more = replace(counts, calibration=counts.calibration + JUDGED_PAIRS)
+    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, more).calibration
     seen, heldout = pairs[: counts.calibration], pairs[counts.calibration :]
     programs = job.programs()
     with stages(console) as shown:

@@ -6,6 +6,7 @@ stopped goes on from what it had exported.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -49,7 +50,7 @@ def waiting_room(folder: Path) -> Iterator[Path]:
     try:
         yield exports
     except (OSError, UserError) as error:
-        if isinstance(error.__cause__ or error, OSError):
+        if getattr(error.__cause__ or error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(exports, ignore_errors=True)
         raise
     shutil.rmtree(exports, ignore_errors=True)
@@ -63,6 +64,7 @@ def export(
     Args:
         samples: calibration inputs; empty where no recipe needs them.
         calibration: their digest.
+        exports: where files wait that were exported before.
 
     Raises:
         UserError: a process died.

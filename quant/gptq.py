@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.precision import FP32, Grid, Recipe
+from export.observers import activation_bits
 from export.programs import Programs, Samples
 from quant.calibrate import calibrate
-from quant.simulate import Ranges, find_layers, layer_grid, simulate_program, trace, weight_scale
+from quant.simulate import Ranges, rounded_layers, weight_scale
 
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
@@ -47,7 +48,7 @@ def adjusted_weights(
     Args:
         biases: whether biases are corrected, for which layers without one get one.
     """
-    bits = recipe.activation_bits
+    bits = activation_bits(recipe)
     ranges = calibrate(programs, samples, bits=bits) if bits is not None else {}
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
     adjusted = reconstruct(programs, recipe, ranges, few)
@@ -95,20 +96,9 @@ def correct_biases(
         programs: their weights may be reconstructed, that is, lie on their grids already.
         reference: the float programs, whose mean outputs are wanted.
     """
-    recipe = recipe.on(programs.roles)
     out = _copied(programs)
     for name, module in out.modules.items():
-        rounded = [
-            layer.name
-            for layer in find_layers(trace(module))
-            if layer.node.op == "call_module" and recipe.precision_of(layer.name) != FP32
-        ]
-        for layer_name in rounded:
-            layer = module.get_submodule(layer_name)
-            if layer.bias is None:
-                transposed = isinstance(layer, nn.ConvTranspose2d)
-                channels = layer.weight.shape[1 if transposed else 0]
-                layer.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        simulated, layers = rounded_layers(module, recipe, ranges.get(name, {}), programs.roles)
         means: dict[str, Tensor] = {}
 
         def remember(layer_name: str, means: dict[str, Tensor] = means) -> Hook:
@@ -117,26 +107,29 @@ def correct_biases(
 
             return hook
 
-        def correct(layer_name: str, means: dict[str, Tensor] = means, module: nn.Module = module) -> Hook:
+        def correct(layer_name: str, bias: Tensor, means: dict[str, Tensor] = means) -> Hook:
             def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
                 shift = means[layer_name] - output.mean((0, 2, 3))
-                module.get_submodule(layer_name).bias += shift  # type: ignore[operator]
+                bias.add_(shift)
                 return output + shift[:, None, None]
 
             return hook
 
+        handles = []
+        for layer in layers:
+            if layer.module is None or layer.precision == FP32:
+                continue
+            source = module.get_submodule(layer.name)
+            if source.bias is None:
+                channels = source.weight.shape[isinstance(source, nn.ConvTranspose2d)]
+                source.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+            wanted = reference.modules[name].get_submodule(layer.name)
+            handles.append(wanted.register_forward_hook(remember(layer.name)))
+            layer.module.register_forward_hook(correct(layer.name, source.get_parameter("bias")))
         batch = _batched(samples[name])
-        wanted = reference.modules[name]
-        handles = [
-            wanted.get_submodule(layer_name).register_forward_hook(remember(layer_name))
-            for layer_name in rounded
-        ]
-        wanted(*batch)
+        reference.modules[name](*batch)
         for handle in handles:
             handle.remove()
-        simulated = simulate_program(module, recipe, ranges.get(name, {}))
-        for layer_name in rounded:
-            simulated.get_submodule(layer_name).register_forward_hook(correct(layer_name))
         simulated(*batch)
     return out
 
@@ -157,31 +150,28 @@ def reconstruct(
     Args:
         damping: added to the diagonal of the moments, relative to its mean.
     """
-    recipe = recipe.on(programs.roles)
     out = _copied(programs)
     for name, module in out.modules.items():
-        simulated = simulate_program(module, recipe, ranges.get(name, {}))
-        for layer in find_layers(trace(module)):
-            if layer.node.op != "call_module":
+        simulated, layers = rounded_layers(module, recipe, ranges.get(name, {}), programs.roles)
+        for layer in layers:
+            if layer.grid is None or not isinstance(layer.module, nn.Conv2d):
                 continue
-            source = module.get_submodule(layer.name)
-            grid = layer_grid(source, recipe.precision_of(layer.name))
-            if grid is None or not isinstance(source, nn.Conv2d):
-                continue
+
+            weight = module.get_submodule(layer.name).get_parameter("weight")
 
             def rounded(
-                conv: nn.Module,
+                conv: nn.Conv2d,
                 inputs: tuple[Tensor, ...],
                 output: Tensor,
-                source: nn.Conv2d = source,
-                grid: Grid = grid,
+                weight: nn.Parameter = weight,
+                grid: Grid = layer.grid,
             ) -> Tensor:
-                assert isinstance(conv, nn.Conv2d)
-                weight = _rounded_by_moments(source, grid, inputs[0], damping)
-                source.weight.data, conv.weight.data = weight, weight.clone()
+                conv.weight.data = weight.data  # to be rounded anew, not as it was to the nearest
+                weight.data = _rounded_by_moments(conv, grid, inputs[0], damping)
+                conv.weight.data = weight.data.clone()
                 return conv.forward(inputs[0])
 
-            simulated.get_submodule(layer.name).register_forward_hook(rounded)
+            layer.module.register_forward_hook(rounded)
         simulated(*_batched(samples[name]))
     return out
 

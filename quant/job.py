@@ -19,7 +19,7 @@ from rich.progress import (
 
 from elir_mobile.checkpoints import ModelInfo
 from elir_mobile.core.errors import UserError
-from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
+from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import Recipe, get_recipe
@@ -53,14 +53,10 @@ class Job:
         """Of the bundle's folder."""
         return f"{self.task.name}-{self.info.name}"
 
-    def pairs(self, counts: PairCounts | None = None) -> PairSets:
-        """Degraded images with their ground truth.
-
-        Raises:
-            UserError: the images cannot be used.
-        """
-        usual = PairCounts() if self.info.trained else UNTRAINED_COUNTS
-        return load_pair_sets(self.images, self.task, self.size, self.seed, counts or usual)
+    @property
+    def counts(self) -> PairCounts:
+        """How many pairs calibrate, and how many are judged."""
+        return PairCounts() if self.info.trained else UNTRAINED_COUNTS
 
     def programs(self, target: Target = TARGETS["executorch"]) -> Programs:
         """The float programs as ``target`` takes them."""

@@ -47,8 +47,8 @@ from export.observers import HistogramObserver, MinMaxObserver, bounds, make_obs
 from export.samples import collect_samples
 from quant.calibrate import calibrate
 from quant.gptq import adjusted_weights, with_weights
-from quant.simulate import find_layers, layer_grid, trace, weight_scale
-from tests.conftest import SIGMA_S, STEPS
+from quant.simulate import find_layers, trace, weight_scale
+from tests.conftest import SIGMA_S, STEPS, layer_grid
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("coremltools") is None, reason="needs the extra [coreml]"),

@@ -15,8 +15,8 @@ from export.samples import collect_samples
 from export.targets import TARGETS
 from quant.calibrate import calibrate
 from quant.gptq import PATCHES, adjusted_weights, correct_biases, input_moments, reconstruct, with_weights
-from quant.simulate import layer_grid, simulate, weight_scale
-from tests.conftest import SIGMA_S, SIZE, STEPS
+from quant.simulate import simulate, weight_scale
+from tests.conftest import SIGMA_S, SIZE, STEPS, layer_grid
 
 # Rounds every convolution, so that every one is corrected, as the built-in recipe does not.
 RECIPE = Recipe(
