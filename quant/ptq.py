@@ -1,7 +1,7 @@
 """Post-training quantization, end to end; the command is :mod:`elir_mobile.cli.quantize`.
 
 Loads a float restorer, calibrates along its own trajectories, exports one file for each target and
-precision (``quant/exporting.py``, ``quant/bundling.py``), and measures the bundle as the harness does
+precision (``quant/exporting.py``), and measures the bundle as the harness does
 (``elir_mobile/harness``). With a budget (``--max-psnr-drop``, ``--max-lpips-rise``, ``--max-bytes``) it first
 searches for the fastest recipe that holds it (``quant/budget.py``), and ends with whether the executed file
 does. A run that was stopped finds the files it had already exported beside the bundle and goes on from them.
@@ -27,8 +27,7 @@ from elir_mobile.precision import RECIPES
 from export.programs import Samples
 from export.samples import collect_samples, digest
 from export.targets import TARGETS, realizes
-from quant.bundling import describe
-from quant.exporting import export, waiting_room
+from quant.exporting import describe, export, waiting_room
 from quant.job import Job, stages
 
 
