@@ -82,11 +82,11 @@ def export(
         missing = []
         for (target, recipe), place in zip(job.artifacts, places, strict=True):
             if place.parent.is_dir():
-                stages.advance()
+                stages.tick()
             else:
                 missing.append((target, recipe, place))
         if len(missing) < len(places):
-            stages.say(f"{len(places) - len(missing)} of {len(places)} files were exported before")
+            stages.console.print(f"{len(places) - len(missing)} of {len(places)} files were exported before")
         if missing:
             _lower_all(job, samples, missing, exports / "log.txt", stages)
     artifacts = []
@@ -179,7 +179,7 @@ def _lower_all(
     for _, recipe, _ in missing:
         if job.adjusts(recipe) and recipe not in adjusted:
             adjusted[recipe] = adjusted_weights(job.programs(), recipe, samples)
-            stages.say(f"adjusted weights for {recipe.name}")
+            stages.console.print(f"adjusted weights for {recipe.name}")
     workers = max(1, min(len(missing), job.protocol.threads))
     with ProcessPoolExecutor(
         workers,
@@ -194,8 +194,8 @@ def _lower_all(
         try:
             for future in as_completed(futures):
                 future.result()
-                stages.advance()
-                stages.say(f"exported {futures[future]}")
+                stages.tick()
+                stages.console.print(f"exported {futures[future]}")
         except BrokenProcessPool as error:
             raise UserError(f"an export process died, perhaps for lack of memory: see {log}") from error
         except BaseException:

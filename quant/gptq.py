@@ -17,7 +17,7 @@ from elir_mobile.precision import FP32, Grid, Recipe
 from export.observers import activation_bits
 from export.programs import Programs, Samples
 from quant.calibrate import calibrate
-from quant.simulate import Ranges, rounded_layers, weight_scale
+from quant.simulate import Ranges, simulate_program, weight_scale
 
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
@@ -98,7 +98,7 @@ def correct_biases(
     """
     out = _copied(programs)
     for name, module in out.modules.items():
-        simulated, layers = rounded_layers(module, recipe, ranges.get(name, {}), programs.roles)
+        simulated, layers = simulate_program(module, recipe, ranges.get(name, {}), programs.roles)
         means: dict[str, Tensor] = {}
 
         def remember(layer_name: str, means: dict[str, Tensor] = means) -> Hook:
@@ -152,7 +152,7 @@ def reconstruct(
     """
     out = _copied(programs)
     for name, module in out.modules.items():
-        simulated, layers = rounded_layers(module, recipe, ranges.get(name, {}), programs.roles)
+        simulated, layers = simulate_program(module, recipe, ranges.get(name, {}), programs.roles)
         for layer in layers:
             if layer.grid is None or not isinstance(layer.module, nn.Conv2d):
                 continue

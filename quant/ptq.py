@@ -28,7 +28,7 @@ from export.programs import Samples
 from export.samples import collect_samples, digest
 from export.targets import TARGETS, realizes
 from quant.exporting import describe, export, waiting_room
-from quant.job import Job, stages
+from quant.job import Job, Stages
 
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
@@ -39,7 +39,7 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
     """
     torch.set_num_threads(job.protocol.threads)
     folder = job.out / job.name
-    with stages(console) as shown, waiting_room(folder) as exports:
+    with Stages(console) as shown, waiting_room(folder) as exports:
         with shown.stage("loading and degrading images"):
             programs = job.programs()
             data = load_pair_sets(job.images, job.task, job.size, job.seed, job.counts)
@@ -49,7 +49,7 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
             calibration: dict[str, Any] = {}
             if any(recipe.needs_calibration or job.adjusts(recipe) for _, recipe in job.artifacts):
                 images = [pair.degraded for pair in data.calibration]
-                watched = shown.progress.track(images, description="recording float trajectories")
+                watched = shown.track(images, description="recording float trajectories")
                 samples = collect_samples(programs, watched, job.seed)
                 calibration = {
                     "sha256": digest(samples),

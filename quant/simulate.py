@@ -228,12 +228,10 @@ def simulate(
     """
     if activation_bits(recipe) and not ranges:
         raise ValueError(f"recipe '{recipe.name}' needs activation ranges")
-    modules = {
-        name: simulate_program(
-            module, recipe, (ranges or {}).get(name, {}), programs.roles, trainable=trainable
-        )
-        for name, module in programs.modules.items()
-    }
+    modules: dict[str, nn.Module] = {}
+    for name, module in programs.modules.items():
+        known = (ranges or {}).get(name, {})
+        modules[name], _ = simulate_program(module, recipe, known, programs.roles, trainable=trainable)
     return replace(programs, modules=modules)
 
 
@@ -244,20 +242,11 @@ def simulate_program(
     roles: Mapping[str, str] | None = None,
     *,
     trainable: bool = False,
-) -> nn.Module:
-    """One program of :func:`simulate`; ``recipe`` and ``roles`` are those of :func:`find_layers`."""
-    return rounded_layers(module, recipe, ranges, roles, trainable=trainable)[0]
-
-
-def rounded_layers(
-    module: nn.Module,
-    recipe: Recipe,
-    ranges: dict[str, tuple[float, float]],
-    roles: Mapping[str, str] | None = None,
-    *,
-    trainable: bool = False,
 ) -> tuple[fx.GraphModule, list[Layer]]:
-    """A simulated program with all its layers, whose modules are those that compute."""
+    """One program of :func:`simulate`, and all its layers, whose modules are those that compute.
+
+    ``recipe`` and ``roles`` are those of :func:`find_layers`.
+    """
     graph = trace(module)
     layers = list(find_layers(graph, recipe, roles))
     _round_weights(layers, trainable)
