@@ -46,13 +46,14 @@ def adjusted_weights(
     the same programs.
 
     Args:
-        biases: whether biases are corrected, for which layers without one get one.
+        biases: whether a recipe that rounds weights alone has its biases corrected, for which layers without
+            one get one. Where activations are rounded too it gains nothing (docs/decisions.md).
     """
     bits = activation_bits(recipe)
     ranges = calibrate(programs, samples, bits=bits) if bits is not None else {}
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
     adjusted = reconstruct(programs, recipe, ranges, few)
-    if biases:
+    if biases and bits is None:
         adjusted = correct_biases(adjusted, recipe, ranges, samples, reference=programs)
     found: Adjusted = {}
     for name, module in adjusted.modules.items():
@@ -90,7 +91,9 @@ def correct_biases(
 
     Rounding errors of weights and clipped activations have a mean that every later layer sees
     (Nagel et al. 2019, empirical bias correction). One pass in the order of the layers: each is
-    corrected for the output that the corrected layers before it give. A layer without a bias gets one.
+    corrected for the output that the corrected layers before it give, against the float network's on the same
+    pictures. Against the float layer on the corrected layer's own inputs it comes to the same
+    (docs/decisions.md). A layer without a bias gets one.
 
     Args:
         programs: their weights may be reconstructed, that is, lie on their grids already.

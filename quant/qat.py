@@ -27,7 +27,6 @@ from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import Recipe
 from elir_mobile.tasks import Task
-from elir_mobile.training.drawing import draw_batch
 from export.observers import activation_bits
 from export.programs import build_programs
 from export.samples import collect_samples
@@ -86,6 +85,7 @@ def train(
     Raises:
         UserError: the folder holds another run.
     """
+    from elir_mobile.training.drawing import draw_batch
     from elir_mobile.training.loop import fit
     from quant.student import QatTraining, on_grid, starting_point
 

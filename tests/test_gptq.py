@@ -118,6 +118,15 @@ def test_biases_of_reconstructed_weights_are_corrected_towards_float(programs, s
     )
 
 
+def test_biases_are_corrected_where_weights_alone_are_rounded(programs, samples) -> None:
+    corrected = {
+        name: {key for tensors in adjusted_weights(programs, recipe, samples).values() for key in tensors}
+        for name, recipe in (("w8", Recipe("w8", (Rule("*", W8),))), ("w8a8", RECIPE))
+    }
+    assert any(key.endswith(".bias") for key in corrected["w8"])
+    assert all(key.endswith(".weight") for key in corrected["w8a8"])
+
+
 class LargestTensor(TorchDispatchMode):
     """Counts the values of the largest tensor that any operator makes."""
 
