@@ -7,8 +7,8 @@ What each is worth on this network is measured in docs/quantization.md.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,6 @@ from quant.simulate import Ranges, simulate_program, weight_scale
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
 AT_ONCE = 2**22  # values of patches that are held at once
-
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 def _copied(programs: Programs) -> Programs:
@@ -103,21 +101,6 @@ def correct_biases(
     for name, module in out.modules.items():
         simulated, layers = simulate_program(module, recipe, ranges.get(name, {}), programs.roles)
         means: dict[str, Tensor] = {}
-
-        def remember(layer_name: str, means: dict[str, Tensor] = means) -> Hook:
-            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                means[layer_name] = output.mean((0, 2, 3))
-
-            return hook
-
-        def correct(layer_name: str, bias: Tensor, means: dict[str, Tensor] = means) -> Hook:
-            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                shift = means[layer_name] - output.mean((0, 2, 3))
-                bias.add_(shift)
-                return output + shift[:, None, None]
-
-            return hook
-
         handles = []
         for layer in layers:
             if layer.module is None or layer.precision == FP32:
@@ -127,14 +110,29 @@ def correct_biases(
                 channels = source.weight.shape[isinstance(source, nn.ConvTranspose2d)]
                 source.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
             wanted = reference.modules[name].get_submodule(layer.name)
-            handles.append(wanted.register_forward_hook(remember(layer.name)))
-            layer.module.register_forward_hook(correct(layer.name, source.get_parameter("bias")))
+            handles.append(wanted.register_forward_hook(partial(_remember, means, layer.name)))
+            hook = partial(_correct, means, layer.name, source.get_parameter("bias"))
+            layer.module.register_forward_hook(hook)
         batch = _batched(samples[name])
         reference.modules[name](*batch)
         for handle in handles:
             handle.remove()
         simulated(*batch)
     return out
+
+
+def _remember(
+    means: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    means[name] = output.mean((0, 2, 3))
+
+
+def _correct(
+    means: dict[str, Tensor], name: str, bias: Tensor, layer: nn.Module, inputs: tuple, output: Tensor
+) -> Tensor:
+    shift = means[name] - output.mean((0, 2, 3))
+    bias.add_(shift)
+    return output + shift[:, None, None]
 
 
 @torch.no_grad()
@@ -159,24 +157,19 @@ def reconstruct(
         for layer in layers:
             if layer.grid is None or not isinstance(layer.module, nn.Conv2d):
                 continue
-
             weight = module.get_submodule(layer.name).get_parameter("weight")
-
-            def rounded(
-                conv: nn.Conv2d,
-                inputs: tuple[Tensor, ...],
-                output: Tensor,
-                weight: nn.Parameter = weight,
-                grid: Grid = layer.grid,
-            ) -> Tensor:
-                conv.weight.data = weight.data  # to be rounded anew, not as it was to the nearest
-                weight.data = _rounded_by_moments(conv, grid, inputs[0], damping)
-                conv.weight.data = weight.data.clone()
-                return conv.forward(inputs[0])
-
-            layer.module.register_forward_hook(rounded)
+            layer.module.register_forward_hook(partial(_reconstruct, weight, layer.grid, damping))
         simulated(*_batched(samples[name]))
     return out
+
+
+def _reconstruct(
+    weight: nn.Parameter, grid: Grid, damping: float, conv: nn.Conv2d, inputs: tuple, output: Tensor
+) -> Tensor:
+    conv.weight.data = weight.data  # to be rounded anew, not as it was to the nearest
+    weight.data = _rounded_by_moments(conv, grid, inputs[0], damping)
+    conv.weight.data = weight.data.clone()
+    return conv.forward(inputs[0])
 
 
 def input_moments(conv: nn.Conv2d, x: Tensor) -> Tensor:

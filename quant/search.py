@@ -11,8 +11,10 @@ What is found is only a proposal until its exported file has been run: ``quant.p
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -195,13 +197,9 @@ def search(
 
     most = len(order)
     if budget.max_bytes is not None:
-        _, size = on_layers(FASTEST)
-        for most, layer in enumerate(order):  # noqa: B007 - the first that no longer fits
-            size += costs[layer].bytes(FP32) - costs[layer].bytes(W8A8)
-            if size > budget.max_bytes:
-                break
-        else:
-            most = len(order)
+        added = (costs[layer].bytes(FP32) - costs[layer].bytes(W8A8) for layer in order)
+        sizes = list(accumulate(added, initial=on_layers(FASTEST)[1]))
+        most = max(bisect_right(sizes, budget.max_bytes) - 1, 0)
     best = attempt(0)
     failed, fallbacks = 0, 1
     while not best.holds and failed < most:
