@@ -170,8 +170,9 @@ def resnet_blocks(unet: nn.Module) -> list[tuple[str, ResnetBlock]]:
 
 def time_biases(unet: LUnet, times: Tensor) -> Tensor:
     """Every block's time bias at ``times`` (N,) in [0, 1]: (N, ΣC)."""
+    blocks = resnet_blocks(unet)
     emb = unet.time_mlp(time_embedding(times, unet.t_emb_dim))
-    return torch.cat([block.mlp(emb) for _, block in resnet_blocks(unet)], dim=1)
+    return torch.cat([block.mlp(emb) for _, block in blocks], dim=1)
 
 
 @torch.no_grad()

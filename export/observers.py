@@ -13,11 +13,29 @@ import torch
 from torch import Tensor
 from torchao.quantization.pt2e.observer import HistogramObserver
 
+from elir_mobile.core.errors import UserError
+from elir_mobile.precision import Recipe
+
 TAIL = 1e-4  # share of values that the percentile rule gives up at either end
 SHRINKS = 41  # candidates for each end of the range in the search for the smallest error
 MAX_SHRINK = 0.8  # the narrowest candidate keeps a fifth of each end
 LEVELS = 255
 MIN_SCALE = 2.0**-12  # the smallest that XNNPACKQuantizer gives int8 weights and activations
+
+
+def activation_bits(recipe: Recipe) -> int | None:
+    """Bits of the integer activations of ``recipe``; None: it has none, and needs no ranges.
+
+    Raises:
+        UserError: they differ. A tensor between two layers is rounded once and has one range.
+    """
+    widths = sorted({p.activation_bits for p in recipe.precisions if p.activation_bits is not None})
+    if len(widths) > 1:
+        raise UserError(
+            f"recipe '{recipe.name}' mixes activations of {' and '.join(map(str, widths))} bits: "
+            "a tensor has one range and one rounding, so give all its integer layers the same"
+        )
+    return widths[0] if widths else None
 
 
 def activation_levels(bits: int) -> tuple[int, int]:

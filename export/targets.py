@@ -11,6 +11,7 @@ from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.table import RUNTIMES, target_name
 from export import coreml, executorch, litert
 from export.forms import CPU, CPU_CHANNELS_LAST, Form
+from export.observers import activation_bits
 from export.programs import Delegation, Programs, Samples
 
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
@@ -75,7 +76,12 @@ TARGETS: dict[str, Target] = {
 
 
 def realizes(target: Target, recipe: Recipe) -> bool:
-    """Whether ``target`` has a recipe, or every precision that its rules mix."""
+    """Whether ``target`` has a recipe, or every precision that its rules mix.
+
+    Raises:
+        UserError: it mixes integers of two widths, which no target has.
+    """
+    activation_bits(recipe)
     mixed = {"fp32", *(precision.name for precision in recipe.precisions)}
     return recipe.name in target.precisions or mixed <= set(target.precisions) - set(target.unmixed)
 

@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 
 from elir_mobile.core.files import write_text
-from elir_mobile.data.pairs import PairCounts
+from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.harness.charts import number
 from elir_mobile.precision import recipe_toml
 from export.samples import collect_samples
 from quant.calibrate import calibrate
 from quant.gptq import Adjusted, adjusted_weights
-from quant.job import Job, stages
+from quant.job import Job, Stages
 from quant.judge import Judge
 from quant.search import FASTEST, Attempt, Budget, Cost, damages, fallback_order, layer_costs, search
 
@@ -47,10 +47,11 @@ def rank_layers(job: Job, console: Console) -> Ranking:
     """
     torch.set_num_threads(job.protocol.threads)
     counts = PairCounts()
-    pairs = job.pairs(replace(counts, calibration=counts.calibration + JUDGED_PAIRS)).calibration
+    more = replace(counts, calibration=counts.calibration + JUDGED_PAIRS)
+    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, more, job.info.domain).calibration
     seen, heldout = pairs[: counts.calibration], pairs[counts.calibration :]
     programs = job.programs()
-    with stages(console) as shown:
+    with Stages(console) as shown:
         with shown.stage("calibrating"):
             samples = collect_samples(programs, [pair.degraded for pair in seen], job.seed)
             ranges = calibrate(programs, samples)
@@ -61,7 +62,7 @@ def rank_layers(job: Job, console: Console) -> Ranking:
         judge = Judge(programs, ranges, heldout[:DAMAGE_PAIRS], job.seed, adjusted)
         total = sum(len(layers) for layers in judge.layers.values())
         with shown.stage("rounding layer by layer", total):
-            damage = damages(judge, shown.advance)
+            damage = damages(judge, shown.tick)
     costs = layer_costs(programs)
     return Ranking(Judge(programs, ranges, heldout, job.seed, adjusted), fallback_order(damage, costs), costs)
 
@@ -69,7 +70,7 @@ def rank_layers(job: Job, console: Console) -> Ranking:
 def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) -> Attempt:
     """Search for the fastest recipe within ``budget``, each try printed; writes it as TOML."""
     console.print(f"searching the fastest recipe with {budget}")
-    with stages(console) as shown:
+    with Stages(console) as shown:
 
         def say(tried: Attempt) -> None:
             verdict = tried.verdict
@@ -78,7 +79,7 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
                 lpips = (
                     f", LPIPS {number(verdict.lpips_rise, 4)} (up to {number(verdict.lpips_rise_high, 4)})"
                 )
-            shown.say(
+            shown.console.print(
                 f"{tried.fallbacks:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
                 f"(up to {number(verdict.psnr_drop_db_high, 3)}){lpips}, about {tried.milliseconds:.0f} ms, "
                 f"{tried.bytes / 1e6:.2f} MB: {'holds' if tried.holds else 'over budget'}"

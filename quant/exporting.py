@@ -1,11 +1,12 @@
 """Lower every artifact of a job, each in a process of its own: lowering is single-threaded Python.
 
 Each file waits in a folder beside the bundle under a key of all that shapes it, so that a run that was
-stopped goes on from what it had exported.
+stopped goes on from what it had exported; copied into a bundle they are described by its manifest.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,13 +19,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from elir_mobile.bundle import Bundle, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import write_json, written
+from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
+from elir_mobile.runtimes.eager import eager_runner
 from export.programs import Delegation, Programs, Samples
 from export.targets import Target, get_target
 from quant.gptq import Adjusted, adjusted_weights, with_weights
@@ -49,7 +55,7 @@ def waiting_room(folder: Path) -> Iterator[Path]:
     try:
         yield exports
     except (OSError, UserError) as error:
-        if isinstance(error.__cause__ or error, OSError):
+        if getattr(error.__cause__ or error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(exports, ignore_errors=True)
         raise
     shutil.rmtree(exports, ignore_errors=True)
@@ -63,6 +69,7 @@ def export(
     Args:
         samples: calibration inputs; empty where no recipe needs them.
         calibration: their digest.
+        exports: where files wait that were exported before.
 
     Raises:
         UserError: a process died.
@@ -75,11 +82,11 @@ def export(
         missing = []
         for (target, recipe), place in zip(job.artifacts, places, strict=True):
             if place.parent.is_dir():
-                stages.advance()
+                stages.tick()
             else:
                 missing.append((target, recipe, place))
         if len(missing) < len(places):
-            stages.say(f"{len(places) - len(missing)} of {len(places)} files were exported before")
+            stages.console.print(f"{len(places) - len(missing)} of {len(places)} files were exported before")
         if missing:
             _lower_all(job, samples, missing, exports / "log.txt", stages)
     artifacts = []
@@ -91,6 +98,60 @@ def export(
         delegation = {name: Delegation(d["delegates"], tuple(d["ops_outside"])) for name, d in said.items()}
         artifacts.append(Artifact(target, recipe, path, delegation))
     return artifacts
+
+
+def describe(
+    job: Job,
+    table: Tensor,
+    artifacts: list[Artifact],
+    calibration: dict[str, Any],
+    image: Tensor,
+    folder: Path,
+) -> Bundle:
+    """Make a bundle of exported files; it then lacks parity budgets and the report alone.
+
+    Args:
+        table: of time biases.
+        artifacts: files in ``folder``.
+        calibration: what the manifest says of it; empty where nothing was calibrated.
+        image: degraded, of the golden vectors.
+        folder: of the bundle.
+    """
+    info = job.info
+    manifest = {
+        **task_facts(job.task, info.domain),
+        "model": {
+            "task": job.task.name,
+            **asdict(info),
+            "size": job.size,
+            "parameters": sum(p.numel() for p in job.restorer.parameters()),
+            "architecture": asdict(job.restorer.arch),
+        },
+        "size": job.size,
+        "steps": info.steps,
+        "sigma_s": info.sigma_s,
+        "versions": package_versions(),
+        "files": [
+            file_entry(
+                folder,
+                artifact.path,
+                **artifact.target.to_json(),
+                precision=artifact.recipe.name,
+                programs=list(PROGRAMS),
+                recipe=artifact.recipe.to_json(),
+                gptq=job.adjusts(artifact.recipe),
+                delegation={name: asdict(d) for name, d in artifact.delegation.items()},
+            )
+            for artifact in artifacts
+        ],
+        "calibration": calibration or None,
+        "golden": write_golden(
+            folder, eager_runner(job.restorer, info.steps), image, info.steps, info.sigma_s
+        ),
+        "table": write_table(folder, table),
+    }
+    write_manifest(folder, manifest)
+    return Bundle(folder, manifest, table)
 
 
 def _key(job: Job, target: Target, recipe: Recipe, calibration: str) -> str:
@@ -118,7 +179,7 @@ def _lower_all(
     for _, recipe, _ in missing:
         if job.adjusts(recipe) and recipe not in adjusted:
             adjusted[recipe] = adjusted_weights(job.programs(), recipe, samples)
-            stages.say(f"adjusted weights for {recipe.name}")
+            stages.console.print(f"adjusted weights for {recipe.name}")
     workers = max(1, min(len(missing), job.protocol.threads))
     with ProcessPoolExecutor(
         workers,
@@ -133,8 +194,8 @@ def _lower_all(
         try:
             for future in as_completed(futures):
                 future.result()
-                stages.advance()
-                stages.say(f"exported {futures[future]}")
+                stages.tick()
+                stages.console.print(f"exported {futures[future]}")
         except BrokenProcessPool as error:
             raise UserError(f"an export process died, perhaps for lack of memory: see {log}") from error
         except BaseException:

@@ -7,22 +7,21 @@ What each is worth on this network is measured in docs/quantization.md.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from elir_mobile.precision import FP32, Grid, Recipe
+from export.observers import activation_bits
 from export.programs import Programs, Samples
 from quant.calibrate import calibrate
-from quant.simulate import Ranges, find_layers, layer_grid, simulate_program, trace, weight_scale
+from quant.simulate import Ranges, simulate_program, weight_scale
 
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
 AT_ONCE = 2**22  # values of patches that are held at once
-
-Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
 
 
 def _copied(programs: Programs) -> Programs:
@@ -45,13 +44,14 @@ def adjusted_weights(
     the same programs.
 
     Args:
-        biases: whether biases are corrected, for which layers without one get one.
+        biases: whether a recipe that rounds weights alone has its biases corrected, for which layers without
+            one get one. Where activations are rounded too it gains nothing (docs/decisions.md).
     """
-    bits = recipe.activation_bits
+    bits = activation_bits(recipe)
     ranges = calibrate(programs, samples, bits=bits) if bits is not None else {}
     few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
     adjusted = reconstruct(programs, recipe, ranges, few)
-    if biases:
+    if biases and bits is None:
         adjusted = correct_biases(adjusted, recipe, ranges, samples, reference=programs)
     found: Adjusted = {}
     for name, module in adjusted.modules.items():
@@ -89,56 +89,50 @@ def correct_biases(
 
     Rounding errors of weights and clipped activations have a mean that every later layer sees
     (Nagel et al. 2019, empirical bias correction). One pass in the order of the layers: each is
-    corrected for the output that the corrected layers before it give. A layer without a bias gets one.
+    corrected for the output that the corrected layers before it give, against the float network's on the same
+    pictures. Against the float layer on the corrected layer's own inputs it comes to the same
+    (docs/decisions.md). A layer without a bias gets one.
 
     Args:
         programs: their weights may be reconstructed, that is, lie on their grids already.
         reference: the float programs, whose mean outputs are wanted.
     """
-    recipe = recipe.on(programs.roles)
     out = _copied(programs)
     for name, module in out.modules.items():
-        rounded = [
-            layer.name
-            for layer in find_layers(trace(module))
-            if layer.node.op == "call_module" and recipe.precision_of(layer.name) != FP32
-        ]
-        for layer_name in rounded:
-            layer = module.get_submodule(layer_name)
-            if layer.bias is None:
-                transposed = isinstance(layer, nn.ConvTranspose2d)
-                channels = layer.weight.shape[1 if transposed else 0]
-                layer.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        simulated, layers = simulate_program(module, recipe, ranges.get(name, {}), programs.roles)
         means: dict[str, Tensor] = {}
-
-        def remember(layer_name: str, means: dict[str, Tensor] = means) -> Hook:
-            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                means[layer_name] = output.mean((0, 2, 3))
-
-            return hook
-
-        def correct(layer_name: str, means: dict[str, Tensor] = means, module: nn.Module = module) -> Hook:
-            def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                shift = means[layer_name] - output.mean((0, 2, 3))
-                module.get_submodule(layer_name).bias += shift  # type: ignore[operator]
-                return output + shift[:, None, None]
-
-            return hook
-
+        handles = []
+        for layer in layers:
+            if layer.module is None or layer.precision == FP32:
+                continue
+            source = module.get_submodule(layer.name)
+            if source.bias is None:
+                channels = source.weight.shape[isinstance(source, nn.ConvTranspose2d)]
+                source.bias = nn.Parameter(torch.zeros(channels), requires_grad=False)
+            wanted = reference.modules[name].get_submodule(layer.name)
+            handles.append(wanted.register_forward_hook(partial(_remember, means, layer.name)))
+            hook = partial(_correct, means, layer.name, source.get_parameter("bias"))
+            layer.module.register_forward_hook(hook)
         batch = _batched(samples[name])
-        wanted = reference.modules[name]
-        handles = [
-            wanted.get_submodule(layer_name).register_forward_hook(remember(layer_name))
-            for layer_name in rounded
-        ]
-        wanted(*batch)
+        reference.modules[name](*batch)
         for handle in handles:
             handle.remove()
-        simulated = simulate_program(module, recipe, ranges.get(name, {}))
-        for layer_name in rounded:
-            simulated.get_submodule(layer_name).register_forward_hook(correct(layer_name))
         simulated(*batch)
     return out
+
+
+def _remember(
+    means: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> None:
+    means[name] = output.mean((0, 2, 3))
+
+
+def _correct(
+    means: dict[str, Tensor], name: str, bias: Tensor, layer: nn.Module, inputs: tuple, output: Tensor
+) -> Tensor:
+    shift = means[name] - output.mean((0, 2, 3))
+    bias.add_(shift)
+    return output + shift[:, None, None]
 
 
 @torch.no_grad()
@@ -157,33 +151,25 @@ def reconstruct(
     Args:
         damping: added to the diagonal of the moments, relative to its mean.
     """
-    recipe = recipe.on(programs.roles)
     out = _copied(programs)
     for name, module in out.modules.items():
-        simulated = simulate_program(module, recipe, ranges.get(name, {}))
-        for layer in find_layers(trace(module)):
-            if layer.node.op != "call_module":
+        simulated, layers = simulate_program(module, recipe, ranges.get(name, {}), programs.roles)
+        for layer in layers:
+            if layer.grid is None or not isinstance(layer.module, nn.Conv2d):
                 continue
-            source = module.get_submodule(layer.name)
-            grid = layer_grid(source, recipe.precision_of(layer.name))
-            if grid is None or not isinstance(source, nn.Conv2d):
-                continue
-
-            def rounded(
-                conv: nn.Module,
-                inputs: tuple[Tensor, ...],
-                output: Tensor,
-                source: nn.Conv2d = source,
-                grid: Grid = grid,
-            ) -> Tensor:
-                assert isinstance(conv, nn.Conv2d)
-                weight = _rounded_by_moments(source, grid, inputs[0], damping)
-                source.weight.data, conv.weight.data = weight, weight.clone()
-                return conv.forward(inputs[0])
-
-            simulated.get_submodule(layer.name).register_forward_hook(rounded)
+            weight = module.get_submodule(layer.name).get_parameter("weight")
+            layer.module.register_forward_hook(partial(_reconstruct, weight, layer.grid, damping))
         simulated(*_batched(samples[name]))
     return out
+
+
+def _reconstruct(
+    weight: nn.Parameter, grid: Grid, damping: float, conv: nn.Conv2d, inputs: tuple, output: Tensor
+) -> Tensor:
+    conv.weight.data = weight.data  # to be rounded anew, not as it was to the nearest
+    weight.data = _rounded_by_moments(conv, grid, inputs[0], damping)
+    conv.weight.data = weight.data.clone()
+    return conv.forward(inputs[0])
 
 
 def input_moments(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from rich.progress import (
 
 from elir_mobile.checkpoints import ModelInfo
 from elir_mobile.core.errors import UserError
-from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
+from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import Recipe, get_recipe
@@ -53,14 +53,10 @@ class Job:
         """Of the bundle's folder."""
         return f"{self.task.name}-{self.info.name}"
 
-    def pairs(self, counts: PairCounts | None = None) -> PairSets:
-        """Degraded images with their ground truth.
-
-        Raises:
-            UserError: the images cannot be used.
-        """
-        usual = PairCounts() if self.info.trained else UNTRAINED_COUNTS
-        return load_pair_sets(self.images, self.task, self.size, self.seed, counts or usual, self.info.domain)
+    @property
+    def counts(self) -> PairCounts:
+        """How many pairs calibrate, and how many are judged."""
+        return PairCounts() if self.info.trained else UNTRAINED_COUNTS
 
     def programs(self, target: Target = TARGETS["executorch"]) -> Programs:
         """The float programs as ``target`` takes them."""
@@ -106,42 +102,25 @@ def select_artifacts(
     return tuple(chosen)
 
 
-class Stages:
+class Stages(Progress):
     """Progress on the terminal: a line for each stage, with a bar where its length is known."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, console: Console) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(SpinnerColumn(), TextColumn("{task.description}"), *columns, console=console)
 
     @contextmanager
     def stage(self, text: str, total: int | None = None) -> Iterator[None]:
-        """Show ``text`` while the block runs; :meth:`advance` and :meth:`tell` move its bar."""
-        self.current = self.progress.add_task(text, total=total)
+        """Show ``text`` while the block runs; :meth:`tick` and :meth:`tell` move its bar."""
+        self.current = self.add_task(text, total=total)
         yield
-        length = self.progress.tasks[self.current].total or 1
-        self.progress.update(self.current, total=length, completed=length)
+        length = next(task.total for task in self.tasks if task.id == self.current) or 1
+        self.update(self.current, total=length, completed=length)
 
-    def advance(self) -> None:
-        """One more is done."""
-        self.progress.advance(self.current)
+    def tick(self) -> None:
+        """One more of the stage is done."""
+        self.advance(self.current)
 
     def tell(self, done: int, total: int, text: str) -> None:
         """``done`` of ``total`` are done; ``text`` says what comes."""
-        self.progress.update(self.current, completed=done, total=total, description=text)
-
-    def say(self, text: str) -> None:
-        """A line above the bars."""
-        self.progress.console.print(text)
-
-
-@contextmanager
-def stages(console: Console) -> Iterator[Stages]:
-    """Stages shown on ``console`` while the block runs."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield Stages(progress)
+        self.update(self.current, completed=done, total=total, description=text)

@@ -95,7 +95,7 @@ class Judge:
             module = self.programs.modules[name]
             if adjusted:
                 module = module_with_weights(module, adjusted)
-            self._modules[name] = (key, simulate_program(module, recipe, self.ranges.get(name, {})))
+            self._modules[name] = key, simulate_program(module, recipe, self.ranges.get(name, {}))[0]
         return self._modules[name][1]
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Post-training quantization, end to end; the command is :mod:`elir_mobile.cli.quantize`.
 
 Loads a float restorer, calibrates along its own trajectories, exports one file for each target and
-precision (``quant/bundling.py``, ``quant/exporting.py``), and measures the bundle as the harness does
+precision (``quant/exporting.py``), and measures the bundle as the harness does
 (``elir_mobile/harness``). With a budget (``--max-psnr-drop``, ``--max-lpips-rise``, ``--max-bytes``) it first
 searches for the fastest recipe that holds it (``quant/budget.py``), and ends with whether the executed file
 does. A run that was stopped finds the files it had already exported beside the bundle and goes on from them.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,13 +20,15 @@ from rich.table import Table
 
 from elir_mobile.bundle import building
 from elir_mobile.checkpoints import save_weights
+from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.measure import Evaluation, measure_written
 from elir_mobile.harness.report import write_report
 from elir_mobile.precision import RECIPES
+from export.programs import Samples
+from export.samples import collect_samples, digest
 from export.targets import TARGETS, realizes
-from quant.bundling import write_bundle
-from quant.exporting import waiting_room
-from quant.job import Job, stages
+from quant.exporting import describe, export, waiting_room
+from quant.job import Job, Stages
 
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
@@ -36,12 +39,27 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
     """
     torch.set_num_threads(job.protocol.threads)
     folder = job.out / job.name
-    with stages(console) as shown:
+    with Stages(console) as shown, waiting_room(folder) as exports:
         with shown.stage("loading and degrading images"):
-            data = job.pairs()
-        with waiting_room(folder) as exports, building(folder) as staging:
+            programs = job.programs()
+            data = load_pair_sets(job.images, job.task, job.size, job.seed, job.counts, job.info.domain)
+        with building(folder) as staging:
             started = time.monotonic()
-            bundle = write_bundle(job, data, exports, staging, shown)
+            samples: Samples = {}
+            calibration: dict[str, Any] = {}
+            if any(recipe.needs_calibration or job.adjusts(recipe) for _, recipe in job.artifacts):
+                images = [pair.degraded for pair in data.calibration]
+                watched = shown.track(images, description="recording float trajectories")
+                samples = collect_samples(programs, watched, job.seed)
+                calibration = {
+                    "sha256": digest(samples),
+                    "images": [pair.name for pair in data.calibration],
+                    "calls": {name: len(inputs) for name, inputs in samples.items()},
+                }
+            artifacts = export(job, samples, calibration.get("sha256", ""), exports, staging, shown)
+            bundle = describe(
+                job, programs.table, artifacts, calibration, data.evaluation[0].degraded, staging
+            )
             seconds = time.monotonic() - started
             with shown.stage("running every file"), tempfile.TemporaryDirectory() as scratch:
                 weights = Path(scratch) / "float.safetensors"
@@ -50,8 +68,8 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                     weights,
                     task=job.task.name,
                     size=job.size,
-                    steps=job.info.steps,
-                    sigma_s=job.info.sigma_s,
+                    steps=programs.steps,
+                    sigma_s=programs.sigma_s,
                     domain=job.info.domain,
                     dtype=torch.float32,
                 )

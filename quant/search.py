@@ -11,8 +11,10 @@ What is found is only a proposal until its exported file has been run: ``quant.p
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -25,7 +27,7 @@ from quant.judge import Judge, Verdict
 from quant.simulate import find_layers, trace
 
 # Everything in int8 but the additions inside rewritten group norms, which no runtime does well.
-FASTEST = Recipe("searched", (Rule("*.block.0.add", FP32), Rule("*", W8A8)))
+FASTEST = Recipe("searched", (Rule("role:norm", FP32), Rule("*", W8A8)))
 # Multiply-accumulates a millisecond of plain 3×3 convolutions: the middle of what
 # benchmarks/roofline.py measured on two threads of an AVX2 machine (docs/decisions.md). The order
 # of the layers depends on the ratio alone. Wider integers are taken to be slower by their bits.
@@ -112,14 +114,13 @@ def layer_costs(programs: Programs) -> dict[str, Cost]:
         calls = programs.steps if name == "step" else 1
         for layer in find_layers(graph):
             n_in, n_out = (prod(node.meta["tensor_meta"].shape) for node in (layer.inputs[0], layer.node))
-            if layer.node.op != "call_module":
+            if layer.module is None:
                 before = costs.get(layer.name, Cost())
                 costs[layer.name] = Cost(added=before.added + calls * n_out)
                 continue
-            source = graph.get_submodule(str(layer.node.target))
-            shape = tuple(source.get_parameter("weight").shape)
+            shape = tuple(layer.module.get_parameter("weight").shape)
             # Each weight meets every output position once, or every input position if transposed.
-            transposed = isinstance(source, nn.ConvTranspose2d)
+            transposed = isinstance(layer.module, nn.ConvTranspose2d)
             positions = (n_in if transposed else n_out) / shape[0]
             costs[layer.name] = Cost(calls * prod(shape) * positions, 0.0, shape, transposed)
     return costs
@@ -128,9 +129,10 @@ def layer_costs(programs: Programs) -> dict[str, Cost]:
 def damages(judge: Judge, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Relative error energy of the restored image with one layer alone in int8, for every layer."""
     found = {}
+    fastest = FASTEST.on(judge.programs.roles)
     for layers in judge.layers.values():
         for layer in layers:
-            if FASTEST.precision_of(layer) == W8A8:
+            if fastest.precision_of(layer) == W8A8:
                 verdict = judge.judge(Recipe("alone", (Rule(layer, W8A8),)), programs=False)
                 found[layer] = 10 ** (-verdict.image_db / 10)
             advance()
@@ -171,11 +173,15 @@ def search(
         the largest one that fits, or all of int8 if not even that does.
     """
 
+    def on_layers(recipe: Recipe) -> tuple[dict[str, Precision], int]:
+        bound = recipe.on(judge.programs.roles)
+        precisions = {layer: bound.precision_of(layer) for layer in costs}
+        return precisions, sum(cost.bytes(precisions[layer]) for layer, cost in costs.items())
+
     def attempt(fallbacks: int) -> Attempt:
         rules = tuple(Rule(layer, FP32) for layer in order[:fallbacks])
         recipe = Recipe(FASTEST.name, (*rules, *FASTEST.rules))
-        precisions = {layer: recipe.precision_of(layer) for layer in costs}
-        size = sum(cost.bytes(precisions[layer]) for layer, cost in costs.items())
+        precisions, size = on_layers(recipe)
         verdict = judge.judge(recipe, programs=False)
         tried = Attempt(
             fallbacks,
@@ -191,13 +197,9 @@ def search(
 
     most = len(order)
     if budget.max_bytes is not None:
-        size = sum(cost.bytes(FASTEST.precision_of(layer)) for layer, cost in costs.items())
-        for most, layer in enumerate(order):  # noqa: B007 - the first that no longer fits
-            size += costs[layer].bytes(FP32) - costs[layer].bytes(W8A8)
-            if size > budget.max_bytes:
-                break
-        else:
-            most = len(order)
+        added = (costs[layer].bytes(FP32) - costs[layer].bytes(W8A8) for layer in order)
+        sizes = list(accumulate(added, initial=on_layers(FASTEST)[1]))
+        most = max(bisect_right(sizes, budget.max_bytes) - 1, 0)
     best = attempt(0)
     failed, fallbacks = 0, 1
     while not best.holds and failed < most:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
 from elir_mobile.models.restorer import sample
-from elir_mobile.precision import Grid, Precision, Recipe, integer_grid
-from export.observers import MIN_SCALE, activation_levels, min_scale
+from elir_mobile.precision import RECIPES, Grid, Precision, Recipe, integer_grid
+from export.observers import MIN_SCALE, activation_bits, activation_levels, min_scale
 from export.programs import PROGRAM_NAMES, Programs
 
 Ranges = dict[str, dict[str, tuple[float, float]]]  # program → tensor → lowest and highest value
@@ -118,12 +118,6 @@ def weight_scale(weight: Tensor, grid: Grid) -> Tensor:
     return scale
 
 
-def layer_grid(layer: nn.Module, precision: Precision) -> Grid | None:
-    """:func:`elir_mobile.precision.integer_grid` of a layer."""
-    shape = tuple(layer.get_parameter("weight").shape)
-    return integer_grid(precision, shape, transposed=isinstance(layer, nn.ConvTranspose2d))
-
-
 @dataclass(frozen=True)
 class Layer:
     """A quantizable operator of a traced program.
@@ -133,12 +127,18 @@ class Layer:
         node: the operator.
         inputs: the tensors it reads.
         output: the tensor it makes: its own, or that of the ReLU that is fused into it.
+        module: that has its weight; None for an addition.
+        precision: that a recipe gives it.
+        grid: of its weight; None where that stays in float, or there is none.
     """
 
     name: str
     node: fx.Node
     inputs: tuple[fx.Node, ...]
     output: fx.Node
+    module: nn.Module | None
+    precision: Precision
+    grid: Grid | None
 
 
 def trace(module: nn.Module) -> fx.GraphModule:
@@ -146,13 +146,23 @@ def trace(module: nn.Module) -> fx.GraphModule:
     return fx.symbolic_trace(copy.deepcopy(module))
 
 
-def find_layers(graph: fx.GraphModule) -> Iterator[Layer]:
-    """Convolutions, linear layers and additions of two tensors, in the order they run."""
+def find_layers(
+    graph: fx.GraphModule, recipe: Recipe = RECIPES["fp32"], roles: Mapping[str, str] | None = None
+) -> Iterator[Layer]:
+    """Convolutions, linear layers and additions of two tensors, in the order they run.
+
+    Args:
+        recipe: which layer gets which precision; by layer names alone where ``roles`` are not given.
+        roles: of every layer (``Programs.roles``).
+    """
+    if roles is not None:
+        recipe = recipe.on(roles)
     modules = dict(graph.named_modules())
     for node in graph.graph.nodes:
         tensors = tuple(arg for arg in node.args if isinstance(arg, fx.Node))
+        module = None
         if node.op == "call_module" and isinstance(modules[node.target], _LAYERS):
-            name = node.target
+            name, module = node.target, modules[node.target]
         elif node.op == "call_function" and node.target in _ADDITIONS and len(tensors) == 2:
             path = next(reversed(node.meta.get("nn_module_stack") or {}), "")
             name = f"{path}.add" if path else "add"
@@ -163,7 +173,12 @@ def find_layers(graph: fx.GraphModule) -> Iterator[Layer]:
             (users[0].op == "call_module" and isinstance(modules[users[0].target], nn.ReLU))
             or (users[0].op == "call_function" and users[0].target in _RELUS)
         )
-        yield Layer(name, node, tensors, users[0] if fused else node)
+        precision = recipe.precision_of(name)
+        grid = None
+        if module is not None:
+            shape = tuple(module.get_parameter("weight").shape)
+            grid = integer_grid(precision, shape, transposed=isinstance(module, nn.ConvTranspose2d))
+        yield Layer(name, node, tensors, users[0] if fused else node, module, precision, grid)
 
 
 def layer_names(programs: Programs) -> dict[str, list[str]]:
@@ -203,26 +218,20 @@ def simulate(
     Args:
         programs: float programs.
         recipe: which layer gets which precision.
-        ranges: activation ranges (:func:`calibrate`), where the recipe has integer
-            ones.
+        ranges: activation ranges (:func:`calibrate`), where the recipe has integer ones.
         trainable: weights stay float parameters with gradients, rounded anew at every call, those of
             convolutions to the grid that they start with.
 
     Raises:
-        ValueError: the recipe needs ranges and there are none.
+        UserError: the recipe mixes integers of two widths.
+        ValueError: it needs ranges and there are none.
     """
-    if recipe.needs_calibration and not ranges:
+    if activation_bits(recipe) and not ranges:
         raise ValueError(f"recipe '{recipe.name}' needs activation ranges")
-    recipe = recipe.on(programs.roles)
-    modules = {
-        name: simulate_program(
-            module,
-            recipe,
-            (ranges or {}).get(name, {}),
-            trainable=trainable,
-        )
-        for name, module in programs.modules.items()
-    }
+    modules: dict[str, nn.Module] = {}
+    for name, module in programs.modules.items():
+        known = (ranges or {}).get(name, {})
+        modules[name], _ = simulate_program(module, recipe, known, programs.roles, trainable=trainable)
     return replace(programs, modules=modules)
 
 
@@ -230,57 +239,59 @@ def simulate_program(
     module: nn.Module,
     recipe: Recipe,
     ranges: dict[str, tuple[float, float]],
+    roles: Mapping[str, str] | None = None,
     *,
     trainable: bool = False,
-) -> nn.Module:
-    """One program of :func:`simulate`, by a recipe that names layers."""
+) -> tuple[fx.GraphModule, list[Layer]]:
+    """One program of :func:`simulate`, and all its layers, whose modules are those that compute.
+
+    ``recipe`` and ``roles`` are those of :func:`find_layers`.
+    """
     graph = trace(module)
-    _round_weights(graph, recipe, trainable)
-    _round_activations(graph, recipe, ranges)
+    layers = list(find_layers(graph, recipe, roles))
+    _round_weights(layers, trainable)
+    _round_activations(graph, layers, ranges, activation_bits(recipe) or 8)
     graph.recompile()
-    return graph
+    return graph, layers
 
 
-def _round_weights(graph: fx.GraphModule, recipe: Recipe, trainable: bool) -> None:
-    for layer in list(find_layers(graph)):
-        if layer.node.op != "call_module":
+def _round_weights(layers: list[Layer], trainable: bool) -> None:
+    for layer in layers:
+        module = layer.module
+        if module is None:
             continue
-        module = graph.get_submodule(str(layer.node.target))
-        assert isinstance(module, _LAYERS)
         module.requires_grad_(trainable)
-        precision = recipe.precision_of(layer.name)
-        grid = layer_grid(module, precision)
-        if grid is None and not precision.half:
-            continue
-        if grid is None:
-            rounding: nn.Module = HalfRound()
-        else:
+        weight = module.get_parameter("weight")
+        if layer.grid is not None:
             # A transposed convolution's weight is a sum of trained ones: its grid moves with them.
             keep = trainable and not isinstance(module, nn.ConvTranspose2d)
-            rounding = WeightFakeQuant(grid, start=module.weight.detach().clone() if keep else None)
+            start = weight.detach().clone() if keep else None
+            rounding: nn.Module = WeightFakeQuant(layer.grid, start=start)
+        elif layer.precision.half:
+            rounding = HalfRound()
+        else:
+            continue
         if trainable:
             parametrize.register_parametrization(module, "weight", rounding)
         else:
-            module.weight.data = rounding(module.weight.data)
+            weight.data = rounding(weight.data)
 
 
-def _round_activations(graph: fx.GraphModule, recipe: Recipe, ranges: dict[str, tuple[float, float]]) -> None:
-    bits: dict[fx.Node, int] = {}  # of tensors that some layer makes or reads as integers: the fewest
+def _round_activations(
+    graph: fx.GraphModule, layers: list[Layer], ranges: dict[str, tuple[float, float]], bits: int
+) -> None:
     made: dict[fx.Node, bool] = {}  # tensors that come rounded, whoever reads them: whether to integers
     read: dict[fx.Node, list[fx.Node]] = {}  # tensors that some layers want as integers
-    for layer in find_layers(graph):
-        precision = recipe.precision_of(layer.name)
-        if precision.activation_bits is not None:
+    for layer in layers:
+        if layer.precision.integer:
             made[layer.output] = True
             for tensor in layer.inputs:
                 read.setdefault(tensor, []).append(layer.node)
-            for tensor in (*layer.inputs, layer.output):
-                bits[tensor] = min(precision.activation_bits, bits.get(tensor, precision.activation_bits))
-        elif precision.half:
+        elif layer.precision.half:
             made.setdefault(layer.output, False)
 
     def rounding(tensor: fx.Node) -> ActivationFakeQuant:
-        return ActivationFakeQuant(*ranges[tensor.name], bits[tensor])
+        return ActivationFakeQuant(*ranges[tensor.name], bits)
 
     for tensor, readers in read.items():
         if not made.get(tensor):

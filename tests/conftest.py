@@ -20,7 +20,7 @@ from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import read_golden
 from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
-from elir_mobile.precision import RECIPES
+from elir_mobile.precision import RECIPES, Grid, Precision, integer_grid
 from elir_mobile.runtimes.registry import open_runner
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
@@ -213,6 +213,12 @@ def golden_budgets(golden: dict, folder: Path, runner: Runner, *, steps: int, si
     """The ``parity`` entry of a file that ``runner`` runs, by the golden vectors at ``folder``."""
     vectors = read_golden(folder, golden)
     return parity_budgets(golden_parity_db(golden_outputs(runner.loop(steps, sigma_s), vectors), vectors))
+
+
+def layer_grid(layer: torch.nn.Module, precision: Precision) -> Grid | None:
+    """The grid of a layer's weight."""
+    transposed = isinstance(layer, torch.nn.ConvTranspose2d)
+    return integer_grid(precision, tuple(layer.weight.shape), transposed=transposed)
 
 
 def eager_of(programs: Programs) -> Runner:

@@ -88,7 +88,7 @@ def _cached_all(folder: Path) -> Callable[..., None]:
             kept = _kept(folder, place.parent.name, *weights)
             if kept.is_dir():
                 shutil.copytree(kept, place.parent)
-                stages.advance()
+                stages.tick()
             else:
                 rest.append((target, recipe, place))
         if rest:

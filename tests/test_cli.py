@@ -149,6 +149,18 @@ def test_a_missing_extra_is_one_sentence(command: str, module: str, extra: str, 
     assert not list(tmp_path.iterdir())
 
 
+def test_training_as_a_module_without_its_extra_is_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.modules['lightning'] = None; "
+        "runpy.run_module('quant.qat', run_name='__main__', alter_sys=True)"
+    )
+    words = ["--task", "bfr", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: lightning is not installed: pip install 'elir-mobile[train]'\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_module_that_no_extra_brings_is_a_fault_of_ours() -> None:
     @exits_with_2
     def main() -> None:

@@ -15,8 +15,8 @@ from export.samples import collect_samples
 from export.targets import TARGETS
 from quant.calibrate import calibrate
 from quant.gptq import PATCHES, adjusted_weights, correct_biases, input_moments, reconstruct, with_weights
-from quant.simulate import layer_grid, simulate, weight_scale
-from tests.conftest import SIGMA_S, SIZE, STEPS
+from quant.simulate import simulate, weight_scale
+from tests.conftest import SIGMA_S, SIZE, STEPS, layer_grid
 
 # Rounds every convolution, so that every one is corrected, as the built-in recipe does not.
 RECIPE = Recipe(
@@ -116,6 +116,15 @@ def test_biases_of_reconstructed_weights_are_corrected_towards_float(programs, s
     assert sqnr_db(want, simulate(adjusted, recipe).modules["encode"](image)) > sqnr_db(
         want, simulate(few, recipe).modules["encode"](image)
     )
+
+
+def test_biases_are_corrected_where_weights_alone_are_rounded(programs, samples) -> None:
+    corrected = {
+        name: {key for tensors in adjusted_weights(programs, recipe, samples).values() for key in tensors}
+        for name, recipe in (("w8", Recipe("w8", (Rule("*", W8),))), ("w8a8", RECIPE))
+    }
+    assert any(key.endswith(".bias") for key in corrected["w8"])
+    assert all(key.endswith(".weight") for key in corrected["w8a8"])
 
 
 class LargestTensor(TorchDispatchMode):

@@ -22,8 +22,9 @@ from export.programs import build_programs
 from export.samples import collect_samples
 from quant.calibrate import calibrate
 from quant.gptq import adjusted_weights
-from quant.qat import QatTraining, make_row, on_grid, simulated_quality, starting_point
+from quant.qat import make_row, simulated_quality
 from quant.simulate import restore_batch, simulate
+from quant.student import QatTraining, on_grid, starting_point
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))

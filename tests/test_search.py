@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from elir_mobile.models.roles import NORM
 from elir_mobile.precision import FP32, W8A8
 from quant.judge import Verdict
 from quant.search import FASTEST, Attempt, Budget, Cost, fallback_order, layer_costs, search
@@ -16,8 +19,11 @@ COSTS = dict.fromkeys(LAYERS, COST)
 class FakeJudge:
     """Every layer in int8 costs ``0.01 × (its number + 1)`` dB."""
 
+    programs = SimpleNamespace(roles=dict.fromkeys(LAYERS, "block"))
+
     def judge(self, recipe, *, programs: bool) -> Verdict:
         assert not programs  # a search needs the picture only
+        recipe = recipe.on(self.programs.roles)
         drop = sum(0.01 * (i + 1) for i, name in enumerate(LAYERS) if recipe.precision_of(name) == W8A8)
         return Verdict({}, [], 30.0, drop - 0.005, drop / 10 - 0.001, drop, drop / 10)
 
@@ -35,7 +41,8 @@ def test_the_fewest_layers_are_raised(drop: float, raised: int) -> None:
     assert best.holds
     assert best.fallbacks == raised
     assert best.verdict.psnr_drop_db_high <= drop
-    floats = {name for name in LAYERS if best.recipe.precision_of(name) == FP32}
+    recipe = best.recipe.on(FakeJudge.programs.roles)
+    floats = {name for name in LAYERS if recipe.precision_of(name) == FP32}
     assert floats == set(LAYERS[20 - raised :])  # the worst ones
 
 
@@ -82,9 +89,12 @@ def test_costs_count_every_weight_and_every_step(programs, restorer) -> None:
     assert set(costs) >= {"add", "enc.layers.1.add"}
 
 
-def test_it_starts_with_int8_everywhere_but_inside_norms() -> None:
-    assert FASTEST.precision_of("fmir.add") == W8A8
-    assert FASTEST.precision_of("fmir.mid_blocks.0.block1.block.0.add") == FP32
+def test_it_starts_with_int8_everywhere_but_inside_norms(programs) -> None:
+    recipe = FASTEST.on(programs.roles)
+    floats = {layer for layer in programs.roles if recipe.precision_of(layer) == FP32}
+    assert floats == {layer for layer, role in programs.roles.items() if role == NORM}
+    assert "fmir.mid_blocks.0.block1.block.0.add" in floats
+    assert recipe.precision_of("fmir.add") == W8A8
 
 
 def test_an_unknown_lpips_does_not_hold_a_budget_for_it() -> None:

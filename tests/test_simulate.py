@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import (
@@ -21,21 +22,22 @@ from elir_mobile.precision import (
     integer_grid,
 )
 from export.executorch import layer_name, quantize
-from export.observers import MseObserver
+from export.observers import MseObserver, activation_bits
 from export.samples import collect_samples
+from export.targets import TARGETS, realizes
 from quant.calibrate import calibrate
+from quant.gptq import adjusted_weights
 from quant.simulate import (
     ActivationFakeQuant,
     WeightFakeQuant,
     find_layers,
-    layer_grid,
     layer_names,
     restore_batch,
     simulate,
     trace,
     weight_scale,
 )
-from tests.conftest import STEPS
+from tests.conftest import STEPS, layer_grid
 
 GROUP = 32  # input channels that share a scale in w4
 
@@ -205,6 +207,26 @@ def test_trainable_weights_round_alike_and_have_gradients(programs, samples, ran
 def test_w8a8_without_ranges_is_refused(programs) -> None:
     with pytest.raises(ValueError, match="ranges"):
         simulate(programs, RECIPES["w8a8"])
+
+
+def test_integers_of_two_widths_are_refused_in_one_sentence(programs, samples) -> None:
+    """A tensor between two layers has one range and one rounding: which one would be a guess."""
+    w8a16 = Precision("w8a16", weight_bits=8, activation_bits=16)
+    wide = Recipe("wide", (Rule("enc.*", w8a16), Rule("*", W8)))
+    assert activation_bits(wide) == 16
+    mixed = Recipe("both", (Rule("enc.*", w8a16), Rule("*", W8A8)))
+    for refuse in (
+        lambda: simulate(programs, mixed, calibrate(programs, samples)),
+        lambda: adjusted_weights(programs, mixed, samples),
+        lambda: realizes(TARGETS["coreml"], mixed),
+    ):
+        with pytest.raises(UserError, match="'both' mixes activations of 8 and 16 bits: .* the same$"):
+            refuse()
+
+
+def test_a_rule_by_role_needs_the_roles(programs) -> None:
+    with pytest.raises(ValueError, match="take it on"):
+        list(find_layers(trace(programs.modules["encode"]), RECIPES["w8a8"]))
 
 
 def test_every_layer_has_a_role(programs) -> None:

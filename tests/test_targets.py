@@ -94,7 +94,7 @@ def lower(programs, recipe, samples, path):
     from quant.simulate import simulate_program
     path.mkdir()
     for name, module in programs.modules.items():
-        rounded = simulate_program(module, recipe.on(programs.roles), {})
+        rounded, _ = simulate_program(module, recipe, {}, programs.roles)
         torch.export.save(torch.export.export(rounded, programs.example_inputs[name]), path / f"{name}.pt2")
     return {name: Delegation(0, ()) for name in programs.modules}
 '''

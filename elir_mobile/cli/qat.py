@@ -43,6 +43,7 @@ def main(
     rounding = options.one_recipe(context, precision, recipe)
     console = Console()
     with console.status("loading"):
+        import lightning  # noqa: F401 - if it is missing, say so before pictures are fetched
         from rich.progress import track
 
         from elir_mobile.checkpoints import load_weights
