@@ -53,7 +53,7 @@ from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
-from quant.budget import find_recipe, rank_layers
+from quant.budget import find_recipe, rank_layers, verdicts
 from quant.calibrate import calibrate
 from quant.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.job import Job, select_artifacts
@@ -313,7 +313,7 @@ def measure_budgets(task: str, console: Console) -> None:
     restorer, info, _ = load(task)
     plain = heldout_job(task, ".", restorer, info)
     for start in (plain, replace(plain, gptq=True)):
-        ranking = rank_layers(start, console)
+        ranking = rank_layers(start, console, few=False)
         for budget in BUDGETS:
             with tempfile.TemporaryDirectory() as out:
                 job = replace(start, out=Path(out))
@@ -332,7 +332,7 @@ def measure_budgets(task: str, console: Console) -> None:
                 "simulated_rise_high": found.verdict.lpips_rise_high,
                 "estimated_ms": found.milliseconds,
                 **executed,
-                "holds": budget.held_by(executed["psnr_drop_db"], executed["lpips_rise"]),
+                "holds": verdicts(report["rows"], FASTEST.name, budget)[0][1],
             }
             note = "simulated on held-out calibration pairs, then the file run."
             store("budgets", task, [row], "budget", note)

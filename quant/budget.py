@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from rich.console import Console
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import write_text
-from elir_mobile.data.pairs import PairCounts, load_pair_sets
+from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
 from elir_mobile.harness.charts import number
+from elir_mobile.harness.compare import ENOUGH_SOURCES, damage, measured
+from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import recipe_toml
 from export.samples import collect_samples
 from quant.calibrate import calibrate
@@ -20,6 +25,7 @@ from quant.gptq import Adjusted, adjusted_weights
 from quant.job import Job, Stages
 from quant.judge import Judge
 from quant.search import FASTEST, Attempt, Budget, Cost, damages, fallback_order, layer_costs, search
+from quant.simulate import AT_ONCE
 
 DAMAGE_PAIRS = 4  # pairs on which a search rounds layer by layer
 JUDGED_PAIRS = 48  # pairs on which it judges a recipe: more of them, closer to the budget
@@ -34,7 +40,7 @@ class Ranking:
     costs: dict[str, Cost]
 
 
-def rank_layers(job: Job, console: Console) -> Ranking:
+def rank_layers(job: Job, console: Console, few: bool) -> Ranking:
     """Round every layer alone and rank it by the damage for the time that int8 saves on it.
 
     Ranges come from the calibration pairs, recipes are judged on ``JUDGED_PAIRS`` more of the same
@@ -42,14 +48,14 @@ def rank_layers(job: Job, console: Console) -> Ranking:
     ``job.gptq`` asks for are adjusted once, for int8 everywhere, though they depend on what is rounded
     before them: the file of the recipe that is found has them adjusted anew.
 
+    Args:
+        few: whether fewer than ``ENOUGH_SOURCES`` photographs will do.
+
     Raises:
-        UserError: the images cannot be used.
+        UserError: the images cannot be used, or are few.
     """
     torch.set_num_threads(job.protocol.threads)
-    counts = PairCounts()
-    more = replace(counts, calibration=counts.calibration + JUDGED_PAIRS)
-    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, more, job.info.domain).calibration
-    seen, heldout = pairs[: counts.calibration], pairs[counts.calibration :]
+    seen, heldout = _pairs(job, few)
     programs = job.programs()
     with Stages(console) as shown:
         with shown.stage("calibrating"):
@@ -67,6 +73,57 @@ def rank_layers(job: Job, console: Console) -> Ranking:
     return Ranking(Judge(programs, ranges, heldout, job.seed, adjusted), fallback_order(damage, costs), costs)
 
 
+def _pairs(job: Job, few: bool) -> tuple[list[Pair], list[Pair]]:
+    """Pairs that calibrate, and ``JUDGED_PAIRS`` more of the same photographs.
+
+    Raises:
+        UserError: the images cannot be used, or are few.
+    """
+    counts = PairCounts()
+    more = replace(counts, calibration=counts.calibration + JUDGED_PAIRS)
+    pairs = load_pair_sets(job.images, job.task, job.size, job.seed, more, job.info.domain).calibration
+    sources = len({pair.source for pair in pairs})
+    if sources < ENOUGH_SOURCES and not few:
+        raise UserError(
+            f"a search on {sources} photographs finds what suits these: name a folder of at least "
+            f"{2 * ENOUGH_SOURCES} with --images, half of which judge the result, or add --few"
+        )
+    return pairs[: counts.calibration], pairs[counts.calibration :]
+
+
+@torch.no_grad()
+def fewest_steps(job: Job, budget: Budget, few: bool, console: Console) -> int:
+    """The smallest K whose pictures in float are within ``budget`` of those with the model's own K.
+
+    Raises:
+        UserError: the images cannot be used, or are few.
+    """
+    torch.set_num_threads(job.protocol.threads)
+    pairs = _pairs(job, few)[1]
+    x = torch.cat([pair.degraded for pair in pairs])
+    shape = job.restorer.arch.latent_shape(job.size, job.size)
+    noise = torch.cat([seeded_noise(shape, job.seed + i) for i in range(len(pairs))])
+
+    def restored(k: int) -> dict[str, np.ndarray]:
+        parts = zip(x.split(AT_ONCE), noise.split(AT_ONCE), strict=True)
+        return measured([job.restorer(*part, steps=k, sigma_s=job.info.sigma_s) for part in parts], pairs)
+
+    own, sources = job.info.steps, [pair.source for pair in pairs]
+    with Stages(console) as shown:
+        theirs = restored(own)
+        for k in shown.track(range(1, own), description="trying fewer steps"):
+            worse = damage(restored(k), theirs, sources)
+            holds = budget.held_by(worse["psnr_drop_db_high"], worse["lpips_rise_high"], math.inf)
+            shown.console.print(
+                f"K = {k} for {own}: PSNR drop up to {number(worse['psnr_drop_db_high'], 3)} dB, "
+                f"LPIPS rise up to {number(worse['lpips_rise_high'], 4)}: "
+                f"{'holds' if holds else 'over budget'}"
+            )
+            if holds:
+                return k
+    return own
+
+
 def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) -> Attempt:
     """Search for the fastest recipe within ``budget``, each try printed; writes it as TOML."""
     console.print(f"searching the fastest recipe with {budget}")
@@ -81,7 +138,8 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
                 )
             shown.console.print(
                 f"{tried.fallbacks:4} layers in float: PSNR drop {number(verdict.psnr_drop_db, 3)} dB "
-                f"(up to {number(verdict.psnr_drop_db_high, 3)}){lpips}, about {tried.milliseconds:.0f} ms, "
+                f"(up to {number(verdict.psnr_drop_db_high, 3)}){lpips}, "
+                f"update {verdict.update_db:.1f} dB, about {tried.milliseconds:.0f} ms, "
                 f"{tried.bytes / 1e6:.2f} MB: {'holds' if tried.holds else 'over budget'}"
             )
 
@@ -100,17 +158,27 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
 
 
 def verdicts(rows: list[dict], recipe: str, budget: Budget) -> list[tuple[str, bool, str]]:
-    """Of each executed file of ``recipe``: its target, whether it holds the budget, and the figures."""
-    float_row = rows[0]["image"]
+    """Of each executed file of ``recipe``: its target, whether it holds the budget, and the figures.
+
+    It holds if the upper ends of the 95 % intervals over photographs do.
+    """
     said = []
-    for row in rows[1:]:
+    for row in rows:
         if row["precision"] != recipe:
             continue
-        image = row["image"]
-        drop = float_row["psnr_db"] - image["psnr_db"]
-        rise = None if image["lpips"] is None else image["lpips"] - float_row["lpips"]
-        holds = budget.held_by(drop, rise)
+        image, update_db = row["image"], row["update_sqnr_db"]
+        update = math.inf if update_db is None else update_db
+        holds = budget.held_by(image["psnr_drop_db_high"], image["lpips_rise_high"], update)
         holds = holds and (budget.max_bytes is None or row["bytes"] <= budget.max_bytes)
-        figures = f"PSNR drop {drop:.3f} dB, " + ("" if rise is None else f"LPIPS {rise:+.4f}, ")
-        said.append((row["target"], holds, f"{figures}{row['bytes']} bytes"))
+        drop, rise = (
+            f"{number(image[key], digits)} (up to {number(image[f'{key}_high'], digits)})"
+            for key, digits in (("psnr_drop_db", 3), ("lpips_rise", 4))
+        )
+        figures = [
+            f"PSNR drop in dB {drop}",
+            f"LPIPS rise {rise}",
+            f"SQNR of the update {number(update_db, 1)} dB",
+            f"{row['bytes']} bytes",
+        ]
+        said.append((row["target"], holds, ", ".join(figures)))
     return said

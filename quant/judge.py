@@ -32,6 +32,7 @@ class Verdict:
         program_db: SQNR of each program on the float programs' inputs; infinite where nothing is rounded,
             empty where not asked for.
         trajectory_db: SQNR of the latent after each step.
+        update_db: SQNR of the update z_K - z_0, what the flow itself does.
         image_db: SQNR of the restored image.
         psnr_drop_db, lpips_rise: how much further from ground truth than float, the mean over the
             pairs; the second None where LPIPS is not installed.
@@ -41,6 +42,7 @@ class Verdict:
 
     program_db: dict[str, float]
     trajectory_db: list[float]
+    update_db: float
     image_db: float
     psnr_drop_db: float
     lpips_rise: float | None
@@ -151,6 +153,7 @@ class Judge:
             trajectory_db=[
                 sqnr_db(want, got) for want, got in zip(self.trajectory[1:], path[1:], strict=True)
             ],
+            update_db=sqnr_db(self.trajectory[-1] - self.trajectory[0], path[-1] - path[0]),
             image_db=sqnr_db(self.restored, image),
             psnr_drop_db=worse["psnr_drop_db"],  # type: ignore[arg-type]  # PSNR can always be measured
             lpips_rise=worse["lpips_rise"],

@@ -75,9 +75,12 @@ class Budget:
     psnr_drop_db: float | None = None
     lpips_rise: float | None = None
     max_bytes: int | None = None
+    min_update_db: float | None = None  # SQNR of z_K - z_0 against float
 
-    def held_by(self, psnr_drop_db: float | None, lpips_rise: float | None) -> bool:
+    def held_by(self, psnr_drop_db: float | None, lpips_rise: float | None, update_db: float) -> bool:
         """Whether pictures so much worse than float are within the budget; what is not known is not."""
+        if self.min_update_db is not None and update_db < self.min_update_db:
+            return False
         limits = ((psnr_drop_db, self.psnr_drop_db), (lpips_rise, self.lpips_rise))
         return all(most is None or (value is not None and value <= most) for value, most in limits)
 
@@ -87,6 +90,8 @@ class Budget:
             parts.append(f"PSNR drop at most {self.psnr_drop_db} dB")
         if self.lpips_rise is not None:
             parts.append(f"LPIPS rise at most {self.lpips_rise}")
+        if self.min_update_db is not None:
+            parts.append(f"SQNR of the update at least {self.min_update_db} dB")
         if self.max_bytes is not None:
             parts.append(f"at most {self.max_bytes} bytes")
         return ", ".join(parts)
@@ -189,7 +194,7 @@ def search(
             verdict,
             sum(cost.milliseconds(precisions[layer]) for layer, cost in costs.items()),
             size,
-            budget.held_by(verdict.psnr_drop_db_high, verdict.lpips_rise_high)
+            budget.held_by(verdict.psnr_drop_db_high, verdict.lpips_rise_high, verdict.update_db)
             and (budget.max_bytes is None or size <= budget.max_bytes),
         )
         say(tried)

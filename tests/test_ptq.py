@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.cli.quantize import app
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import FP32, RECIPES, read_recipe
@@ -423,7 +424,9 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1, ALIGNED_FACE)
     job = Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
-    ranking = budget_module.rank_layers(job, console)
+    with pytest.raises(UserError, match="add --few"):
+        budget_module.rank_layers(job, console, few=False)
+    ranking = budget_module.rank_layers(job, console, few=True)
     found = budget_module.find_recipe(job, ranking, Budget(psnr_drop_db=-100.0, max_bytes=10**9), console)
     assert not found.holds  # nobody is a hundred decibels better than float
     assert found.fallbacks == 2
@@ -437,21 +440,48 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     assert "--gptq" not in text
 
     job = replace(job, gptq=True)
-    moved = budget_module.rank_layers(job, console)
+    moved = budget_module.rank_layers(job, console, few=True)
     plain, reconstructed = (r.judge.judge(RECIPES["w8a8"], programs=False) for r in (ranking, moved))
     assert reconstructed.image_db > plain.image_db
     budget_module.find_recipe(job, moved, Budget(psnr_drop_db=-100.0), console)
     assert "--gptq)" in console.export_text()
 
 
-def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
-    def row(precision: str, psnr: float, lpips: float | None) -> dict:
-        image = {"psnr_db": psnr, "lpips": lpips}
-        return {"target": "executorch", "precision": precision, "image": image, "bytes": 100}
+def test_the_fewest_steps_are_those_within_the_budget(restorer, odd_pictures, tmp_path: Path) -> None:
+    info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, 3, 0.1, ALIGNED_FACE)
+    job = Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
+    console = Console(width=200, record=True)
+    assert budget_module.fewest_steps(job, Budget(100.0), True, console) == 1
+    assert budget_module.fewest_steps(job, Budget(-100.0), True, console) == 3
+    said = console.export_text()
+    assert "K = 2 for 3: PSNR drop up to" in said
+    assert said.count("over budget") == 2
+    with pytest.raises(UserError, match="add --few"):
+        budget_module.fewest_steps(job, Budget(100.0), False, console)
 
-    rows = [row("fp32", 24.5, 0.27), row("w8a8", 20.0, 0.4), row("searched", 24.4, 0.272)]
-    (holding,) = budget_module.verdicts(rows, "searched", Budget(0.15, 0.003, 100))
+
+def test_steps_are_a_number_or_auto_with_a_budget(tmp_path: Path) -> None:
+    assert "--steps auto needs a budget" in refused(tmp_path, "--task", "bfr", "--steps", "auto")
+    for wrong in ("0", "many", "-1"):
+        assert f"--steps {wrong} is no number of steps" in refused(
+            tmp_path, "--task", "bfr", f"--steps={wrong}"
+        )
+    said = refused(tmp_path, "--task", "bfr", "--min-update-sqnr", 15)
+    assert "--min-update-sqnr alone asks nothing of the pictures" in said
+
+
+def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
+    def row(precision: str, drop: float, rise: float) -> dict:
+        """As a report has it; upper ends are half as much again."""
+        image = {"psnr_drop_db": drop, "psnr_drop_db_high": 1.5 * drop}
+        image |= {"lpips_rise": rise, "lpips_rise_high": 1.5 * rise}
+        found = {"target": "executorch", "precision": precision, "image": image, "bytes": 100}
+        return found | {"update_sqnr_db": 17.0}
+
+    rows = [row("fp32", 0.0, 0.0), row("w8a8", 4.5, 0.13), row("searched", 0.1, 0.002)]
+    (holding,) = budget_module.verdicts(rows, "searched", Budget(0.16, 0.0031, 100, 16.9))
     assert holding[:2] == ("executorch", True)
-    assert "0.100 dB" in holding[2]
-    for budget in (Budget(0.05, None), Budget(0.15, 0.001), Budget(0.15, None, 99)):
+    assert "PSNR drop in dB 0.100 (up to 0.150)" in holding[2]
+    short = Budget(0.14), Budget(0.16, 0.0029), Budget(0.16, max_bytes=99), Budget(0.16, min_update_db=17.1)
+    for budget in short:
         assert not budget_module.verdicts(rows, "searched", budget)[0][1]

@@ -98,5 +98,7 @@ def test_it_starts_with_int8_everywhere_but_inside_norms(programs) -> None:
 
 
 def test_an_unknown_lpips_does_not_hold_a_budget_for_it() -> None:
-    assert not Budget(lpips_rise=0.1).held_by(0.0, None)
-    assert Budget(psnr_drop_db=0.1).held_by(0.0, None)
+    assert not Budget(lpips_rise=0.1).held_by(0.0, None, 99.0)
+    assert Budget(psnr_drop_db=0.1).held_by(0.0, None, 0.0)
+    assert not Budget(min_update_db=15.0).held_by(0.0, 0.0, 14.9)
+    assert Budget(min_update_db=15.0).held_by(9.0, 9.0, 15.0)

@@ -17,7 +17,7 @@ SEARCH = """Find the fastest recipe within a budget; quantize by it.
 By --max-psnr-drop, --max-lpips-rise or both. Exit code 1: a file misses them.
 """
 
-BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes")
+BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes", "min_update_sqnr")
 
 
 def _list_and_exit(asked: bool) -> None:
@@ -43,6 +43,10 @@ def main(
     weights: options.Weights = "demo",
     images: options.Images = None,
     size: options.Size = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(metavar="K|auto", help="Euler steps; auto: the fewest within the budget."),
+    ] = None,
     targets: options.Targets = "executorch",
     precision: options.Precisions = "fp32,w8a8",
     recipe: Annotated[
@@ -64,6 +68,12 @@ def main(
     max_bytes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Size of a searched file, at most.")
     ] = None,
+    min_update_sqnr: Annotated[
+        float | None, typer.Option(metavar="DB", help="SQNR that the flow's update must keep.")
+    ] = None,
+    few: Annotated[
+        bool, typer.Option("--few", help="Search on fewer than 10 photographs all the same.")
+    ] = False,
     gptq: Annotated[
         bool, typer.Option("--gptq", help="Adjust weights to their rounding: some minutes.")
     ] = False,
@@ -90,10 +100,15 @@ def main(
     budgeted = max_psnr_drop is not None or max_lpips_rise is not None
     if context.info_name == "search" and not budgeted:
         raise UserError("a search needs a budget: give --max-psnr-drop or --max-lpips-rise")
-    if max_bytes and not budgeted:
-        raise UserError(
-            "--max-bytes alone asks nothing of the pictures: add --max-psnr-drop or --max-lpips-rise"
-        )
+    for option, value in (("--max-bytes", max_bytes), ("--min-update-sqnr", min_update_sqnr)):
+        if value is not None and not budgeted:
+            raise UserError(
+                f"{option} alone asks nothing of the pictures: add --max-psnr-drop or --max-lpips-rise"
+            )
+    if steps == "auto" and not budgeted:
+        raise UserError("--steps auto needs a budget: give --max-psnr-drop or --max-lpips-rise")
+    if steps not in (None, "auto") and not (steps.isdecimal() and int(steps)):
+        raise UserError(f"--steps {steps} is no number of steps: give 1 or more, or auto")
     if random:
         options.refuse(context, "means nothing with --random-weights: leave one out", *BUDGET, "weights")
     with console.status("loading"):
@@ -103,7 +118,7 @@ def main(
         from elir_mobile.models.roles import layer_roles
         from elir_mobile.precision import check_rules, read_recipe
         from elir_mobile.tasks import get_task
-        from quant.budget import find_recipe, rank_layers, verdicts
+        from quant.budget import fewest_steps, find_recipe, rank_layers, verdicts
         from quant.job import SHORT, Job, select_artifacts
         from quant.ptq import run
         from quant.search import FASTEST, Budget
@@ -114,6 +129,8 @@ def main(
         if budgeted and any(own.name == FASTEST.name for own in recipes):
             raise UserError(f"a search names its recipe '{FASTEST.name}': give yours another name")
         restorer, info = random_weights(chosen, seed) if random else load_weights(weights, chosen)
+        if steps not in (None, "auto"):
+            info = replace(info, steps=int(steps))
         side = restorer.arch.check_side(info.size if size is None else size, "--size")
         protocol = replace(SHORT, threads=threads or SHORT.threads)
         job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, gptq or reconstruct)
@@ -131,9 +148,11 @@ def main(
         )
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-    budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes)
+    budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes, min_update_sqnr)
     if budgeted:
-        found = find_recipe(job, rank_layers(job, console), budget, console)
+        if steps == "auto":
+            job = replace(job, info=replace(info, steps=fewest_steps(job, budget, few, console)))
+        found = find_recipe(job, rank_layers(job, console, few), budget, console)
         artifacts = select_artifacts(targets, precision, console, [*recipes, found.recipe])
         job = replace(job, artifacts=artifacts)
     folder, report = run(job, console)
