@@ -40,6 +40,7 @@ Column = tuple[str, str | tuple[str, str, str], int | None]
 QUALITY: list[Column] = [("PSNR, dB", "psnr_db", 2), ("SSIM", "ssim", 3), ("LPIPS", "lpips", 4)]
 DROP = ("image.psnr_drop_db", "image.psnr_drop_db_low", "image.psnr_drop_db_high")
 MEDIAN = ("latency_ms.median", "latency_ms.low", "latency_ms.high")
+REFERENCES = {"degraded": "degraded input", "coarse": "coarse estimate", "identity": "step = identity"}
 REPORT: list[Column] = [
     ("artifact", "label", None),
     ("MB", "mb", 2),
@@ -50,6 +51,7 @@ REPORT: list[Column] = [
     ("load ms", "load_ms", 1),
     ("peak MB", "peak_mb", 0),
     ("vs float, dB", "image.psnr_vs_float_db", 1),
+    ("update, dB", "update_sqnr_db", 1),
     ("PSNR, dB", "image.psnr_db", 2),
     ("drop, dB (95 %)", DROP, 3),
     ("SSIM", "image.ssim", 3),
@@ -132,6 +134,7 @@ SECTIONS = {
 # Charts that the documents show of a report, with what they are called.
 FIGURES = {
     "pareto": "quality against latency",
+    "steps": "what a step is worth",
     "latency": "latency",
     "trajectory": "error along the trajectory",
 }
@@ -212,10 +215,13 @@ def report_table(report: dict) -> str:
             f"processes of at most {memory:.1f} GiB."
         )
     lines = markdown(REPORT, _labelled(report), note).splitlines()
-    degraded = report["data"]["degraded"]
-    if degraded["psnr_db"] is not None:
-        psnr, *rest = (cell(degraded[path], digits) for _, path, digits in QUALITY)
-        lines.insert(2, f"| degraded input | | | | | | | | | {psnr} | | {' | '.join(rest)} |")
+    held_against = []
+    for name, title in REFERENCES.items():
+        facts = report["references"].get(name)
+        if facts and facts["psnr_db"] is not None:
+            psnr, *rest = (cell(facts[path], digits) for _, path, digits in QUALITY)
+            held_against.append(f"| {title} | | | | | | | | | | {psnr} | | {' | '.join(rest)} |")
+    lines[2:2] = held_against
     return "\n".join(lines)
 
 
@@ -239,7 +245,7 @@ def short_table(report: dict) -> str:
     note = (
         f"{_machine(report['machine'])}; {protocol['threads']} threads, medians of {protocol['runs']} runs "
         f"in turn. Quality on {len(data['evaluation'])} pairs, {data['source']}; LPIPS of the degraded input "
-        f"{number(data['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: no time is claimed."
+        f"{number(report['references']['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: no time is claimed."
     )
     return markdown(SHORT, [row for row in _labelled(report) if row["label"] in SHORT_ROWS], note)
 

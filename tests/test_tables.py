@@ -71,7 +71,9 @@ def measured_report() -> dict:
             row("litert", "w8a8", [40.0, 41.0], 0.26),
             row("coreml", "w8a8", [], 0.27, latency="not claimed"),
         ],
-        "data": {"degraded": no_quality(), "evaluation": [], "source": None},
+        "data": {"evaluation": [], "source": None},
+        "steps": [],
+        "references": {"degraded": no_quality(), "identity": no_quality() | {"psnr_db": 23.5, "lpips": 0.31}},
         "machine": {"cpu": "Zen", "cores": 2, "cpu_flags": ["avx2"]},
         "protocol": {"threads": 2, "warmups": 3, "runs": 2, "order": "in turn"},
     }
@@ -95,6 +97,8 @@ def test_a_report_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
     text = document.read_text()
     assert "| litert w8a8 | 3.00 | 40.5 (40.0–41.0) | 40.9 | 2.22 | – |" in text
     assert "| coreml w8a8 | 3.00 | – | – |" in text
+    assert "| step = identity | | | | | | | | | | 23.50 | | – | 0.3100 |" in text
+    assert "degraded input" not in text
     assert "Compared with: parity: the golden vectors; coreml: latency not claimed." in text
     assert "![quality against latency](images/demo-pareto.svg)" in text
     assert "Not measured yet: there is no roofline.json." in text
