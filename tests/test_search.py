@@ -25,7 +25,7 @@ class FakeJudge:
         assert not programs  # a search needs the picture only
         recipe = recipe.on(self.programs.roles)
         drop = sum(0.01 * (i + 1) for i, name in enumerate(LAYERS) if recipe.precision_of(name) == W8A8)
-        return Verdict({}, [], 30.0, drop - 0.005, drop / 10 - 0.001, drop, drop / 10)
+        return Verdict({}, [], 20.0, 30.0, drop - 0.005, drop / 10 - 0.001, drop, drop / 10)
 
 
 def found(budget: Budget) -> tuple[Attempt, list[Attempt]]:
