@@ -245,8 +245,8 @@ def short_table(report: dict) -> str:
     note = (
         f"{_machine(report['machine'])}; {protocol['threads']} threads, medians of {protocol['runs']} runs "
         f"in turn. Quality on {len(data['evaluation'])} pairs, {data['source']}; LPIPS of the degraded input "
-        f"{number(report['references']['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: no time is "
-        "claimed."
+        f"{number(report['references']['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: "
+        "no time is claimed."
     )
     return markdown(SHORT, [row for row in _labelled(report) if row["label"] in SHORT_ROWS], note)
 

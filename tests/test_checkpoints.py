@@ -143,7 +143,7 @@ def test_a_decoder_can_be_stored_once_for_several_tasks(restorer, tmp_path: Path
 def test_demo_weights_are_bundled_and_small() -> None:
     restorer, info = load_weights("demo", BFR)
     path = Path(__file__).parents[1] / "elir_mobile" / "weights" / "demo-bfr.safetensors"
-    assert path.stat().st_size <= 6_000_000
+    assert path.stat().st_size <= 10_000_000
     assert info.trained
     assert 128 <= info.size <= 160
     assert restorer.arch.latent_channels == 16

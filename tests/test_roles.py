@@ -19,7 +19,7 @@ from tests.conftest import SIGMA_S, SIZE, STEPS
 
 @pytest.fixture(scope="module")
 def demo() -> Programs:
-    restorer, info = load_weights("demo", get_task("bfr"))
+    restorer, info = load_weights("demo", get_task("denoising"))
     return build_programs(restorer, size=info.size, steps=info.steps, sigma_s=info.sigma_s)
 
 
