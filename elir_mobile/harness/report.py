@@ -291,7 +291,7 @@ def terminal_table(rows: list[dict]) -> Table:
     few = {few_sources(row["sources"]) for row in rows} - {""}
     table.caption = "\n".join(
         [
-            "ms: median; ~float: PSNR against float, ~flow: SQNR of the update z_K - z_0, dB",
+            "ms: median; ~float: PSNR against float, ~flow: SQNR of z_K - z_0, in dB",
             "PSNR and LPIPS: against ground truth",
             *few,
         ]
