@@ -466,8 +466,8 @@ def test_steps_are_a_number_or_auto_with_a_budget(tmp_path: Path) -> None:
         assert f"--steps {wrong} is no number of steps" in refused(
             tmp_path, "--task", "bfr", f"--steps={wrong}"
         )
-    said = refused(tmp_path, "--task", "bfr", "--min-update-sqnr", 15)
-    assert "--min-update-sqnr alone asks nothing of the pictures" in said
+    said = refused(tmp_path, "--task", "bfr", "--min-update", 15)
+    assert "--min-update alone asks nothing of the pictures" in said
 
 
 def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:

@@ -22,7 +22,6 @@ MODEL = (
     "precision",
     "threads",
     "fidelity",
-    "keep_colors",
 )  # what restores
 
 
@@ -46,7 +45,7 @@ def main(
     precision: options.Precision = "w8a8",
     threads: options.Threads = None,
     fidelity: options.Fidelity = 0.0,
-    keep_colors: options.KeepColors = True,
+    no_keep_colors: options.NoKeepColors = False,
     size: options.Size = None,
     seed: options.Seed = 0,
     resamples: Annotated[int, typer.Option(metavar="N", min=100, help="Of the bootstrap.")] = 1000,
@@ -56,10 +55,7 @@ def main(
     engine: options.Engine = "local",
     workers: options.Workers = None,
 ) -> None:
-    """Measure images against the ground truth in the folder CLEAN.
-
-    PSNR, SSIM, LPIPS, NIQE, Fréchet distance and identity, with confidence intervals.
-    """
+    """Measure images against the ground truth in the folder CLEAN."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -67,7 +63,7 @@ def main(
         raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
     if task is None:
         why = "restores nothing without --task: add that, or leave this out"
-        options.refuse(context, why, *MODEL)
+        options.refuse(context, why, *MODEL, "no_keep_colors")
     if images is not None:
         options.refuse(context, "is of the squares that are degraded where --images is not given", "size")
     options.check_model(context, bundle, engine)
@@ -81,7 +77,7 @@ def main(
     if task:
         chosen = get_task(task)
         given = locals()
-        load = model_loader(chosen, **{name: given[name] for name in MODEL})
+        load = model_loader(chosen, keep_colors=not no_keep_colors, **{name: given[name] for name in MODEL})
         restorer = load, chosen
     jobs = examples(clean, images)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -99,7 +95,7 @@ def main(
     facts: dict[str, object] = {"task": task, "seed": seed, "resamples": resamples}
     if task:
         facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
-        facts |= {"fidelity": fidelity, "keep_colors": keep_colors and chosen.keeps_colors}
+        facts |= {"fidelity": fidelity, "keep_colors": chosen.keeps_colors and not no_keep_colors}
         facts["steps"] = steps  # null: the model's own
     report = to_json(measured, table, missing, facts)
     write_json(out, report)

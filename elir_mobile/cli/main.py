@@ -60,7 +60,7 @@ def main(
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it and exit.")
     ] = False,
 ) -> None:
-    """Generative image restoration on phones: quantize, export, run and measure against float."""
+    """Generative image restoration on phones: quantize, export, run, measure."""
 
 
 if __name__ == "__main__":

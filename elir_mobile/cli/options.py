@@ -17,7 +17,8 @@ from elir_mobile.precision import RECIPES, Recipe, get_recipe, read_recipe
 from elir_mobile.runtimes.table import RUNTIMES
 
 # Those that have demo weights: the table of all would import the network with it.
-_TASKS = sorted(path.stem.removeprefix("demo-") for path in Path(__file__).parents[1].glob("weights/demo-*"))
+_DEMOS = {path.stem.removeprefix("demo-") for path in Path(__file__).parents[1].glob("weights/demo-*")}
+_TASKS = sorted(_DEMOS - {"autoencoder"})  # which several of them share
 
 
 def command_app(*, completion: bool = False, no_args_is_help: bool = False) -> typer.Typer:
@@ -90,9 +91,9 @@ Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is w
 Tile = Annotated[int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")]
 Fidelity = Annotated[
     float,
-    typer.Option(metavar="0..1", min=0.0, max=1.0, help="0: most detail; 1: nearest to the truth, smoother."),
+    typer.Option(metavar="0..1", min=0.0, max=1.0, show_default=False, help="0: detail (default); 1: truth."),
 ]
-KeepColors = Annotated[bool, typer.Option(help="The input's colours at low frequencies, where it has them.")]
+NoKeepColors = Annotated[bool, typer.Option("--no-keep-colors", help="Let the network change hues.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Ray's. Default: one for each core.")]
 

@@ -12,10 +12,7 @@ from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 
 app = options.command_app()
-SEARCH = """Find the fastest recipe within a budget; quantize by it.
-
-By --max-psnr-drop, --max-lpips-rise or both. Exit code 1: a file misses them.
-"""
+SEARCH = "Find the fastest recipe within a budget, and quantize by it."
 
 BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes", "min_update_sqnr")
 
@@ -69,10 +66,11 @@ def main(
         int | None, typer.Option(metavar="N", min=1, help="Size of a searched file, at most.")
     ] = None,
     min_update_sqnr: Annotated[
-        float | None, typer.Option(metavar="DB", help="SQNR that the flow's update must keep.")
+        float | None,
+        typer.Option("--min-update", metavar="DB", help="SQNR that the flow's update must keep."),
     ] = None,
     few: Annotated[
-        bool, typer.Option("--few", help="Search on fewer than 10 photographs all the same.")
+        bool, typer.Option("--few", hidden=True, help="Search on fewer than 10 photographs.")
     ] = False,
     gptq: Annotated[
         bool, typer.Option("--gptq", help="Adjust weights to their rounding: some minutes.")
@@ -88,10 +86,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Quantize, export, run every file and compare it with float.
-
-    Writes OUT/TASK-MODEL, a bundle with its report. A stopped run goes on.
-    """
+    """Quantize, export, run every file and compare it with float: OUT/TASK-MODEL."""
     from rich.console import Console
 
     console = Console()
@@ -100,7 +95,7 @@ def main(
     budgeted = max_psnr_drop is not None or max_lpips_rise is not None
     if context.info_name == "search" and not budgeted:
         raise UserError("a search needs a budget: give --max-psnr-drop or --max-lpips-rise")
-    for option, value in (("--max-bytes", max_bytes), ("--min-update-sqnr", min_update_sqnr)):
+    for option, value in (("--max-bytes", max_bytes), ("--min-update", min_update_sqnr)):
         if value is not None and not budgeted:
             raise UserError(
                 f"{option} alone asks nothing of the pictures: add --max-psnr-drop or --max-lpips-rise"

@@ -30,7 +30,7 @@ def main(
     precision: options.Precision = "w8a8",
     threads: options.Threads = None,
     fidelity: options.Fidelity = 0.0,
-    keep_colors: options.KeepColors = True,
+    no_keep_colors: options.NoKeepColors = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write NAME-compare.png: before and after.")
     ] = False,
@@ -42,8 +42,7 @@ def main(
 ) -> None:
     """Restore IN, a photograph of any size or a folder, into OUT.
 
-    A folder that was stopped goes on where it was. A damaged image does not hold up the
-    others; the command then ends with an error that names it.
+    A folder that was stopped goes on. A damaged image does not hold up the others.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -71,7 +70,7 @@ def main(
         precision=precision,
         threads=threads,
         fidelity=fidelity,
-        keep_colors=keep_colors,
+        keep_colors=not no_keep_colors,
     )
     jobs = [(path.resolve(), place.resolve()) for path, place in jobs]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
