@@ -78,7 +78,7 @@ def test_the_student_is_an_ordinary_checkpoint_nearer_to_its_teacher(distilled: 
     torch.manual_seed(0)
     before = distances(student_of(reference, "half"), reference, distilled)
     after = distances(network, reference, distilled)
-    for stage, factor in (("encoder", 0.9), ("decoder", 0.7), ("flow", 0.8)):
+    for stage, factor in (("encoder", 0.9), ("decoder", 0.9), ("flow", 0.8)):
         assert after[stage] < factor * before[stage], (stage, before, after)
     for stage in before:
         assert list((distilled / "run" / stage).glob("strip-*.png"))

@@ -109,6 +109,7 @@ def test_the_report_has_every_row_and_key(finished) -> None:
     assert report.pop("export_seconds") > 0
     assert report.keys() == {
         "rows", "bundle", "model", "data", "devices", "pairwise", "protocol", "machine",
+        "references", "steps",
         "revision",
     }  # fmt: skip
     assert [(r["target"], r["precision"]) for r in report["rows"]] == [
