@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.sampling import sample
 from elir_mobile.data.crops import random_crop
 from elir_mobile.images import list_images, read_image, square
 from elir_mobile.metrics.fidelity import psnr
@@ -75,11 +76,11 @@ def student_of(teacher: Restorer, autoencoder: str) -> Restorer:
 
 def trajectory(restorer: Restorer, coarse: Tensor, noise: Tensor, steps: int, sigma_s: float) -> list[Tensor]:
     """The latents z_0 … z_K from coarse latents (N, C, h, w) and unit noise of that shape."""
-    path = [coarse + sigma_s * noise]
-    for k in range(steps):
-        t = torch.full((len(coarse),), k / steps)
-        path.append(path[-1] + restorer.velocity(path[-1], t) / steps)
-    return path
+
+    def step(z: Tensor, k: int) -> Tensor:
+        return z + restorer.velocity(z, torch.full((len(z),), k / steps)) / steps
+
+    return sample(lambda z: z, step, lambda z: z, coarse, noise, steps=steps, sigma_s=sigma_s)[1]
 
 
 def at_time(path: list[Tensor], t: float) -> Tensor:
