@@ -2,11 +2,12 @@
 
 ``RUN_DIR`` is a folder of :mod:`elir_mobile.training.demo`, while it trains or afterwards, or one that
 ``export`` wrote. For each task: the degraded picture (for bsr the bicubic enlargement), for denoising BM3D
-where PyPI's ``bm3d`` is installed, the coarse estimate, the flow replaced by the identity, and K = 1, 2, 5
-steps; PSNR, SSIM, LPIPS (AlexNet, which no loss has seen) and Fréchet distance (not the FID),
-on the held-out identities or on two squares of each held-out photograph. Denoising is measured at the fixed
-spread of ``SIGMA`` and on clean photographs. Beside them, how far the flow moves a latent, as a share of the
-way to the teacher's. Writes ``RUN_DIR/measured-TASK.json``.
+where PyPI's ``bm3d`` is installed, the coarse estimate, the flow replaced by the identity, K steps, and of
+the task's own K the latent half way to the coarse one (``--fidelity 0.5``) and the input's colours; PSNR,
+SSIM, LPIPS (AlexNet, which no loss has seen) and Fréchet distance (not the FID), on the held-out identities
+or on two squares of each held-out photograph. Denoising is measured at the fixed spread of ``SIGMA`` and on
+clean photographs. Beside them, how far the flow moves a latent, as a share of the way to the teacher's.
+Writes ``RUN_DIR/measured-TASK.json``.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from rich.table import Table
 from torch import Tensor
 
 from elir_mobile import metrics
+from elir_mobile.colors import keep_colors
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.degradations import gaussian_noise
-from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.tasks import Degradation
+from elir_mobile.images import to_image
+from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.tasks import Degradation, get_task
 from elir_mobile.training.demo import (
     EVERY_TASK,
     RECIPES,
@@ -39,10 +42,11 @@ from elir_mobile.training.demo import (
     degraded,
     in_batches,
     save_rows,
+    stacked,
 )
 
 SIGMA = 25.0  # spread of the noise that denoising is measured at
-SAMPLING_STEPS = (1, 2, 5)
+SAMPLING_STEPS = (1, 2, 3, 5)
 SEED = 0
 
 Rows = dict[str, dict[str, float]]
@@ -64,12 +68,10 @@ def quality(out: Tensor, clean: Tensor) -> dict[str, float]:
     }
 
 
-def sample(restorer: Restorer, z_mmse: Tensor, steps: int, sigma_s: float) -> Tensor:
-    """The latents after ``steps`` Euler steps; 0: the noised coarse latents."""
-    z = z_mmse + sigma_s * seeded_noise(tuple(z_mmse.shape), SEED)
-    for k in range(steps):
-        z = z + restorer.velocity(z, torch.full((len(z),), k / steps)) / steps
-    return z
+def with_colors(out: Tensor, x_lq: Tensor) -> Tensor:
+    """What ``restore`` writes for restored pictures (N, 3, H, W) of degraded ones."""
+    kept = [keep_colors(to_image(a), to_image(b)) for a, b in zip(out, x_lq, strict=True)]
+    return stacked([np.asarray(image) for image in kept]).float() / 255
 
 
 def bm3d(x: Tensor) -> Tensor:
@@ -92,27 +94,36 @@ def measure(run_dir: Path, task: str, pictures: Pictures) -> dict:
     x_lq = degraded(squares, degrade, SEED).float() / 255
     z_mmse, z_hq = in_batches(restorer.encode, x_lq), in_batches(teacher, x_hq)
     decode = partial(in_batches, restorer.decode)
+
+    def sampled(coarse: Tensor, steps: int) -> Tensor:
+        noise = seeded_noise(tuple(coarse.shape), SEED)
+        return restorer.trajectory(coarse, noise, steps=steps, sigma_s=recipe.sigma_s)[-1]
+
     rows: Rows = {"degraded": quality(x_lq, x_hq)}
     if task == "denoising":
         z_clean = in_batches(restorer.encode, x_hq)
-        restored = decode(sample(restorer, z_clean, recipe.steps, recipe.sigma_s))
-        rows["clean photograph, restored"] = quality(restored, x_hq)
+        rows["clean photograph, restored"] = quality(decode(sampled(z_clean, recipe.steps)), x_hq)
         rows["clean photograph, coarse"] = quality(decode(z_clean), x_hq)
         if importlib.util.find_spec("bm3d"):
             rows["BM3D"] = quality(bm3d(x_lq), x_hq)
     rows["autoencoder"] = quality(decode(z_hq), x_hq)
     shown = [x_lq, decode(z_mmse)]
     rows["coarse"] = quality(shown[-1], x_hq)
-    rows["step = identity"] = quality(decode(sample(restorer, z_mmse, 0, recipe.sigma_s)), x_hq)
+    start = sampled(z_mmse, 0)
+    rows["step = identity"] = quality(decode(start), x_hq)
     for steps in SAMPLING_STEPS:
-        z = sample(restorer, z_mmse, steps, recipe.sigma_s)
+        z = sampled(z_mmse, steps)
         shown.append(decode(z))
         rows[f"K = {steps}"] = quality(shown[-1], x_hq)
-    start = sample(restorer, z_mmse, 0, recipe.sigma_s)
+        if steps == recipe.steps:
+            restored = z
+            rows["fidelity 0.5"] = quality(decode(0.5 * (z + z_mmse)), x_hq)
+            if get_task(task).keeps_colors:
+                rows["colours kept"] = quality(with_colors(shown[-1], x_lq), x_hq)
     flow = {
         "coarse_mse": float((z_mmse - z_hq).square().mean()),
-        "restored_mse": float((z - z_hq).square().mean()),
-        "update_rms": float((z - start).square().mean().sqrt()),
+        "restored_mse": float((restored - z_hq).square().mean()),
+        "update_rms": float((restored - start).square().mean().sqrt()),
         "wanted_rms": float((z_hq - start).square().mean().sqrt()),
     }
     save_rows([*shown, x_hq], run_dir / f"measured-{task}.png")

@@ -14,7 +14,7 @@ from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.training import distill
-from elir_mobile.training.distill import at_time, student_of, trajectory
+from elir_mobile.training.distill import at_time, student_of
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
 
 
@@ -61,8 +61,8 @@ def distances(student: Restorer, teacher: Restorer, folder: Path) -> dict[str, f
     x = torch.cat([x, x.flip(-1)])
     z = teacher.encode(x)
     noise = seeded_noise(tuple(z.shape), 0)
-    path = trajectory(teacher, z, noise, STEPS, SIGMA_S)
-    landed = trajectory(student, student.encode(x), noise, 1, SIGMA_S)[-1]
+    path = teacher.trajectory(z, noise, steps=STEPS, sigma_s=SIGMA_S)
+    landed = student.trajectory(student.encode(x), noise, steps=1, sigma_s=SIGMA_S)[-1]
     pairs = {
         "encoder": (student.enc(x), teacher.enc(x)),
         "decoder": (student.decode(path[-1]), teacher.decode(path[-1])),

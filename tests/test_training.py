@@ -23,6 +23,7 @@ from elir_mobile.training.lcfm import (
     LcfmTraining,
     consistency_loss,
     draw_noise,
+    landing,
     lcfm_loss,
     path_point,
 )
@@ -84,6 +85,22 @@ def test_path_runs_from_source_to_target() -> None:
         path_point(source, target, torch.tensor(t).view(1, 1, 1, 1), 0.0).item() for t in (0.0, 0.25, 1.0)
     ]
     assert points == pytest.approx([0, 0.25, 1])
+
+
+def test_landing_steps_from_the_sampled_path_and_learns_from_its_last_step_alone() -> None:
+    torch.manual_seed(0)
+    source, gain = torch.randn(2, 4, 3, 3), torch.tensor(0.5, requires_grad=True)
+
+    def velocity(z: Tensor, t: Tensor) -> Tensor:
+        return gain * z + t.view(-1, 1, 1, 1)
+
+    landed = landing(velocity, source, 2, 5)
+    with torch.no_grad():
+        one = source + (0.5 * source + 0.0) / 5
+        two = one + (0.5 * one + 0.2) / 5
+    torch.testing.assert_close(landed, two + 0.6 * (0.5 * two + 0.4))
+    landed.sum().backward()
+    torch.testing.assert_close(gain.grad, 0.6 * two.sum())
 
 
 def test_second_velocity_gets_no_gradient() -> None:

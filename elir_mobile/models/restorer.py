@@ -100,10 +100,15 @@ class Restorer(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> Tensor:
         """Restore ``x`` (N, 3, H, W) in [0, 1] with unit Gaussian ``noise`` of the latent's shape."""
 
+        return self.decode(self.trajectory(self.encode(x), noise, steps=steps, sigma_s=sigma_s)[-1])
+
+    def trajectory(self, coarse: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> list[Tensor]:
+        """The latents z_0 … z_K from coarse ones (N, C, h, w) with unit Gaussian ``noise`` of their shape."""
+
         def step(z: Tensor, k: int) -> Tensor:
             return z + self.velocity(z, torch.full((z.shape[0],), k / steps, device=z.device)) / steps
 
-        return sample(self.encode, step, self.decode, x, noise, steps=steps, sigma_s=sigma_s)[0]
+        return sample(lambda z: z, step, lambda z: z, coarse, noise, steps=steps, sigma_s=sigma_s)[1]
 
 
 def seeded_noise(shape: tuple[int, ...], seed: int) -> Tensor:

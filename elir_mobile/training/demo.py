@@ -7,7 +7,7 @@ Stage by stage, each resumable and each with its own budget of minutes (:mod:`el
 2. ``TASK-coarse``: a copy of the encoder, and the coarse estimator, by squared error against the teacher's
    latents of the clean picture. What they estimate is the mean of all pictures that it may have been.
 3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: flow matching, and from half
-   of the time on latent consistency flow matching beside it.
+   of the time on latent consistency flow matching beside it, and LPIPS (VGG) of where the sampled path leads.
 
 No stage trains the whole chain against pixels: the best PSNR is the mean's, so that such a stage teaches
 the flow to do nothing.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -45,7 +44,7 @@ from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.realesrgan import degrade_bsr
 from elir_mobile.tasks import ALIGNED_FACE, PHOTO, Degradation
 from elir_mobile.training.autoencoder import Autoencoder, autoencoder_loss
-from elir_mobile.training.lcfm import LcfmConfig, consistency_loss, flow_matching_loss
+from elir_mobile.training.lcfm import LcfmConfig, consistency_loss, flow_matching_loss, landing
 from elir_mobile.training.pool import Pool
 from elir_mobile.training.stage import Plan, averaged, read_state, train, write_state
 
@@ -56,9 +55,11 @@ COARSE_LR, COARSE_BATCH = 1e-3, 12
 FLOW_LR, FLOW_BATCH = 1e-3, 32
 POOL = 1536, 6144  # examples at first and at most
 MORE = 4  # examples that are added at every step
-CONSISTENCY_FROM = (
-    0.5  # share of the flow's training; before it, a velocity has nothing to be consistent with
-)
+# Share of the flow's training before a velocity is held to consistency and its landings are looked at: there
+# is nothing to be consistent with yet.
+LANDING_FROM = 0.5
+PERCEPTUAL_WEIGHT = 0.5  # its gradient is then about twice that of the flow-matching loss
+PERCEPTUAL_IMAGES, PERCEPTUAL_SIDE = 6, 80  # of a batch: VGG costs as much as all else
 SHOWN = 6  # pictures in a strip
 
 
@@ -98,7 +99,7 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 50),
+    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 80),
     "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 20, 30),
     "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
     "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
@@ -327,29 +328,33 @@ class Run:
             with machine.autocast():
                 return student.velocity(z, t).float()
 
+        def path_lpips(source: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
+            """LPIPS (VGG) of the pictures that one step from a random point of the sampled path leads to."""
+            z = landing(velocity, source[:PERCEPTUAL_IMAGES], int(rng.integers(config.steps)), config.steps)
+            with machine.autocast():
+                out, ref = student.decode(z), student.decode(target[:PERCEPTUAL_IMAGES])
+                top, left = (int(rng.integers(out.shape[-1] - PERCEPTUAL_SIDE + 1)) for _ in range(2))
+                window = (..., slice(top, top + PERCEPTUAL_SIDE), slice(left, left + PERCEPTUAL_SIDE))
+                return lpips(out[window], ref[window], "vgg16").mean()
+
         def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
             pool.add(rng, MORE)
             coarse, target = (z.to(machine.device) for z in pool.draw(rng, FLOW_BATCH))
             source = coarse + config.sigma_s * torch.randn_like(coarse)
             t = torch.rand(len(source), 1, 1, 1, device=source.device)
-            n = FLOW_BATCH // 2 if progress > CONSISTENCY_FROM else 0
+            n = FLOW_BATCH // 2 if progress > LANDING_FROM else 0
             flow, _ = flow_matching_loss(velocity, source[n:], target[n:], t[n:], config.sigma_min)
             if not n:
                 return {"loss": flow}
-            landing, _, _ = consistency_loss(
-                velocity, source[:n], target[:n], (1 - config.dt) * t[:n], config
-            )
+            landed, _, _ = consistency_loss(velocity, source[:n], target[:n], (1 - config.dt) * t[:n], config)
             # A landing is off by the velocity's error times at most a segment: in the velocity's unit.
-            consistency = config.steps**2 * landing
-            return {"loss": flow + consistency, "flow": flow, "consistency": consistency}
-
-        def velocity_at(time: float, z: Tensor) -> Tensor:
-            return student.velocity(z, torch.full((len(z),), time, device=z.device))
+            consistency = config.steps**2 * landed
+            look = path_lpips(source, target, rng)
+            total = flow + consistency + PERCEPTUAL_WEIGHT * look
+            return {"loss": total, "flow": flow, "consistency": consistency, "lpips_vgg": look}
 
         def sampled(steps: int) -> Tensor:
-            z = z_mmse + recipe.sigma_s * noise
-            for k in range(steps):
-                z = z + in_batches(partial(velocity_at, k / steps), z) / steps
+            z = student.trajectory(z_mmse, noise, steps=steps, sigma_s=recipe.sigma_s)[-1]
             return in_batches(student.decode, z)
 
         def show(path: Path) -> str:

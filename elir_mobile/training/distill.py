@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.sampling import sample
 from elir_mobile.data.crops import random_crop
 from elir_mobile.images import list_images, read_image, square
 from elir_mobile.metrics.fidelity import psnr
@@ -72,15 +71,6 @@ def student_of(teacher: Restorer, autoencoder: str) -> Restorer:
         if same or name in ("mmse", "fmir"):
             part.load_state_dict(getattr(teacher, name).state_dict())
     return student
-
-
-def trajectory(restorer: Restorer, coarse: Tensor, noise: Tensor, steps: int, sigma_s: float) -> list[Tensor]:
-    """The latents z_0 … z_K from coarse latents (N, C, h, w) and unit noise of that shape."""
-
-    def step(z: Tensor, k: int) -> Tensor:
-        return z + restorer.velocity(z, torch.full((len(z),), k / steps)) / steps
-
-    return sample(lambda z: z, step, lambda z: z, coarse, noise, steps=steps, sigma_s=sigma_s)[1]
 
 
 def at_time(path: list[Tensor], t: float) -> Tensor:
@@ -130,7 +120,8 @@ class Distiller:
         squares = self.degraded(count, rng)
         coarse = in_batches(self.teacher.encode, squares.float() / 255, BATCH)
         noise = seeded_noise(tuple(coarse.shape), int(rng.integers(2**31)))
-        path = trajectory(self.teacher, coarse, noise, self.asked.info.steps, self.asked.info.sigma_s)
+        steps, sigma_s = self.asked.info.steps, self.asked.info.sigma_s
+        path = self.teacher.trajectory(coarse, noise, steps=steps, sigma_s=sigma_s)
         points = [at_time(path, k / self.asked.steps) for k in range(self.asked.steps + 1)]
         return squares, noise, torch.stack(points, 1)
 
@@ -145,7 +136,7 @@ class Distiller:
         pool = Pool(self.made, *POOL, self.asked.seed)
         for number, name in enumerate(wanted):
             minutes = self.asked.minutes * SHARES[name] / whole
-            plan = Plan(minutes, LR, 100 * self.asked.seed + number, warmup=50)
+            plan = Plan(minutes, LR, 100 * self.asked.seed + number)
             self._stage(name, pool, folder / name, plan)
         path = folder / "distilled.safetensors"
         info = self.asked.info
@@ -193,7 +184,8 @@ class Distiller:
     def _flow_loss(self, x: Tensor, noise: Tensor, points: Tensor) -> Tensor:
         with torch.no_grad():
             coarse = self.student.encode(x)
-        path = trajectory(self.student, coarse, noise, self.asked.steps, self.asked.info.sigma_s)
+        sigma_s = self.asked.info.sigma_s
+        path = self.student.trajectory(coarse, noise, steps=self.asked.steps, sigma_s=sigma_s)
         return F.mse_loss(torch.stack(path[1:], 1), points[:, 1:])
 
     def _show(self, path: Path) -> str:
@@ -203,7 +195,7 @@ class Distiller:
         for network, steps in ((self.teacher, self.asked.info.steps), (self.student, self.asked.steps)):
             coarse = in_batches(network.encode, self.shown, BATCH)
             noise = seeded_noise(tuple(coarse.shape), self.asked.seed)
-            z = trajectory(network, coarse, noise, steps, sigma_s)[-1]
+            z = network.trajectory(coarse, noise, steps=steps, sigma_s=sigma_s)[-1]
             made.append(in_batches(network.decode, z, BATCH))
         teacher, student = made
         save_rows([self.shown, teacher, student, self.clean], path)

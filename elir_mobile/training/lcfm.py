@@ -96,6 +96,26 @@ def flow_matching_loss(
     return F.mse_loss(v_t, target - (1 - sigma_min) * source), x_t + (1 - t) * v_t
 
 
+def landing(velocity: Velocity, source: Tensor, k: int, steps: int) -> Tensor:
+    """Where one step from ``k``/``steps`` leads at time 1, on the path that Euler steps took there.
+
+    Args:
+        velocity: as of :func:`consistency_loss`.
+        source: noised coarse latents (N, C, h, w), where the path begins.
+        k: Euler steps of 1/``steps`` before; no gradient goes through them. At ``steps`` - 1 the landing is
+            the sample.
+    """
+
+    def moved(z: Tensor, i: int, way: float) -> Tensor:
+        return z + way * velocity(z, torch.full((len(z),), i / steps, device=z.device))
+
+    z = source
+    with torch.no_grad():
+        for i in range(k):
+            z = moved(z, i, 1 / steps)
+    return moved(z, k, 1 - k / steps)
+
+
 def draw_noise(shape: torch.Size, randomness: torch.Generator | Tensor) -> tuple[Tensor, Tensor]:
     """Unit Gaussian noise of ``shape`` (R·N, C, h, w) and uniform times (R·N, 1, 1, 1) in [0, 1).
 

@@ -46,7 +46,7 @@ class Plan:
     lr: float
     seed: int
     ema: float = 0.999
-    warmup: int = 200  # steps
+    warmup: int = 50  # steps
     save_minutes: float = 1.0
     show_minutes: float = 5.0
 
