@@ -63,7 +63,7 @@ def main(
     console = Console()
     task = get_task("bfr")
     restorer, info = load_weights("demo", task)
-    data = load_pair_sets(heldout_folder(info.size), task, info.size, SEED)
+    data = load_pair_sets(heldout_folder(info), task, info.size, SEED)
     images = training_images(None, info.size)
     networks: list[tuple[Recipe, str, Restorer, ModelInfo, dict[str, object]]] = [
         (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in CONFIGS)
@@ -90,7 +90,8 @@ def main(
                 exported = run(job, console)[1]["rows"][1:]
             for row in exported:
                 values = {key: row["image"][key] for key in reference}
-                rows.append(make_row(recipe.name, method, values, reference, run_by=row["target"], **said))
+                said = {**said, "run_by": row["target"], "update_db": row["update_sqnr_db"]}
+                rows.append(make_row(recipe.name, method, values, reference, **said))
     report = {
         "kind": "qat",
         "model": asdict(info),

@@ -1,6 +1,7 @@
 """What quantization costs the demo model: ``python -m benchmarks.quantization SECTION [--task bfr]``.
 
-Held-out faces (see ``benchmarks/demo_model.py``; numbers only, no picture leaves the cache). Sections:
+Held-out faces or photographs (see ``benchmarks/demo_model.py``; numbers only, no picture leaves the cache).
+Sections:
 
 - ``methods``: what each post-training method gains, in simulation;
 - ``converted``: the same of observers on ExecuTorch's own converted graphs, before lowering;
@@ -74,10 +75,10 @@ BASELINE_SECONDS = 1800
 
 
 def load(task: str, faces: int = FACES) -> tuple[Restorer, ModelInfo, PairSets]:
-    """Demo model of ``task``, and at most ``faces`` pairs of held-out faces."""
+    """Demo model of ``task``, and at most ``faces`` pairs of held-out pictures."""
     restorer, info = load_weights("demo", get_task(task))
     counts = PairCounts(max_evaluation=faces)
-    return restorer, info, load_pair_sets(heldout_folder(info.size), get_task(task), info.size, SEED, counts)
+    return restorer, info, load_pair_sets(heldout_folder(info), get_task(task), info.size, SEED, counts)
 
 
 def programs_for(restorer: Restorer, info: ModelInfo, steps: int | None = None) -> Programs:
@@ -231,7 +232,7 @@ def measure_trajectory(task: str, console: Console) -> None:
                 }
             )
             console.print(rows[-1])
-        store("trajectory", task, rows, "key", f"{SIMULATED}; {SWEEP_FACES} held-out faces.")
+        store("trajectory", task, rows, "key", f"{SIMULATED}; {SWEEP_FACES} held-out pictures.")
     plot_trajectory(rows, info.steps, PICTURES / f"trajectory-{task}.png")
 
 
@@ -264,14 +265,20 @@ def file_rows(report: dict) -> list[dict]:
         rows.append(
             {
                 "artifact": f"{row['target']} {row['precision']}",
+                "pairs": len(report["data"]["evaluation"]),
                 "bytes": row["bytes"],
+                "digest": row["recipe"],
+                "revision": report["revision"],
                 "end_db": row["trajectory_sqnr_db"][-1],
+                "update_db": row["update_sqnr_db"],
                 "image_db": image["sqnr_vs_float_db"],
                 **{f"{name}_db": row["programs"][name]["sqnr_db"] for name in PROGRAM_NAMES},
                 "psnr_db": image["psnr_db"],
                 "psnr_drop_db": reference["image"]["psnr_db"] - image["psnr_db"],
+                "psnr_drop_high_db": image["psnr_drop_db_high"],
                 "lpips": image["lpips"],
                 "lpips_rise": image["lpips"] - reference["image"]["lpips"],
+                "lpips_rise_high": image["lpips_rise_high"],
                 "failure": None,
             }
         )
@@ -290,7 +297,7 @@ def measure_files(task: str, console: Console) -> None:
 
 def heldout_job(task: str, out: str, restorer: Restorer, info: ModelInfo) -> Job:
     """A job on the held-out faces, of no artifact yet, without times."""
-    faces = heldout_folder(info.size)
+    faces = heldout_folder(info)
     return Job(get_task(task), restorer, info, info.size, (), faces, Path(out), SEED, UNTIMED)
 
 
@@ -300,11 +307,16 @@ def export_and_run(task: str, console: Console, precisions: str, *, gptq: bool) 
     with tempfile.TemporaryDirectory() as out:
         job = replace(heldout_job(task, out, restorer, info), artifacts=artifacts, gptq=gptq)
         _, report = run(job, console)
-    pairs = len(report["data"]["evaluation"])
     rows = file_rows(report)
     if gptq:
         rows = [row | {"artifact": f"{row['artifact']}, GPTQ"} for row in rows[1:]]
-    store("files", task, rows, "artifact", f"{pairs} pairs of held-out faces, every file run.")
+    store(
+        "files",
+        task,
+        rows,
+        "artifact",
+        "Held-out faces, for denoising and bsr squares of held-out photographs; every file run.",
+    )
 
 
 def measure_budgets(task: str, console: Console) -> None:

@@ -194,8 +194,8 @@ def make_row(
         "method": method,
         **facts,
         **measured,
-        "drop_psnr_db": difference("psnr_db", -1),
-        "rise_lpips": difference("lpips", 1),
+        "psnr_drop_db": difference("psnr_db", -1),
+        "lpips_rise": difference("lpips", 1),
     }
 
 
@@ -214,8 +214,8 @@ def show_rows(rows: list[dict]) -> Table:
             number(row["psnr_db"], 2),
             number(row["ssim"], 4),
             number(row["lpips"], 4),
-            number(row["drop_psnr_db"], 3),
-            number(row["rise_lpips"], 4),
+            number(row["psnr_drop_db"], 3),
+            number(row["lpips_rise"], 4),
             number(row.get("minutes"), 1),
         )
     return table

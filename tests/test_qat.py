@@ -150,11 +150,11 @@ def test_float32_checkpoints_keep_the_weights_exactly(restorer, tmp_path: Path) 
 def test_rows_say_how_far_from_float() -> None:
     reference = {"psnr_db": 25.0, "ssim": 0.7, "lpips": 0.27}
     row = make_row("w4", "qat", {"psnr_db": 24.9, "ssim": 0.69, "lpips": 0.28}, reference, seed=1)
-    assert row["drop_psnr_db"] == pytest.approx(0.1)
-    assert row["rise_lpips"] == pytest.approx(0.01)
+    assert row["psnr_drop_db"] == pytest.approx(0.1)
+    assert row["lpips_rise"] == pytest.approx(0.01)
     assert row["seed"] == 1
     blank = make_row("w4", "qat", {"psnr_db": 24.9, "ssim": 0.69, "lpips": None}, reference)
-    assert blank["rise_lpips"] is None
+    assert blank["lpips_rise"] is None
 
 
 def test_the_command_trains_resumes_and_writes_a_checkpoint(

@@ -6,8 +6,9 @@ Stage by stage, each resumable and each with its own budget of minutes (:mod:`el
    frozen, is every task's.
 2. ``TASK-coarse``: a copy of the encoder, and the coarse estimator, by squared error against the teacher's
    latents of the clean picture. What they estimate is the mean of all pictures that it may have been.
-3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: flow matching, and from half
-   of the time on latent consistency flow matching beside it, and LPIPS (VGG) of where the sampled path leads.
+3. ``TASK-flow``: the velocity field alone, from there to the teacher's latents: flow matching, and from
+   three tenths of the time on latent consistency flow matching beside it, and LPIPS (VGG) of where the
+   sampled path leads.
 
 No stage trains the whole chain against pixels: the best PSNR is the mean's, so that such a stage teaches
 the flow to do nothing.
@@ -57,7 +58,7 @@ POOL = 1536, 6144  # examples at first and at most
 MORE = 4  # examples that are added at every step
 # Share of the flow's training before a velocity is held to consistency and its landings are looked at: there
 # is nothing to be consistent with yet.
-LANDING_FROM = 0.5
+LANDING_FROM = 0.3
 PERCEPTUAL_WEIGHT = 0.5  # its gradient is then about twice that of the flow-matching loss
 PERCEPTUAL_IMAGES, PERCEPTUAL_SIDE = 6, 80  # of a batch: VGG costs as much as all else
 SHOWN = 6  # pictures in a strip
