@@ -86,6 +86,10 @@ def test_a_stage_goes_on_from_exported_weights(clock, tmp_path: Path) -> None:
     same, seen = fit(tmp_path / "second", 5, tmp_path / "line.safetensors")
     assert seen == []
     assert same.weight.item() == pytest.approx(net.weight.item(), abs=1e-3)
+    kept = averaged(tmp_path / "second")  # or a bundle of that run would lack the stage
+    assert kept is not None
+    assert torch.equal(kept[0]["weight"], same.weight)
+    assert kept[1] == 5
 
 
 def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:

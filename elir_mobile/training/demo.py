@@ -59,7 +59,7 @@ MORE = 4  # examples that are added at every step
 # Share of the flow's training before a velocity is held to consistency and its landings are looked at: there
 # is nothing to be consistent with yet.
 LANDING_FROM = 0.3
-PERCEPTUAL_WEIGHT = 0.5  # its gradient is then about twice that of the flow-matching loss
+PERCEPTUAL_WEIGHT = 2.0  # its gradient is then several times that of the flow-matching loss
 PERCEPTUAL_IMAGES, PERCEPTUAL_SIDE = 6, 80  # of a batch: VGG costs as much as all else
 SHOWN = 6  # pictures in a strip
 
@@ -100,8 +100,8 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 80),
-    "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.2, 20, 30),
+    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 92),
+    "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.1, 20, 30),
     "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
     "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
     "inpainting": Recipe(ALIGNED_FACE, degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),

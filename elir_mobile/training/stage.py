@@ -193,7 +193,8 @@ def train(
         if seconds - shown > plan.show_minutes * 60:
             shown = seconds
             show_average()
-    if trained:
+    if trained or checkpoint is None:  # what was started with stays with the run, too
         save()
+    if trained:
         show_average()
     net.load_state_dict(average)
