@@ -48,7 +48,7 @@ from elir_mobile.core.files import cache_dir, write_json
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.degradations import gaussian_noise
 from elir_mobile.harness.report import terminal_table
-from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.images import image_rows, to_image
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import ALIGNED_FACE, Degradation, Task, get_task
@@ -178,8 +178,8 @@ def strip(task: Task, restorer: Restorer, info: ModelInfo) -> Image.Image:
         noise = seeded_noise(tuple(z.shape), SEED)
         ends = [restorer.trajectory(z, noise, steps=steps, sigma_s=info.sigma_s)[-1] for steps in (1, 2, 5)]
         pictures = [pair.degraded, *(restorer.decode(end) for end in (z, *ends)), pair.clean]
-        rows.append(hstack_images([to_image(picture[0]) for picture in pictures]))
-    return vstack_images(rows)
+        rows.append([picture[0] for picture in pictures])
+    return image_rows(list(zip(*rows, strict=True)))
 
 
 def print_table(name: str, facts: dict, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,3 +130,8 @@ def vstack_images(images: list[Image.Image], gap: int = 2) -> Image.Image:
         out.paste(image, (0, y))
         y += image.height + gap
     return out
+
+
+def image_rows(columns: Sequence[Iterable[Tensor]]) -> Image.Image:
+    """A row for each image, the columns side by side: each holds one (3, H, W) in [0, 1] for every row."""
+    return vstack_images([hstack_images([to_image(x) for x in row]) for row in zip(*columns, strict=True)])

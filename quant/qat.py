@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -23,7 +24,7 @@ from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import PairSets
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number
-from elir_mobile.images import list_images, read_image, square, to_tensor
+from elir_mobile.images import list_images, read_image, square, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import Recipe
 from elir_mobile.tasks import Task
@@ -70,6 +71,22 @@ def training_images(folder: Path | None, size: int) -> Tensor:
     return (torch.stack(tensors) * 255).round().byte()
 
 
+def draw_batch(images: Tensor, task: Task, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """Some of ``images`` (N, 3, S, S) uint8, with replacement, mirrored or not, and degraded.
+
+    Returns:
+        (count, 3, S, S) in [0, 1], and a seed for the noise, which the degradations had too.
+    """
+    picks, mirrored, (seed,) = (
+        torch.randint(most, (number,), generator=generator).tolist()
+        for most, number in ((len(images), count), (2, count), (2**31, 1))
+    )
+    rng = np.random.default_rng(seed)
+    clean = [images[i].flip(-1) if mirror else images[i] for i, mirror in zip(picks, mirrored, strict=True)]
+    degraded = [to_tensor(task.degrade(to_image(image.float() / 255), rng)) for image in clean]
+    return torch.stack(degraded), seed
+
+
 def train(
     restorer: Restorer, info: ModelInfo, task: Task, config: QatConfig, images: Tensor, run_dir: Path
 ) -> tuple[Restorer, float]:
@@ -85,7 +102,6 @@ def train(
     Raises:
         UserError: the folder holds another run.
     """
-    from elir_mobile.training.drawing import draw_batch
     from elir_mobile.training.loop import fit
     from quant.student import QatTraining, on_grid, starting_point
 
@@ -99,8 +115,7 @@ def train(
     size = images.shape[-1]
 
     def batch(generator: torch.Generator, count: int = config.batch) -> tuple[Tensor, int]:
-        drawn = draw_batch(images, task, count, generator)
-        return drawn.degraded, drawn.seed
+        return draw_batch(images, task, count, generator)
 
     generator = torch.Generator().manual_seed(config.seed)
     seen = [batch(generator, CALIBRATION_IMAGES)[0] for _ in range(CALIBRATION_SETS)]

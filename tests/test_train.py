@@ -24,14 +24,13 @@ from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.training.folder import (
     Pictures,
-    TaughtTraining,
     finished,
     load_autoencoder,
     new_student,
     random_square,
     remove_coarse,
 )
-from elir_mobile.training.lcfm import LcfmConfig
+from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
 from elir_mobile.training.loop import fit
 from tests.conftest import TINY
 
@@ -206,7 +205,7 @@ def test_cached_latents_are_the_teachers_within_the_memory_given() -> None:
     torch.manual_seed(0)
     student, source = Restorer(TINY), Restorer(TINY).enc
     size = 4 * 16 * (SIDE // 8) ** 2
-    module = TaughtTraining(
+    module = LcfmTraining(
         student, source, LcfmConfig(), steps=2, lr=1e-3, trained=("fmir",), cache_bytes=2 * size
     )
     images, keys = torch.rand(3, 3, SIDE, SIDE), torch.tensor([4, 0, 9])

@@ -19,6 +19,7 @@ from elir_mobile.models.restorer import Restorer
 from elir_mobile.models.velocity import time_embedding
 from elir_mobile.training.autoencoder import reconstruction_loss, spread_loss
 from elir_mobile.training.lcfm import (
+    Batch,
     LcfmConfig,
     LcfmTraining,
     consistency_loss,
@@ -28,10 +29,11 @@ from elir_mobile.training.lcfm import (
     path_point,
 )
 from elir_mobile.training.loop import Compute, SeededBatches, draw_seed, fit
-from elir_mobile.training.pixels import log_mse
+from quant.student import log_mse
 from tests.conftest import TINY
 
 SIDE = 32
+SEEDS = torch.tensor([1, 2, 3])
 
 
 def triple(seed: int = 0, count: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,15 +196,28 @@ def test_without_beta_nothing_is_decoded(overparametrized: Restorer, objective) 
     net = copy.deepcopy(overparametrized)
     net.dec = None  # type: ignore[assignment]
     config = LcfmConfig(objective=objective, beta=0.0)
-    terms = lcfm_loss(net, *triple(), config, torch.tensor([1, 2, 3]))
+    terms = lcfm_loss(net, *triple(), config, SEEDS)
     assert terms["loss"].item() == pytest.approx(terms["mse"].item() + terms[objective].item(), rel=1e-6)
 
 
-def test_a_frozen_encoder_gets_no_gradient_and_the_estimator_behind_it_does() -> None:
-    module = LcfmTraining(Restorer(TINY), LcfmConfig(), steps=2, lr=1e-3, trained=("mmse", "fmir"))
-    module.training_step((*triple(), torch.tensor([1, 2, 3])), 0).backward()
+def training(trained: tuple[str, ...] = ("enc", "mmse", "fmir")) -> LcfmTraining:
+    torch.manual_seed(0)
+    student, teacher = Restorer(TINY, overparametrized=True), Restorer(TINY).enc
+    return LcfmTraining(student, teacher, LcfmConfig(steps=2), steps=4, lr=1e-3, trained=trained)
+
+
+def batch_of(count: int, seed: int = 0) -> Batch:
+    degraded, clean, _ = triple(seed, count)
+    return Batch(degraded, clean, torch.arange(count), seed + SEEDS[:count])
+
+
+@pytest.mark.parametrize("trained", [("mmse", "fmir"), ("fmir",)])
+def test_the_named_parts_alone_are_trained(trained: tuple[str, ...]) -> None:
+    """An encoder that is frozen gets no gradient, and the estimator behind it does."""
+    module = training(trained)
+    module.training_step(batch_of(3), 0).backward()
     reached = {name.split(".")[0] for name, p in module.student.named_parameters() if p.grad is not None}
-    assert reached == {"mmse", "fmir"}
+    assert reached == {*trained}
 
 
 def test_what_an_image_draws_depends_on_its_seed_alone() -> None:
@@ -217,7 +232,7 @@ def test_what_an_image_draws_depends_on_its_seed_alone() -> None:
 
 def test_loss_is_the_weighted_sum_of_its_terms(overparametrized) -> None:
     config = LcfmConfig(steps=2, beta=0.25)
-    terms = lcfm_loss(overparametrized, *triple(), config, torch.Generator().manual_seed(0))
+    terms = lcfm_loss(overparametrized, *triple(), config, SEEDS)
     expected = terms["mse"] + 0.75 * terms["consistency"] + 0.25 * terms["decoded"]
     assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
     degraded, _, z_hq = triple()
@@ -230,7 +245,7 @@ def test_coarse_estimator_learns_from_the_mse_term_alone(overparametrized) -> No
     """The flow starts from a detached estimate: its terms must not reach encoder or estimator."""
     net = copy.deepcopy(overparametrized).requires_grad_(True)
     net.dec.requires_grad_(False)
-    terms = lcfm_loss(net, *triple(), LcfmConfig(steps=2), torch.Generator().manual_seed(0))
+    terms = lcfm_loss(net, *triple(), LcfmConfig(steps=2), SEEDS)
     (terms["consistency"] + terms["decoded"]).backward()
     assert all(p.grad is None for part in (net.enc, net.mmse, net.dec) for p in part.parameters())
     assert all(p.grad is not None for p in net.fmir.parameters())
@@ -238,8 +253,8 @@ def test_coarse_estimator_learns_from_the_mse_term_alone(overparametrized) -> No
 
 def test_economies_change_the_draws_not_the_weights_of_terms(overparametrized) -> None:
     config = LcfmConfig(steps=2, flow_repeats=3, decoded_images=1)
-    terms = lcfm_loss(overparametrized, *triple(), config, torch.Generator().manual_seed(0))
-    plain = lcfm_loss(overparametrized, *triple(), LcfmConfig(steps=2), torch.Generator().manual_seed(0))
+    terms = lcfm_loss(overparametrized, *triple(), config, SEEDS)
+    plain = lcfm_loss(overparametrized, *triple(), LcfmConfig(steps=2), SEEDS)
     assert terms["mse"].item() == plain["mse"].item()
     assert terms["consistency"].item() == pytest.approx(plain["consistency"].item(), rel=0.5)
     assert terms["decoded"].isfinite()
@@ -275,10 +290,9 @@ def test_processes_and_workers_divide_the_batches_without_changing_them() -> Non
 
 
 def test_several_processes_refuse_batches_that_cannot_be_divided(tmp_path: Path) -> None:
-    module = LcfmTraining(Restorer(TINY), LcfmConfig(), steps=2, lr=1e-3)
     with pytest.raises(ValueError, match="divided"):
         fit(
-            module,
+            training(),
             draw_seed,
             lambda: Image.new("RGB", (1, 1)),
             tmp_path,
@@ -290,13 +304,11 @@ def test_several_processes_refuse_batches_that_cannot_be_divided(tmp_path: Path)
         )
 
 
-def train(run_dir: Path, steps: int, total: int) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    module = LcfmTraining(Restorer(TINY, overparametrized=True), LcfmConfig(steps=2), steps=total, lr=1e-3)
+def train(run_dir: Path, steps: int) -> dict[str, Tensor]:
+    module = training()
 
-    def batch(generator: torch.Generator):
-        seed = draw_seed(generator)
-        return *triple(seed, 2), seed
+    def batch(generator: torch.Generator) -> Batch:
+        return batch_of(2, draw_seed(generator))
 
     degraded, clean, _ = triple()
     fit(
@@ -313,10 +325,10 @@ def train(run_dir: Path, steps: int, total: int) -> dict[str, Tensor]:
 
 
 def test_a_resumed_run_ends_where_the_whole_run_ends(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", 4, 4)
-    train(tmp_path / "parts", 2, 4)
-    parts = train(tmp_path / "parts", 4, 4)
-    finished = train(tmp_path / "parts", 4, 4)  # a run that is over gives its result again
+    whole = train(tmp_path / "whole", 4)
+    train(tmp_path / "parts", 2)
+    parts = train(tmp_path / "parts", 4)
+    finished = train(tmp_path / "parts", 4)  # a run that is over gives its result again
     assert whole.keys() == parts.keys()
     for name in whole:
         assert torch.allclose(whole[name], parts[name], atol=1e-6), name
@@ -334,13 +346,6 @@ def test_log_mse_is_the_psnr_of_each_image() -> None:
     degraded, clean, _ = triple()
     decibels = metrics.psnr(degraded, clean).mean().item()
     assert log_mse(degraded, clean).item() == pytest.approx(-decibels / 10 * np.log(10), abs=1e-3)
-
-
-def test_a_later_round_trains_the_named_part_alone() -> None:
-    module = LcfmTraining(Restorer(TINY), LcfmConfig(steps=2), steps=2, lr=1e-3, trained=("fmir",))
-    module.training_step((*triple(), 0), 0).backward()
-    reached = {name.split(".")[0] for name, p in module.student.named_parameters() if p.grad is not None}
-    assert reached == {"fmir"}
 
 
 def test_spread_loss_is_zero_at_mean_0_and_spread_1_alone() -> None:

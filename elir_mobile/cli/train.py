@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 
 LR = {"bfr": 1e-4}  # upstream's peak learning rates
 OTHER_LR = 2e-4
@@ -102,21 +102,23 @@ def main(
 
     Writes OUT/TASK.safetensors. docs/ablations.md says what the options change.
     """
-    from elir_mobile.checkpoints import load_weights
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    from elir_mobile.checkpoints import load_weights, save_weights
     from elir_mobile.images import list_images
     from elir_mobile.tasks import get_task
     from elir_mobile.training.demo import RECIPES
     from elir_mobile.training.folder import (
         Pictures,
-        TaughtTraining,
+        finished,
+        keep_options,
         latent_channels,
         load_autoencoder,
         new_student,
         remove_coarse,
     )
-    from elir_mobile.training.lcfm import LcfmConfig
+    from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
     from elir_mobile.training.loop import Compute, fit
-    from elir_mobile.training.run import check, keep_options, write_weights
 
     chosen = get_task(task)
     compute = Compute.from_environment(devices, nodes, precision, workers)
@@ -125,11 +127,15 @@ def main(
     sigma_s = chosen.sigma_s if sigma_s is None else sigma_s
     lr = lr or LR.get(task, OTHER_LR)
     dt = dt or DT.get(task, OTHER_DT)
-    check(not steps % save_every, f"make --steps {steps} a multiple of --save-every {save_every}")
     parts = compute.processes
-    check(not batch % parts, f"make --batch {batch} a multiple of the {parts} processes it is divided over")
-    said = f"make --decoded-images {decoded_images} a multiple of the {parts} processes"
-    check(not (decoded_images or 0) % parts, said)
+    divided = f"a multiple of the {parts} processes"
+    for rest, said in (
+        (steps % save_every, f"make --steps {steps} a multiple of --save-every {save_every}"),
+        (batch % parts, f"make --batch {batch} {divided} it is divided over"),
+        ((decoded_images or 0) % parts, f"make --decoded-images {decoded_images} {divided}"),
+    ):
+        if rest:
+            raise UserError(said)
     paths = list_images(data)
 
     teacher = teacher or ["demo"]
@@ -139,11 +145,11 @@ def main(
         student = new_student(arch, teaching, decoder, seed)
     else:
         student, _ = load_weights(init, chosen)
-        check(
-            student.arch.latent_channels == latent_channels(teaching),
-            f"{init} and {' '.join(teacher)} have different numbers of latent channels: "
-            "name the teacher that the weights were trained with",
-        )
+        if student.arch.latent_channels != latent_channels(teaching):
+            raise UserError(
+                f"{init} and {' '.join(teacher)} have different numbers of latent channels: "
+                "name the teacher that the weights were trained with"
+            )
     student.arch.check_side(size, "--size")
     if not coarse:
         remove_coarse(student)
@@ -152,7 +158,7 @@ def main(
     config = LcfmConfig(**{constant.name: given[constant.name] for constant in fields(LcfmConfig)})
     pictures = Pictures(paths, chosen, size, batch, crops)
     trained = (*(("enc",) if encoder else ()), *(("mmse",) if coarse else ()), "fmir")
-    module = TaughtTraining(
+    module = LcfmTraining(
         student,
         teaching,
         config,
@@ -180,7 +186,10 @@ def main(
         prepare=pictures.prepare,
         compute=compute,
     )
-    write_weights(student, out / f"{task}.safetensors", chosen, size, sigma_s)
+    if rank_zero_only.rank == 0:
+        path = out / f"{task}.safetensors"
+        save_weights(finished(student), path, task=task, size=size, steps=chosen.steps, sigma_s=sigma_s)
+        typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

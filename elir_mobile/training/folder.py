@@ -6,12 +6,14 @@ degradation and the noise of its loss are drawn: nothing of it depends on its ne
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
@@ -23,13 +25,15 @@ from elir_mobile.checkpoints import (
     load_taesd,
     read_state_dict,
 )
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import write_json
 from elir_mobile.data.pairs import make_pairs
 from elir_mobile.images import read_image, square, to_tensor
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.coarse import RESIDUAL_SCALE, RRDBNet
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import Task
-from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
+from elir_mobile.training.lcfm import Batch
 
 
 class Item(NamedTuple):
@@ -38,15 +42,6 @@ class Item(NamedTuple):
     image: int
     mirrored: bool
     seed: int
-
-
-class Batch(NamedTuple):
-    """Degraded and clean images (N, 3, H, W) in [0, 1]; (N,) keys of the clean ones; (N,) seeds."""
-
-    x_lq: Tensor
-    x_hq: Tensor
-    keys: Tensor
-    seeds: Tensor
 
 
 @dataclass(frozen=True)
@@ -176,49 +171,21 @@ def finished(student: Restorer) -> Restorer:
     return build_restorer(state)
 
 
-class TaughtTraining(LcfmTraining):
-    """LCFM on batches of :class:`Pictures`, with the teacher's latents computed on the way.
+@rank_zero_only
+def keep_options(run_dir: Path, options: dict[str, Any]) -> None:
+    """Write the options that a run's result depends on, or see that they are what it began with.
 
-    Args:
-        teacher: frozen.
-        cache_bytes: how much memory latents may take that were computed once; 0 where clean images
-            are cropped anew each time, so that their keys do not say what is in them.
-        student, config, steps, lr, trained: see :class:`LcfmTraining`.
+    Raises:
+        UserError: the folder is of a run with other options.
     """
-
-    def __init__(
-        self,
-        student: Restorer,
-        teacher: Encoder,
-        config: LcfmConfig,
-        *,
-        steps: int,
-        lr: float,
-        trained: tuple[str, ...],
-        cache_bytes: int,
-    ) -> None:
-        super().__init__(student, config, steps=steps, lr=lr, trained=trained)
-        self.teacher = teacher.requires_grad_(False)
-        self.cache_bytes = cache_bytes
-        self.cached: dict[int, Tensor] = {}  # on the CPU
-
-    @torch.no_grad()
-    def latents(self, x_hq: Tensor, keys: Tensor) -> Tensor:
-        """The teacher's latents of clean images (N, 3, H, W) with these (N,) keys."""
-        names = keys.tolist()
-        missing = [i for i, name in enumerate(names) if name not in self.cached]
-        if not missing:
-            return torch.stack([self.cached[name] for name in names]).to(x_hq)
-        computed = dict(zip(missing, self.teacher(x_hq[missing]).float(), strict=True))
-        z_hq = torch.stack(
-            [computed[i] if i in computed else self.cached[name].to(x_hq) for i, name in enumerate(names)]
-        )
-        size = z_hq[0].numel() * z_hq.element_size()
-        for i in missing:
-            if (len(self.cached) + 1) * size <= self.cache_bytes:
-                self.cached[names[i]] = z_hq[i].cpu()
-        return z_hq
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # type: ignore[override]
-        z_hq = self.latents(batch.x_hq, batch.keys)
-        return super().training_step((batch.x_lq, batch.x_hq, z_hq, batch.seeds), batch_idx)
+    path = run_dir / "options.json"
+    if not path.exists():
+        write_json(path, options)
+        return
+    began = json.loads(path.read_text())
+    for name, value in options.items():
+        if began.get(name) != value:
+            raise UserError(
+                f"{run_dir} is of a run with {name} = {began.get(name)}, not {value}: "
+                "give the same options to resume it, or another --out"
+            )

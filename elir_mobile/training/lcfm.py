@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.images import image_rows
+from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.overparam import merged_once
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.training.loop import one_cycle
@@ -116,19 +117,16 @@ def landing(velocity: Velocity, source: Tensor, k: int, steps: int) -> Tensor:
     return moved(z, k, 1 - k / steps)
 
 
-def draw_noise(shape: torch.Size, randomness: torch.Generator | Tensor) -> tuple[Tensor, Tensor]:
+def draw_noise(shape: torch.Size, seeds: Tensor) -> tuple[Tensor, Tensor]:
     """Unit Gaussian noise of ``shape`` (R·N, C, h, w) and uniform times (R·N, 1, 1, 1) in [0, 1).
 
     Args:
         shape: R repeats, one after the other, of a batch of N images.
-        randomness: one generator for all, or (N,) int64 seeds, one for each image: what image ``i``
-            draws then depends on no other, however a batch is split over processes.
+        seeds: (N,) int64, one for each image: what image ``i`` draws then depends on no other, however a
+            batch is split over processes.
     """
-    if isinstance(randomness, torch.Generator):
-        noise = torch.randn(shape, generator=randomness)
-        return noise, torch.rand((shape[0], 1, 1, 1), generator=randomness)
-    repeats = shape[0] // len(randomness)
-    generators = [torch.Generator().manual_seed(seed) for seed in randomness.tolist()]
+    repeats = shape[0] // len(seeds)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
     noises = [torch.randn((repeats, *shape[1:]), generator=generator) for generator in generators]
     times = [torch.rand((repeats, 1, 1, 1), generator=generator) for generator in generators]
     return torch.stack(noises, 1).flatten(0, 1), torch.stack(times, 1).flatten(0, 1)
@@ -141,7 +139,7 @@ def lcfm_loss(
     x_hq: Tensor,
     z_hq: Tensor,
     config: LcfmConfig,
-    randomness: torch.Generator | Tensor,
+    seeds: Tensor,
 ) -> dict[str, Tensor]:
     """The whole training loss and its terms.
 
@@ -149,7 +147,7 @@ def lcfm_loss(
         student: its decoder is the teacher's.
         x_lq, x_hq: degraded and clean images (N, 3, H, W) in [0, 1].
         z_hq: the teacher encoder's latents of ``x_hq`` (N, C, H/8, W/8).
-        randomness: source of times and noise, see :func:`draw_noise`.
+        seeds: of times and noise, see :func:`draw_noise`.
 
     Returns:
         ``loss`` = mse + (1 - beta)·flow + beta·decoded, and the terms; the flow's bears the name of
@@ -159,7 +157,7 @@ def lcfm_loss(
     mse = F.mse_loss(z_mmse, z_hq)
     repeats = config.flow_repeats
     target = z_hq.repeat(repeats, 1, 1, 1)
-    noise, uniform = (drawn.to(target) for drawn in draw_noise(target.shape, randomness))
+    noise, uniform = (drawn.to(target) for drawn in draw_noise(target.shape, seeds))
     source = z_mmse.detach().repeat(repeats, 1, 1, 1) + config.sigma_s * noise
     n = min(len(x_hq), config.decoded_images or len(x_hq))
     if config.objective == "flow":
@@ -180,46 +178,70 @@ def lcfm_loss(
     return {"loss": loss, **terms}
 
 
-@torch.no_grad()
-def strip(student: Restorer, x_lq: Tensor, x_hq: Tensor, config: LcfmConfig) -> Image.Image:
-    """Rows of degraded, coarse estimate, restored and clean image (N, 3, H, W), always the same noise."""
-    shape = (len(x_lq), *student.arch.latent_shape(*x_lq.shape[2:])[1:])
-    noise = seeded_noise(shape, 0).to(x_lq)
-    restored = student(x_lq, noise, steps=config.steps, sigma_s=config.sigma_s)
-    columns = x_lq, student.decode(student.encode(x_lq)), restored, x_hq
-    return vstack_images(
-        [hstack_images([to_image(image) for image in row]) for row in zip(*columns, strict=True)]
-    )
+class Batch(NamedTuple):
+    """Degraded and clean images (N, 3, H, W) in [0, 1]; (N,) keys of the clean ones; (N,) seeds."""
+
+    x_lq: Tensor
+    x_hq: Tensor
+    keys: Tensor
+    seeds: Tensor
 
 
 class LcfmTraining(L.LightningModule):
-    """Trains the named parts of the student on batches ``(x_lq, x_hq, z_hq, seed)``.
+    """Trains the named parts of the student; the teacher's latents are computed on the way.
 
-    Upstream trains encoder, coarse estimator and velocity field; the rest stays as it is. ``seed`` is
-    one number for the batch, or a tensor of one for each image.
+    Upstream trains encoder, coarse estimator and velocity field; the rest stays as it is.
+
+    Args:
+        student, teacher: the teacher is frozen.
+        steps, lr: length and peak of the one-cycle schedule.
+        trained: parts of the student.
+        cache_bytes: how much memory latents may take that were computed once; 0 where clean images
+            are cropped anew each time, so that their keys do not say what is in them.
     """
 
     def __init__(
         self,
         student: Restorer,
+        teacher: Encoder,
         config: LcfmConfig,
         *,
         steps: int,
         lr: float,
         trained: Sequence[str] = ("enc", "mmse", "fmir"),
+        cache_bytes: int = 0,
     ) -> None:
         super().__init__()
         self.student = student.requires_grad_(False)
         for part in trained:
             student.get_submodule(part).requires_grad_(True)
+        self.teacher = teacher.requires_grad_(False)
         self.config = config
         self.steps = steps
         self.lr = lr
+        self.cache_bytes = cache_bytes
+        self.cached: dict[int, Tensor] = {}  # on the CPU
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, int | Tensor], batch_idx: int) -> Tensor:
-        x_lq, x_hq, z_hq, seed = batch
-        randomness = seed if isinstance(seed, Tensor) else torch.Generator().manual_seed(seed)
-        terms = lcfm_loss(self.student, x_lq, x_hq, z_hq, self.config, randomness)
+    @torch.no_grad()
+    def latents(self, x_hq: Tensor, keys: Tensor) -> Tensor:
+        """The teacher's latents of clean images (N, 3, H, W) with these (N,) keys."""
+        names = keys.tolist()
+        missing = [i for i, name in enumerate(names) if name not in self.cached]
+        if not missing:
+            return torch.stack([self.cached[name] for name in names]).to(x_hq)
+        computed = dict(zip(missing, self.teacher(x_hq[missing]).float(), strict=True))
+        z_hq = torch.stack(
+            [computed[i] if i in computed else self.cached[name].to(x_hq) for i, name in enumerate(names)]
+        )
+        size = z_hq[0].numel() * z_hq.element_size()
+        for i in missing:
+            if (len(self.cached) + 1) * size <= self.cache_bytes:
+                self.cached[names[i]] = z_hq[i].cpu()
+        return z_hq
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        z_hq = self.latents(batch.x_hq, batch.keys)
+        terms = lcfm_loss(self.student, batch.x_lq, batch.x_hq, z_hq, self.config, batch.seeds)
         self.log_dict(terms, prog_bar=True)
         return terms["loss"]
 
@@ -228,5 +250,10 @@ class LcfmTraining(L.LightningModule):
 
     @torch.no_grad()
     def draw(self, x_lq: Tensor, x_hq: Tensor) -> Image.Image:
-        """Rows of degraded, coarse estimate, restored and clean image."""
-        return strip(self.student, x_lq.to(self.device), x_hq, self.config)
+        """Rows of degraded, coarse estimate, restored and clean image, always the same noise."""
+        student, config = self.student, self.config
+        x_lq = x_lq.to(self.device)
+        coarse = student.encode(x_lq)
+        noise = seeded_noise(tuple(coarse.shape), 0).to(x_lq)
+        restored = student(x_lq, noise, steps=config.steps, sigma_s=config.sigma_s)
+        return image_rows([x_lq, student.decode(coarse), restored, x_hq])
