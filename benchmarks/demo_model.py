@@ -200,10 +200,6 @@ def demo_files(console: Console) -> None:
     console.print(terminal_table(report["rows"]))
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     run_dir: Annotated[
@@ -246,4 +242,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -50,10 +50,7 @@ CONFIGS = [
 # Recipes whose files are run, and the targets.
 EXECUTED = {"w8a8": "executorch,litert", "w4": "coreml"}
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 @exits_with_2
 def main(
     run_dir: Annotated[Path, typer.Argument(help="Folder of the runs; give it again to resume.")],
@@ -105,4 +102,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -542,10 +542,7 @@ SECTIONS: dict[str, Callable[[str, Console], None]] = {
     "released": measure_released_step,
 }
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 @exits_with_2
 def main(
     section: Annotated[str, typer.Argument(help=f"One of {', '.join(SECTIONS)}, or 'all'.")] = "all",
@@ -560,4 +557,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -26,10 +26,7 @@ from quant.ptq import run
 
 RESULTS = Path(__file__).with_name("results")
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 @exits_with_2
 def main(
     task: Annotated[str, typer.Option(help="Restoration task.")] = "bfr",
@@ -60,4 +57,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

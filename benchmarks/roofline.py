@@ -129,10 +129,6 @@ def _timed(program: Program, x: np.ndarray) -> Milliseconds:
     return {"total": 1e3 * (time.perf_counter() - start)}
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads of each runtime.")] = os.cpu_count() or 1,
@@ -159,4 +155,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

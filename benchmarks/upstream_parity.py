@@ -236,10 +236,6 @@ def write_fixture(elir: ModuleType, folder: Path) -> None:
     save_file(tensors, folder / "upstream-tiny.safetensors")
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 @torch.no_grad()
 def main(
@@ -284,4 +280,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

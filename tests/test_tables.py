@@ -53,16 +53,27 @@ def test_sections_of_the_quantization_results_have_tables(tmp_path, monkeypatch)
 def measured_report() -> dict:
     from elir_mobile.harness.compare import no_damage, no_quality
     from elir_mobile.harness.protocol import latency_facts
-    from elir_mobile.harness.report import make_row
 
     def row(target: str, precision: str, runs: list[float], lpips: float, **facts) -> dict:
         quality = {"psnr_vs_float_db": None, **no_quality(), **no_damage(), "psnr_db": 24.0, "lpips": lpips}
-        return make_row(
-            target=target, precision=precision, size_bytes=3_000_000,
-            latency={"total": latency_facts(runs)}, eager_ms=90.0, fp32_ms=None, programs={},
-            recipe=recipe_digest(RECIPES[precision].to_json()),
-            trajectory=[30.0, 29.0], image=quality, against={"parity": "the golden vectors", **facts},
-        )  # fmt: skip
+        latency = latency_facts(runs)
+        return {
+            "device": "host",
+            "target": target,
+            "precision": precision,
+            "bytes": 3_000_000,
+            "recipe": recipe_digest(RECIPES[precision].to_json()),
+            "load_ms": None,
+            "latency_ms": latency,
+            "speedup_vs_eager": 90.0 / latency["median"] if runs else None,
+            "speedup_vs_fp32": None,
+            "memory": {"peak_bytes": None},
+            "programs": {},
+            "trajectory_sqnr_db": [30.0, 29.0],
+            "update_sqnr_db": None,
+            "image": quality,
+            "against": {"parity": "the golden vectors", **facts},
+        }
 
     return {
         "bundle": {},

@@ -57,7 +57,3 @@ def main(
         distiller = Distiller(teacher, student_of(teacher, autoencoder), asked, data)
     path = distiller.run(out)
     console.print(f"weights: {path}; quantize them: elir-mobile quantize --task {task} --weights {path}")
-
-
-if __name__ == "__main__":
-    app()

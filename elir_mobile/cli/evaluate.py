@@ -103,7 +103,3 @@ def main(
     for key, why in missing.items():
         console.print(f"{key}: {why}", style="yellow", markup=False)
     console.print(f"{len(jobs)} images; report: {out}")
-
-
-if __name__ == "__main__":
-    app()

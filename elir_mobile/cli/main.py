@@ -61,7 +61,3 @@ def main(
     ] = False,
 ) -> None:
     """Generative image restoration on phones: quantize, export, run, measure."""
-
-
-if __name__ == "__main__":
-    app()

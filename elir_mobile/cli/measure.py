@@ -134,7 +134,3 @@ def compare(
     from elir_mobile.harness.difference import difference_table, read_report
 
     Console().print(difference_table(read_report(before), read_report(after)))
-
-
-if __name__ == "__main__":
-    app()

@@ -49,7 +49,3 @@ def main(
             typer.echo(copy_bundle(bundle, ios_folder / name, "ios"))
         if android:
             typer.echo(push_to_phone(bundle, serial))
-
-
-if __name__ == "__main__":
-    app()

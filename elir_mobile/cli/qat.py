@@ -89,7 +89,3 @@ def main(
         f"wrote {path}; export it by: elir-mobile quantize --task {task} --weights {path} "
         + (f"--recipe {recipe}" if recipe else f"--precision {precision}")
     )
-
-
-if __name__ == "__main__":
-    app()

@@ -161,7 +161,3 @@ def main(
     console.print(f"bundle: {folder}\nreport: {folder / 'report' / 'report.html'}")
     if not held:
         raise typer.Exit(1)
-
-
-if __name__ == "__main__":
-    app()

@@ -92,7 +92,3 @@ def main(
     if unreadable:
         others = f" (and {len(unreadable) - 1} more like it)" if len(unreadable) > 1 else ""
         raise UserError(f"{unreadable[0]}{others}")
-
-
-if __name__ == "__main__":
-    app()

@@ -74,7 +74,3 @@ def main(
     partial.unlink()
     console.print(layer_table(rows))
     console.print(f"{HOW}\n{out / stem}.json\n{out / stem}.png")
-
-
-if __name__ == "__main__":
-    app()

@@ -190,7 +190,3 @@ def main(
         path = out / f"{task}.safetensors"
         save_weights(finished(student), path, task=task, size=size, steps=chosen.steps, sigma_s=sigma_s)
         typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB")
-
-
-if __name__ == "__main__":
-    app()

@@ -271,10 +271,6 @@ def self_test(folder: Path) -> None:
     call(command, "the arm64 runtimes do not start under qemu", env=environment)
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     again: Annotated[bool, typer.Option("--again", help="Set it up anew even where it is ready.")] = False,
@@ -289,4 +285,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

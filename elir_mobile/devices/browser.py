@@ -229,10 +229,6 @@ def set_up() -> None:
         call(command, "npm could not fetch the packages", cwd=staging)
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     bundle: Annotated[Path | None, typer.Argument(help="The bundle to restore with.")] = None,
@@ -262,4 +258,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

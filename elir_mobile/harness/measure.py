@@ -42,7 +42,7 @@ from elir_mobile.harness.compare import (
     reference_facts,
 )
 from elir_mobile.harness.protocol import Protocol, code_revision, latency_facts, machine_facts
-from elir_mobile.harness.report import Shown, judged_facts, make_row, no_image_facts
+from elir_mobile.harness.report import Shown, judged_facts, no_image_facts
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import seeded_noise
@@ -291,6 +291,10 @@ def executed_by(row: Row, result: Result) -> str:
     return f"{said} on an emulated processor" if result.device.emulated else said
 
 
+def _ratio(base: float | None, value: float | None) -> float | None:
+    return None if base is None or value is None else base / value
+
+
 @dataclass
 class Ran:
     """What devices computed, and the report of it.
@@ -334,9 +338,9 @@ class Ran:
         """Everything that the report says, and the pictures that it shows."""
         manifest, judged = self.bundle.manifest, self.judged
         results = ([self.host] if self.timed_here else []) + [result for _, result, _ in self.elsewhere]
-        rows = [self._row("host", row, self.folder, self.host) for row in self.host.rows if self.timed_here]
+        rows = [self.row("host", row, self.folder, self.host) for row in self.host.rows if self.timed_here]
         for name, result, folder in self.elsewhere:
-            rows += [self._row(name, row, folder, result) for row in result.rows]
+            rows += [self.row(name, row, folder, result) for row in result.rows]
         pairs = judged.pairs if judged else []
         facts = {
             "rows": rows,
@@ -435,10 +439,17 @@ class Ran:
                 ]
         return {name: reference_facts(images, pairs) for name, images in pictures.items()}
 
-    def _row(self, device: str, row: Row, folder: Path, result: Result) -> dict:
-        key = (row.target, row.precision)
+    def row(self, device: str, row: Row, folder: Path, result: Result) -> dict:
+        """One row of ``report.json``: what ``device`` said of a file, and how far that is from float.
+
+        ``recipe`` is the digest of the recipe that the file was made by; ``trajectory_sqnr_db`` the SQNR
+        after each Euler step, empty if not measured; ``update_sqnr_db`` that of z_K - z_0, what the flow
+        itself does; ``sources`` how many photographs the judged pictures were made from; ``against`` says
+        in words what the figures were compared with.
+        """
+        key, manifest = (row.target, row.precision), self.bundle.manifest
         on_host = result is self.host
-        entry = find_entry(self.bundle.manifest, row.path) if row.path else None
+        entry = find_entry(manifest, row.path) if row.path else None
         runs = row.total.runs_ms if row.total else ()
         processes = self.protocol.cold_starts if on_host else 1
         latency = {"total": latency_facts(runs, processes)} | {
@@ -446,40 +457,39 @@ class Ran:
             for name in PROGRAMS
         }
         timed = {(r.target, r.precision): r.total.median_ms for r in result.rows if r.total}
+        fp32_ms = timed.get((row.target, FP32.name)) if row.target != "eager" else None
         is_reference = on_host and key == self.reference
         parity = self.parities.get(key) if on_host else None
-        facts = make_row(
-            device=device,
-            target=row.target,
-            precision=row.precision,
-            path=row.path,
-            sha256=row.sha256 if entry else self.bundle.manifest["model"]["sha256"],
-            recipe=recipe_digest(entry["recipe"]) if entry and "recipe" in entry else None,
-            size_bytes=entry["bytes"] if entry else 4 * self.bundle.manifest["model"]["parameters"],
-            steps=self.bundle.manifest["steps"],
-            autoencoder=self.bundle.manifest["model"]["architecture"].get("autoencoder", "taesd"),
-            executed_by=executed_by(row, result),
-            sources=self._sources() if parity and self.trained else None,
-            threads=row.threads,
-            latency=latency,
-            load_ms=row.load_ms,
-            first_ms=row.first_ms,
-            memory={"peak_bytes": row.peak_bytes, "base_bytes": row.base_bytes},
-            eager_ms=timed.get(EAGER),
-            fp32_ms=timed.get((row.target, FP32.name)) if row.target != "eager" else None,
-            programs=self._programs(row, entry, folder, latency),
-            trajectory=[None if is_reference else energy.db for energy in parity.trajectory]
+        compared = parity if parity and self.reference and not is_reference else None
+        facts = {
+            "device": device,
+            "target": row.target,
+            "precision": row.precision,
+            "path": row.path,
+            "sha256": row.sha256 if entry else manifest["model"]["sha256"],
+            "recipe": recipe_digest(entry["recipe"]) if entry and "recipe" in entry else None,
+            "bytes": entry["bytes"] if entry else 4 * manifest["model"]["parameters"],
+            "steps": manifest["steps"],
+            "autoencoder": manifest["model"]["architecture"].get("autoencoder", "taesd"),
+            "executed_by": executed_by(row, result),
+            "sources": self._sources() if parity and self.trained else None,
+            "threads": row.threads,
+            "load_ms": row.load_ms,
+            "first_ms": row.first_ms,
+            "latency_ms": latency["total"],
+            "speedup_vs_eager": _ratio(timed.get(EAGER), latency["total"]["median"]),
+            "speedup_vs_fp32": _ratio(fp32_ms, latency["total"]["median"]),
+            "memory": {"peak_bytes": row.peak_bytes, "base_bytes": row.base_bytes},
+            "programs": self._programs(row, entry, folder, latency),
+            "golden": self._golden(row, entry),
+            "same_file_on_host": None if on_host or key not in self.here else self._against_host(row, folder),
+            "trajectory_sqnr_db": [None if is_reference else energy.db for energy in parity.trajectory]
             if parity
             else [],
-            update_sqnr_db=parity.update.db if parity and self.reference and not is_reference else None,
-            image=self._image(key) if on_host else no_image_facts(),
-            golden=self._golden(row, entry),
-            same_file_on_host=None if on_host or key not in self.here else self._against_host(row, folder),
-            against={},
-            error=row.error,
-        )
-        facts["against"] = self._against(facts, on_host, result)
-        return facts
+            "update_sqnr_db": compared.update.db if compared else None,
+            "image": self._image(key) if on_host else no_image_facts(),
+        }
+        return {**facts, "against": self._against(facts, on_host, result), "error": row.error}
 
     def _image(self, key: tuple[str, str]) -> dict[str, float | None]:
         if self.judged is None or key not in self.measured:
@@ -503,6 +513,7 @@ class Ran:
                 "delegates": lowered.get("delegates"),
                 "ops_outside": lowered.get("ops_outside"),
                 **self.roof.of(row.target, (entry or {}).get("recipe"), name, latency[name]["median"]),
+                "latency_ms": latency[name],
             }
         return programs
 

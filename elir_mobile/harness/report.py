@@ -34,97 +34,11 @@ from elir_mobile.harness.compare import (
     psnr_between,
     quality_intervals,
 )
-from elir_mobile.harness.protocol import Facts, latency_facts
 from elir_mobile.harness.roofline import COMMAND, furthest
 from elir_mobile.images import hstack_images, to_image, vstack_images
 
 DIFFERENCE_GAIN = 8
 STRIP_ROWS = 6
-
-
-def make_row(
-    *,
-    target: str,
-    precision: str,
-    size_bytes: int,
-    latency: Mapping[str, Facts] | None,
-    eager_ms: float | None,
-    fp32_ms: float | None,
-    programs: dict[str, dict[str, object]],
-    trajectory: list[float | None],
-    update_sqnr_db: float | None = None,
-    image: dict[str, float | None],
-    device: str = "host",
-    path: str = "",
-    sha256: str | None = None,
-    recipe: str | None = None,
-    steps: int | None = None,
-    autoencoder: str | None = None,
-    executed_by: str | None = None,
-    sources: int | None = None,
-    threads: int | None = None,
-    load_ms: float | None = None,
-    first_ms: float | None = None,
-    memory: Mapping[str, int | None] | None = None,
-    golden: Mapping[str, dict] | None = None,
-    same_file_on_host: Mapping[str, dict] | None = None,
-    against: Mapping[str, str] | None = None,
-    error: str | None = None,
-) -> dict:
-    """One row of ``report.json``.
-
-    Args:
-        recipe: digest of the recipe that the file was made by.
-        latency: of this artifact, as :func:`elir_mobile.harness.protocol.latency_facts` gives it; None where
-            what ran it says nothing of its speed.
-        eager_ms, fp32_ms: whole-restoration medians of the float network and of the same target's
-            ``fp32`` file (None if absent).
-        programs: for each program ``sqnr_db``, ``delegates``, ``ops_outside``, and its share of the roof.
-        trajectory: SQNR in dB after each Euler step; empty if not measured.
-        update_sqnr_db: SQNR of z_K - z_0, what the flow itself does, against float.
-        steps, autoencoder: K, and the form of the autoencoder.
-        executed_by: who ran the file, in words.
-        sources: how many photographs the judged pictures were made from.
-        image: see :func:`judged_facts`.
-        memory: ``peak_bytes`` of the process that ran it, ``base_bytes`` before it opened the file.
-        golden: for each golden output ``db``, ``budget_db``, ``margin_db``, ``holds``.
-        same_file_on_host: for each golden output ``identical`` and ``sqnr_db`` against the host's.
-        against: what the figures were compared with, in words.
-    """
-    latencies = latency or dict.fromkeys(("total", *programs), latency_facts(()))
-    median = latencies["total"]["median"]
-    return {
-        "device": device,
-        "target": target,
-        "precision": precision,
-        "path": path,
-        "sha256": sha256,
-        "recipe": recipe,
-        "bytes": size_bytes,
-        "steps": steps,
-        "autoencoder": autoencoder,
-        "executed_by": executed_by,
-        "sources": sources,
-        "threads": threads,
-        "load_ms": load_ms,
-        "first_ms": first_ms,
-        "latency_ms": latencies["total"],
-        "speedup_vs_eager": _ratio(eager_ms, median),
-        "speedup_vs_fp32": _ratio(fp32_ms, median),
-        "memory": dict(memory or dict.fromkeys(("peak_bytes", "base_bytes"))),
-        "programs": {name: {**facts, "latency_ms": latencies[name]} for name, facts in programs.items()},
-        "golden": dict(golden or {}),
-        "same_file_on_host": None if same_file_on_host is None else dict(same_file_on_host),
-        "trajectory_sqnr_db": trajectory,
-        "update_sqnr_db": update_sqnr_db,
-        "image": image,
-        "against": dict(against or {}),
-        "error": error,
-    }
-
-
-def _ratio(base: float | None, value: float | None) -> float | None:
-    return None if base is None or value is None else base / value
 
 
 def no_image_facts() -> dict[str, float | None]:
@@ -162,8 +76,7 @@ def write_report(folder: Path, report: dict, shown: Shown | None) -> None:
 
     Args:
         folder: made if it does not exist.
-        report: ``rows`` (:func:`make_row`), ``bundle``, ``model``, ``data``, ``devices``, ``pairwise``,
-            ``protocol``, ``machine``.
+        report: what :meth:`elir_mobile.harness.measure.Ran.report` says.
         shown: the pictures; the difference of the last column from the first is shown too.
     """
     if shown:
