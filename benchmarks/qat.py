@@ -30,16 +30,7 @@ from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.tasks import get_task
 from quant.job import select_artifacts
 from quant.ptq import run
-from quant.qat import (
-    QatConfig,
-    make_row,
-    run_folder,
-    save_trained,
-    show_rows,
-    simulated_quality,
-    train,
-    training_images,
-)
+from quant.qat import QatConfig, make_row, show_rows, simulated_quality, trained, training_images
 
 # Learning rates: the more post-training quantization leaves, the further there is to go.
 CONFIGS = [
@@ -66,11 +57,9 @@ def main(
         (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in CONFIGS)
     ]
     for config in CONFIGS:
-        folder = run_folder(run_dir, task.name, config)
-        trained, minutes = train(restorer, info, task, config, images, folder)
-        path = save_trained(trained, info, task, config.recipe, folder)
+        network, minutes, path = trained(restorer, info, task, config, images, run_dir)
         facts: dict[str, object] = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
-        networks.append((config.recipe, "qat", trained, load_weights(str(path), task)[1], facts))
+        networks.append((config.recipe, "qat", network, load_weights(str(path), task)[1], facts))
 
     reference = simulated_quality(restorer, info, RECIPES["fp32"], data, SEED)
     rows = [make_row("fp32", "float", reference, reference, run_by="pytorch")]

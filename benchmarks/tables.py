@@ -142,7 +142,7 @@ FIGURES = {
 }
 
 
-def cell(value: object, digits: int | None) -> str:
+def cell(value: Any, digits: int | None) -> str:
     """A value in a column of so many digits after the point; None: of text."""
     if isinstance(value, list):
         return ", ".join(cell(item, digits) for item in value)
@@ -150,7 +150,7 @@ def cell(value: object, digits: int | None) -> str:
         return "yes" if value else "no"
     if digits is None or isinstance(value, str):
         return "" if value is None else str(value)
-    return number(value, digits)  # type: ignore[arg-type]
+    return number(value, digits)
 
 
 def markdown(columns: Sequence[Column], rows: Sequence[dict], note: str = "") -> str:

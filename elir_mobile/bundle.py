@@ -212,17 +212,32 @@ class Bundle:
     manifest: dict
     table: Tensor  # (K, ΣC)
 
-    def file(self, target: str, precision: str) -> Path:
-        """The artifact of ``target`` at ``precision``.
+    def entry(self, target: str | None, precision: str | None) -> dict:
+        """The manifest's entry of the artifact of ``target`` at ``precision``.
+
+        Of several, where one of the two is None, that which this machine is advised to run.
 
         Raises:
             UserError: the bundle has none.
         """
-        for entry in self.manifest["files"]:
-            if (entry["target"], entry["precision"]) == (canonical(target), precision):
-                return self.folder / entry["path"]
-        others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in self.manifest["files"])
-        raise UserError(f"{self.folder} has no {target} file at {precision}: it has {others}")
+        files: list[dict] = self.manifest["files"]
+        left = [
+            entry
+            for entry in files
+            if (target is None or entry["target"] == canonical(target))
+            and precision in (None, entry["precision"])
+        ]
+        if not left:
+            others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in files)
+            wanted = f"{target or 'exported'} file" + (f" at {precision}" if precision else "")
+            raise UserError(f"{self.folder} has no {wanted}: it has {others}")
+        advised = [facts.get("host") for facts in (self.manifest["recommendation"], recommendation(left))]
+        return min(left, key=lambda entry: [*advised, entry["path"]].index(entry["path"]))
+
+    def file(self, target: str, precision: str) -> Path:
+        """The artifact of ``target`` at ``precision``; raises as :meth:`entry`."""
+        path: str = self.entry(target, precision)["path"]
+        return self.folder / path
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -192,14 +192,9 @@ class Recipe:
         return frozenset(rule.precision for rule in self.rules)
 
     @property
-    def activation_bits(self) -> int | None:
-        """The most bits of any activation; None: no activation range has to be measured."""
-        return max((p.activation_bits or 0 for p in self.precisions), default=0) or None
-
-    @property
     def needs_calibration(self) -> bool:
         """Whether any activation range has to be measured."""
-        return self.activation_bits is not None
+        return any(precision.integer for precision in self.precisions)
 
     @property
     def rounds_weights(self) -> bool:

@@ -7,7 +7,7 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -63,9 +63,18 @@ class Model:
 
 
 def load_float(
-    task: Task, weights: str, steps: int | None, tile: int = TILE, threads: int | None = None
+    task: Task,
+    weights: str,
+    steps: int | None,
+    tile: int = TILE,
+    threads: int | None = None,
+    *,
+    fidelity: float = 0.0,
+    keeps_colors: bool = False,
 ) -> Model:
     """The float network of ``weights``, on ``threads`` of PyTorch (None: as many as it takes by itself).
+
+    Further arguments are those of :class:`Model`.
 
     Raises:
         UserError: the weights, the number of steps or the tile cannot be used.
@@ -83,18 +92,25 @@ def load_float(
         tile,
         arch.size_multiple,
         arch.latent_channels,
+        fidelity,
+        keeps_colors,
     )
 
 
 def load_artifact(
     task: Task,
     folder: Path,
-    target: str,
-    precision: str,
+    target: str | None,
+    precision: str | None,
     steps: int | None = None,
     threads: int | None = None,
+    *,
+    fidelity: float = 0.0,
+    keeps_colors: bool = False,
 ) -> Model:
     """An exported file of the bundle in ``folder``, on ``threads`` (None: one for each core).
+
+    Further arguments are those of :meth:`~elir_mobile.bundle.Bundle.entry` and :class:`Model`.
 
     Raises:
         UserError: the bundle is damaged, of another task, has no such file, or another K.
@@ -107,9 +123,10 @@ def load_artifact(
         raise UserError(f"{folder} was exported with {facts['steps']} steps: leave --steps out")
     if "golden" not in facts:
         raise UserError(f"{folder} has no golden vectors: write the bundle again")
-    runner = open_runner(target, bundle.file(target, precision), precision, bundle.table, threads)
-    size, noise = facts["size"], facts["golden"]["arrays"]["noise"]
-    return Model(runner, facts["steps"], facts["sigma_s"], size, size, 0, noise["shape"][1])
+    file = bundle.entry(target, precision)
+    runner = open_runner(file["target"], folder / file["path"], file["precision"], bundle.table, threads)
+    size, channels = facts["size"], facts["golden"]["arrays"]["noise"]["shape"][1]
+    return Model(runner, facts["steps"], facts["sigma_s"], size, size, 0, channels, fidelity, keeps_colors)
 
 
 def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int, int], None]) -> Image.Image:
@@ -229,22 +246,18 @@ def model_loader(
     steps: int | None = None,
     tile: int | None = None,
     bundle: Path | None = None,
-    target: str,
-    precision: str,
+    target: str | None = None,
+    precision: str | None = None,
     threads: int | None = None,
     fidelity: float = 0.0,
-    keep_colors: bool = True,
+    no_keep_colors: bool = False,
 ) -> Callable[[], Model]:
     """What loads the model named on the command line, here or in another process."""
     if bundle:
         load = partial(load_artifact, task, bundle.resolve(), target, precision, steps, threads)
     else:
         load = partial(load_float, task, absolute_weights(weights), steps, tile or TILE, threads)
-    return partial(_with_look, load, fidelity, keep_colors and task.keeps_colors)
-
-
-def _with_look(load: Callable[[], Model], fidelity: float, keeps_colors: bool) -> Model:
-    return replace(load(), fidelity=fidelity, keeps_colors=keeps_colors)
+    return partial(load, fidelity=fidelity, keeps_colors=task.keeps_colors and not no_keep_colors)
 
 
 def file_restorer(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import Recipe
-from elir_mobile.runtimes.table import RUNTIMES, target_name
+from elir_mobile.runtimes.table import RUNTIMES, canonical, target_name
 from export import coreml, executorch, litert
 from export.forms import CPU, CPU_CHANNELS_LAST, Form
 from export.observers import activation_bits
@@ -92,8 +92,6 @@ def get_target(name: str) -> Target:
     Raises:
         UserError: there is none.
     """
-    runtime, _, delegate = name.partition("/")
-    short = target_name(runtime, delegate) if delegate and runtime in RUNTIMES else name
-    if short not in TARGETS:
+    if canonical(name) not in TARGETS:
         raise UserError(f"unknown target '{name}': choose from {', '.join(TARGETS)}")
-    return TARGETS[short]
+    return TARGETS[canonical(name)]

@@ -54,11 +54,6 @@ class QatConfig:
     seed: int = 0
 
 
-def run_folder(out: Path, task: str, config: QatConfig) -> Path:
-    """Where a run keeps its checkpoints."""
-    return out / f"qat-{task}-{config.recipe.name}-{config.seed}"
-
-
 def training_images(folder: Path | None, size: int) -> Tensor:
     """Clean images (N, 3, size, size) uint8 of a folder, or the face set's training identities.
 
@@ -148,15 +143,19 @@ def train(
     return trained, finished["cpu_seconds"] / 60
 
 
-def save_trained(trained: Restorer, info: ModelInfo, task: Task, recipe: Recipe, folder: Path) -> Path:
-    """Write the trained network beside its run, in float32: an exporter then rounds as training did.
+def trained(
+    restorer: Restorer, info: ModelInfo, task: Task, config: QatConfig, images: Tensor, out: Path
+) -> tuple[Restorer, float, Path]:
+    """:func:`train` in the run's own folder below ``out``, and write the network there.
 
     Returns:
-        The file; ``info`` is the float model's.
+        What :func:`train` does, and the file, in float32: an exporter then rounds as training did.
     """
-    path = folder / f"qat-{task.name}-{recipe.name}.safetensors"
+    folder = out / f"qat-{task.name}-{config.recipe.name}-{config.seed}"
+    network, minutes = train(restorer, info, task, config, images, folder)
+    path = folder / f"qat-{task.name}-{config.recipe.name}.safetensors"
     save_weights(
-        trained,
+        network,
         path,
         task=task.name,
         size=info.size,
@@ -165,7 +164,7 @@ def save_trained(trained: Restorer, info: ModelInfo, task: Task, recipe: Recipe,
         domain=info.domain,
         dtype=torch.float32,
     )
-    return path
+    return network, minutes, path
 
 
 @torch.no_grad()
@@ -180,9 +179,9 @@ def simulated_quality(
     size = data.evaluation[0].degraded.shape[-1]
     programs = build_programs(restorer, size=size, steps=info.steps, sigma_s=info.sigma_s)
     ranges: Ranges = {}
-    if recipe.activation_bits is not None:
+    if (bits := activation_bits(recipe)) is not None:
         samples = collect_samples(programs, (pair.degraded for pair in data.calibration), seed)
-        ranges = calibrate(programs, samples, bits=recipe.activation_bits)
+        ranges = calibrate(programs, samples, bits=bits)
     simulated = simulate(programs, recipe, ranges)
     degraded = torch.cat([pair.degraded for pair in data.evaluation])
     shape = programs.latent_shape

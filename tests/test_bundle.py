@@ -49,6 +49,26 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         bundle.file("executorch", "w8a8")
 
 
+def test_of_several_files_the_advised_one_is_taken_unless_another_is_named(tmp_path: Path) -> None:
+    with building(tmp_path / "b") as staging:
+        files = []
+        for number, (target, precision) in enumerate(
+            (("coreml", "w4"), ("executorch", "fp32"), ("litert", "fp32"), ("executorch", "w8a8"))
+        ):
+            (staging / str(number)).write_text(target)
+            files.append(file_entry(staging, staging / str(number), target=target, precision=precision))
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": files})
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.manifest["recommendation"]["host"] == bundle.entry(None, None)["path"] == "3"
+    named = {("litert", None): "2", (None, "fp32"): "2", ("executorch", None): "3", ("coreml", None): "0"}
+    for (target, precision), path in named.items():
+        assert bundle.entry(target, precision)["path"] == path
+    del bundle.manifest["recommendation"]["host"]
+    assert bundle.entry(None, None)["path"] == "3"
+    with pytest.raises(UserError, match="no exported file at w8: it has coreml w4, executorch fp32"):
+        bundle.entry(None, "w8")
+
+
 def test_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), building(tmp_path / "b") as staging:
         (staging / "half").write_text("x")

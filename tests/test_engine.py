@@ -108,7 +108,7 @@ def test_no_file_is_lost_when_a_worker_is_killed(
         pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(picture_folder / f"{index}.png")
     task = get_task("bfr")
-    load = model_loader(task, weights=str(weights), tile=64, target="executorch", precision="w8a8")
+    load = model_loader(task, weights=str(weights), tile=64)
     make = partial(file_restorer, load, task, 0, False)
     killed: list[int] = []
 

@@ -27,6 +27,7 @@ from elir_mobile.precision import (
     recipe_of,
     recipe_toml,
 )
+from export.observers import activation_bits
 from export.programs import Programs
 from export.samples import collect_samples
 from quant.calibrate import calibrate
@@ -177,7 +178,7 @@ def test_a_new_precision_is_one_row(two_more, programs, degraded, tmp_path: Path
 
     found = {}
     for recipe in (RECIPES["w8a8"], RECIPES["w8"], RECIPES["w4"], *recipes.values()):
-        ranges = calibrate(programs, samples, bits=recipe.activation_bits or 8)
+        ranges = calibrate(programs, samples, bits=activation_bits(recipe) or 8)
         found[recipe.name] = db(simulate(programs, recipe, ranges))
     assert found["w4"] + 6 < found["w6"] < found["w8"]
     assert found["w8a8"] + 3 < found["w8a16"] <= found["w8"] + 0.1

@@ -225,7 +225,7 @@ def bundle(programs: Programs, degraded: list[torch.Tensor], tmp_path_factory) -
 @pytest.mark.lowering
 def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Path, tmp_path: Path) -> None:
     photo(112, 80).save(tmp_path / "in.png")
-    call(tmp_path / "in.png", tmp_path / "pte.png", "--bundle", bundle, "--precision", "fp32")
+    call(tmp_path / "in.png", tmp_path / "pte.png", "--bundle", bundle)  # its one file is advised
     call(tmp_path / "in.png", tmp_path / "eager.png", "--weights", weights, "--tile", SIZE)
     pte, eager = (np.asarray(Image.open(tmp_path / n), float) for n in ("pte.png", "eager.png"))
     assert pte.shape == (80, 112, 3)
@@ -233,8 +233,8 @@ def test_an_exported_file_restores_as_the_float_model(bundle: Path, weights: Pat
     assert "exported with 2 steps" in refused(
         tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle, "--steps", 3
     )
-    assert "no executorch file at w8a8: it has executorch fp32" in refused(
-        tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle
+    assert "no exported file at w8a8: it has executorch fp32" in refused(
+        tmp_path / "in.png", tmp_path / "no.png", "--bundle", bundle, "--precision", "w8a8"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +14,11 @@ from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 
 app = options.command_app()
-MODEL = (
-    "weights",
-    "steps",
-    "tile",
-    "bundle",
-    "target",
-    "precision",
-    "threads",
-    "fidelity",
-)  # what restores
 
 
 @app.command()
 @exits_with_2
+@options.with_model
 def main(
     context: typer.Context,
     clean: Annotated[Path, typer.Argument(metavar="CLEAN", hidden=True)],
@@ -37,15 +29,8 @@ def main(
     task: Annotated[
         str | None, typer.Option(metavar="NAME", help="Restore them first, for this task.")
     ] = None,
-    weights: options.Weights = "demo",
-    steps: options.Steps = None,
-    tile: options.Tile = None,
-    bundle: options.Bundle = None,
-    target: options.Target = "executorch",
-    precision: options.Precision = "w8a8",
-    threads: options.Threads = None,
-    fidelity: options.Fidelity = 0.0,
-    no_keep_colors: options.NoKeepColors = False,
+    *,
+    model: options.Model,
     size: options.Size = None,
     seed: options.Seed = 0,
     resamples: Annotated[int, typer.Option(metavar="N", min=100, help="Of the bootstrap.")] = 1000,
@@ -63,12 +48,13 @@ def main(
         raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
     if task is None:
         why = "restores nothing without --task: add that, or leave this out"
-        options.refuse(context, why, *MODEL, "no_keep_colors")
+        options.refuse(context, why, *(field.name for field in fields(options.Model)))
     if images is not None:
         options.refuse(context, "is of the squares that are degraded where --images is not given", "size")
-    options.check_model(context, bundle, engine)
+    options.check_model(context, model, engine)
     console = Console()
     with console.status("loading"):
+        from elir_mobile.bundle import read_bundle
         from elir_mobile.engine import Engine, run
         from elir_mobile.evaluate import examples, measurer, summarize, terminal_table, to_json
         from elir_mobile.restore import model_loader
@@ -76,9 +62,7 @@ def main(
     restorer = None
     if task:
         chosen = get_task(task)
-        given = locals()
-        load = model_loader(chosen, keep_colors=not no_keep_colors, **{name: given[name] for name in MODEL})
-        restorer = load, chosen
+        restorer = model_loader(chosen, **vars(model)), chosen
     jobs = examples(clean, images)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -94,9 +78,12 @@ def main(
         table, missing = summarize(measured, resamples, seed)
     facts: dict[str, object] = {"task": task, "seed": seed, "resamples": resamples}
     if task:
-        facts["model"] = f"{bundle.name} {target} {precision}" if bundle else weights
-        facts |= {"fidelity": fidelity, "keep_colors": chosen.keeps_colors and not no_keep_colors}
-        facts["steps"] = steps  # null: the model's own
+        facts["model"] = model.weights
+        if model.bundle:
+            file = read_bundle(model.bundle).entry(model.target, model.precision)
+            facts["model"] = f"{model.bundle.name} {file['target']} {file['precision']}"
+        facts |= {"fidelity": model.fidelity, "keep_colors": chosen.keeps_colors and not model.no_keep_colors}
+        facts["steps"] = model.steps  # null: the model's own
     report = to_json(measured, table, missing, facts)
     write_json(out, report)
     console.print(terminal_table(table))

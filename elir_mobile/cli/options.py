@@ -6,9 +6,12 @@ once, and a package that is not installed is missed only by the command that nee
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -59,15 +62,12 @@ Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the im
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of noise and degradations.")]
 Steps = Annotated[int | None, typer.Option(metavar="K", min=1, help="Euler steps. Default: the model's.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Default: one for each core.")]
-Target = Annotated[
-    str,
-    typer.Option(
-        "--target", metavar="NAME", help=f"{', '.join(RUNTIMES)}.", autocompletion=lambda: list(RUNTIMES)
-    ),
-]
-Precision = Annotated[
-    str, typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=lambda: list(RECIPES))
-]
+_TARGET = typer.Option(
+    "--target", metavar="NAME", help=f"{', '.join(RUNTIMES)}.", autocompletion=lambda: list(RUNTIMES)
+)
+_PRECISION = typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=lambda: list(RECIPES))
+Target = Annotated[str, _TARGET]
+Precision = Annotated[str, _PRECISION]
 Targets = Annotated[
     str,
     typer.Option(
@@ -84,16 +84,7 @@ RecipeFile = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE", help="A TOML recipe in the place of --precision."),
 ]
-Bundle = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Restore with its exported file, not in float.")
-]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is written.")]
-Tile = Annotated[int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")]
-Fidelity = Annotated[
-    float,
-    typer.Option(metavar="0..1", min=0.0, max=1.0, show_default=False, help="0: detail (default); 1: truth."),
-]
-NoKeepColors = Annotated[bool, typer.Option("--no-keep-colors", help="Let the network change hues.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Ray's. Default: one for each core.")]
 
@@ -124,13 +115,59 @@ def refuse(context: typer.Context, why: str, *names: str) -> None:
             raise UserError(f"{parameter.opts[0]} {why}")
 
 
-def check_model(context: typer.Context, bundle: Path | None, engine: str) -> None:
+@dataclass(frozen=True)
+class Model:
+    """What restores: the options of every command that does, see :func:`with_model`, and the arguments of
+    :func:`elir_mobile.restore.model_loader`."""
+
+    weights: Weights = "demo"
+    steps: Steps = None
+    tile: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")
+    ] = None
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Restore with an exported file: its advised one.")
+    ] = None
+    target: Annotated[str | None, _TARGET] = None
+    precision: Annotated[str | None, _PRECISION] = None
+    threads: Threads = None
+    fidelity: Annotated[
+        float,
+        typer.Option(
+            metavar="0..1", min=0.0, max=1.0, show_default=False, help="0: detail (default); 1: truth."
+        ),
+    ] = 0.0
+    no_keep_colors: Annotated[bool, typer.Option("--no-keep-colors", help="Let the network change hues.")] = (
+        False
+    )
+
+
+def with_model(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with each field of its parameter ``model``, a :class:`Model`, as an option of its own."""
+
+    @wraps(command)
+    def wrapper(**given: Any) -> None:
+        chosen = {field.name: given.pop(field.name) for field in fields(Model)}
+        command(**given, model=Model(**chosen))
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    listed: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        declared = inspect.signature(Model, eval_str=True) if parameter.name == "model" else None
+        listed += declared.parameters.values() if declared else [parameter]
+    wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
+        [parameter.replace(kind=keyword) for parameter in listed]
+    )
+    return wrapper
+
+
+def check_model(context: typer.Context, model: Model, engine: str) -> None:
     """Refuse what cannot go together of the options that say what restores, and where.
 
     Raises:
         UserError: an option of the float model beside ``--bundle``, or one of the bundle or of Ray alone.
     """
-    if bundle:
+    if model.bundle:
         refuse(context, "is of the float model, and --bundle is not: leave one out", "weights", "tile")
     else:
         refuse(context, "chooses a file of --bundle: name that too", "target", "precision")

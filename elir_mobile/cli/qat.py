@@ -54,11 +54,9 @@ def main(
             SAVE_EVERY,
             QatConfig,
             make_row,
-            run_folder,
-            save_trained,
             show_rows,
             simulated_quality,
-            train,
+            trained,
             training_images,
         )
 
@@ -68,22 +66,20 @@ def main(
         restorer, info = load_weights(weights, chosen)
     pictures = training_images(images, info.size)
     config = QatConfig(rounding, steps, batch, lr, seed)
-    run_dir = run_folder(out, task, config)
-    trained, minutes = train(restorer, info, chosen, config, pictures, run_dir)
-    path = save_trained(trained, info, chosen, rounding, run_dir)
+    network, minutes, path = trained(restorer, info, chosen, config, pictures, out)
     data = load_pair_sets(evaluate, chosen, info.size, 0, domain=info.domain)
     float_recipe = RECIPES["fp32"]
-    jobs = [("float", restorer, float_recipe), ("ptq", restorer, rounding), ("qat", trained, rounding)]
+    jobs = [("float", restorer, float_recipe), ("ptq", restorer, rounding), ("qat", network, rounding)]
     measured = [
-        simulated_quality(network, info, how, data, 0)
-        for _, network, how in track(jobs, "measuring", console=console)
+        simulated_quality(one, info, how, data, 0)
+        for _, one, how in track(jobs, "measuring", console=console)
     ]
     rows = [
         make_row(how.name, method, values, measured[0], run_by="simulation")
         for (method, _, how), values in zip(jobs, measured, strict=True)
     ]
     rows[-1] |= {"seed": seed, "steps": steps, "minutes": minutes}
-    write_json(run_dir / "report.json", {"data": data.source, "rows": rows})
+    write_json(path.with_name("report.json"), {"data": data.source, "rows": rows})
     console.print(show_rows(rows))
     console.print(
         f"wrote {path}; export it by: elir-mobile quantize --task {task} --weights {path} "

@@ -16,21 +16,14 @@ app = options.command_app()
 
 @app.command()
 @exits_with_2
+@options.with_model
 def main(
     context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="IN", hidden=True)],
     out: Annotated[Path, typer.Argument(metavar="OUT", hidden=True)],
     task: options.Task,
-    weights: options.Weights = "demo",
-    steps: options.Steps = None,
+    model: options.Model,
     seed: options.Seed = 0,
-    tile: options.Tile = None,
-    bundle: options.Bundle = None,
-    target: options.Target = "executorch",
-    precision: options.Precision = "w8a8",
-    threads: options.Threads = None,
-    fidelity: options.Fidelity = 0.0,
-    no_keep_colors: options.NoKeepColors = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write NAME-compare.png: before and after.")
     ] = False,
@@ -47,7 +40,7 @@ def main(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    options.check_model(context, bundle, engine)
+    options.check_model(context, model, engine)
     console = Console()
     with console.status("loading"):
         from elir_mobile.engine import Engine, run
@@ -60,23 +53,11 @@ def main(
         jobs = [(path, place) for path, place in jobs if not place.exists()]
         if len(jobs) < everything:
             console.print(f"{everything - len(jobs)} of {everything} are already in {out}")
-    load = model_loader(
-        chosen,
-        weights=weights,
-        steps=steps,
-        tile=tile,
-        bundle=bundle,
-        target=target,
-        precision=precision,
-        threads=threads,
-        fidelity=fidelity,
-        keep_colors=not no_keep_colors,
-    )
     jobs = [(path.resolve(), place.resolve()) for path, place in jobs]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         images = progress.add_task("images", total=len(jobs), visible=len(jobs) > 1)
-        make = partial(file_restorer, load, chosen, seed, compare)
+        make = partial(file_restorer, model_loader(chosen, **vars(model)), chosen, seed, compare)
         if engine == "local":
             tiles = progress.add_task("loading the model", total=None)
             make = partial(

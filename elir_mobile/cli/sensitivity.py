@@ -42,6 +42,7 @@ def main(
         from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
         from elir_mobile.precision import FP32, check_rules, get_recipe
         from elir_mobile.tasks import get_task
+        from export.observers import activation_bits
         from quant.sensitivity import HOW, Sensitivity, layer_table, make_judge, measure_all, plot, to_row
 
         if chosen.precisions <= {FP32}:
@@ -49,7 +50,7 @@ def main(
         restorer, info = load_weights(weights, get_task(task))
         if not lpips_available():
             console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-        judge = make_judge(restorer, info, task, images, count, seed, chosen.activation_bits or 8)
+        judge = make_judge(restorer, info, task, images, count, seed, activation_bits(chosen) or 8)
         check_rules(chosen, judge.programs.roles)
     facts = {
         "task": task,

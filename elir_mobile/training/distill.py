@@ -29,8 +29,10 @@ from elir_mobile.data.crops import random_crop
 from elir_mobile.images import list_images, read_image, square
 from elir_mobile.metrics.fidelity import psnr
 from elir_mobile.metrics.perceptual import lpips, lpips_available
+from elir_mobile.models.autoencoder import Form
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import ALIGNED_FACE, Task
+from elir_mobile.training import demo
 from elir_mobile.training.autoencoder import PERCEPTUAL_WEIGHT, reconstruction_loss
 from elir_mobile.training.demo import in_batches, save_rows, stacked
 from elir_mobile.training.pool import Pool
@@ -63,9 +65,9 @@ class Distillation:
     seed: int = 0
 
 
-def student_of(teacher: Restorer, autoencoder: str) -> Restorer:
+def student_of(teacher: Restorer, autoencoder: Form) -> Restorer:
     """A network of the teacher's widths with another form of the autoencoder, and everything else its own."""
-    student = Restorer(replace(teacher.arch, autoencoder=autoencoder))  # type: ignore[arg-type]
+    student = Restorer(replace(teacher.arch, autoencoder=autoencoder))
     same = autoencoder == teacher.arch.autoencoder
     for name, part in student.named_children():
         if same or name in ("mmse", "fmir"):
@@ -206,6 +208,7 @@ class Distiller:
 
 
 def figures(out: Tensor, ref: Tensor) -> str:
-    """Mean PSNR of pictures in [0, 1], and LPIPS (AlexNet) where its weights are installed."""
-    said = f"{float(psnr(out, ref).clamp(max=99).mean()):.2f} dB"
-    return f"{said} {float(lpips(out, ref).mean()):.4f}" if lpips_available() else said
+    """:func:`elir_mobile.training.demo.figures`, without LPIPS where its weights are not installed."""
+    if lpips_available():
+        return demo.figures(out, ref)
+    return f"{float(psnr(out, ref).clamp(max=99).mean()):.2f} dB"
