@@ -25,8 +25,7 @@ from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.runner import Runner, open_runner
 from elir_mobile.tasks import Task
 
 TILE = 512  # of the float model. Smaller ones agree less: group norms see the tile, not the picture
@@ -124,7 +123,7 @@ def load_artifact(
     if "golden" not in facts:
         raise UserError(f"{folder} has no golden vectors: write the bundle again")
     file = bundle.entry(target, precision)
-    runner = open_runner(file["target"], folder / file["path"], file["precision"], bundle.table, threads)
+    runner = open_runner(file["target"], folder / file["path"], bundle.table, threads)
     size, channels = facts["size"], facts["golden"]["arrays"]["noise"]["shape"][1]
     return Model(runner, facts["steps"], facts["sigma_s"], size, size, 0, channels, fidelity, keeps_colors)
 

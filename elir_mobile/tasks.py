@@ -28,17 +28,20 @@ ALIGNED_FACE = "aligned-face"  # one face that fills the square, cropped and tur
 PHOTO = "photo"  # any photograph
 
 
+SMALL = Architecture(n_mid_blocks=1)  # upstream configs/elir_infer_{sr,denoising,inpainting}.yaml
+
+
 @dataclass(frozen=True)
 class Task:
     """One row of the task table; sizes and constants are the released model's (upstream configs)."""
 
     name: str
     title: str
-    size: int  # side of the square the released network restores, pixels
-    steps: int  # K, Euler steps
-    sigma_s: float  # spread of the noise added to the coarse latent
-    arch: Architecture
     degrade: Degradation
+    size: int = 256  # side of the square the released network restores, pixels
+    steps: int = 3  # K, Euler steps
+    sigma_s: float = 0.1  # spread of the noise added to the coarse latent
+    arch: Architecture = SMALL
     domain: str = ALIGNED_FACE  # what the network was trained on, where its weights do not say
     keeps_colors: bool = True  # whether the degradation leaves the low frequencies of colour alone
     upscale: int = 1  # how many times larger the restored image is than the user's
@@ -46,28 +49,21 @@ class Task:
     release: str | None = None  # file name on the upstream release page, where there is one
 
 
-SMALL = Architecture(n_mid_blocks=1)  # upstream configs/elir_infer_{sr,denoising,inpainting}.yaml
-
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
             name="bfr",
             title="blind face restoration",
+            degrade=degrade_bfr,
             size=512,
             steps=5,
-            sigma_s=0.1,
             arch=Architecture(),
-            degrade=degrade_bfr,
             release="elir_bfr.pth",
         ),
         Task(
             name="sr",
             title="super-resolution ×8",
-            size=256,
-            steps=3,
-            sigma_s=0.1,
-            arch=SMALL,
             degrade=degrade_sr,
             upscale=SR_FACTOR,
             release="elir_sr.pth",
@@ -75,20 +71,13 @@ TASKS: dict[str, Task] = {
         Task(
             name="denoising",
             title="denoising",
-            size=256,
-            steps=3,
-            sigma_s=0.025,
-            arch=SMALL,
             degrade=degrade_denoising,
+            sigma_s=0.025,
             release="elir_denoising.pth",
         ),
         Task(
             name="inpainting",
             title="inpainting of scattered pixels",
-            size=256,
-            steps=3,
-            sigma_s=0.1,
-            arch=SMALL,
             degrade=degrade_inpainting,
             keeps_colors=False,
             release="elir_inpainting.pth",
@@ -96,11 +85,9 @@ TASKS: dict[str, Task] = {
         Task(
             name="bsr",
             title="blind super-resolution ×4",
-            size=256,
-            steps=3,
+            degrade=degrade_bsr,
             sigma_s=0.04,
             arch=Architecture(hid_channels=96, n_mid_blocks=1),
-            degrade=degrade_bsr,
             domain=PHOTO,
             upscale=BSR_FACTOR,
             enlarge=Image.Resampling.BICUBIC,
@@ -109,20 +96,12 @@ TASKS: dict[str, Task] = {
         Task(
             name="colorization",
             title="colorization of noisy grey images",
-            size=256,
-            steps=3,
-            sigma_s=0.1,
-            arch=SMALL,
             degrade=degrade_colorization,
             keeps_colors=False,
         ),
         Task(
             name="mask",
             title="inpainting of a box",
-            size=256,
-            steps=3,
-            sigma_s=0.1,
-            arch=SMALL,
             degrade=degrade_box,
             keeps_colors=False,
         ),

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from elir_mobile.models.velocity import LUnet, ResnetBlock, pairs, time_embedding
+from elir_mobile.models.velocity import LUnet, resnet_blocks, run_unet, time_embedding
 
 
 class GroupNorm4d(nn.Module):
@@ -160,19 +160,10 @@ CPU = Form(GroupNorm4d, clip_by_relus, rewrite_upsampling)
 CPU_CHANNELS_LAST = Form(GroupNormConv, clip_by_minimum, rewrite_upsampling)
 
 
-def resnet_blocks(unet: nn.Module) -> list[tuple[str, ResnetBlock]]:
-    """The residual blocks of an LUnet in the order they run, with their names."""
-    blocks = {name: m for name, m in unet.named_modules() if isinstance(m, ResnetBlock)}
-    order = {"down_blocks": 0, "mid_blocks": 1, "up_blocks": 2}
-    # named_modules runs through each list in order; the lists are registered down, mid, up.
-    return sorted(blocks.items(), key=lambda item: order[item[0].split(".")[0]])
-
-
 def time_biases(unet: LUnet, times: Tensor) -> Tensor:
     """Every block's time bias at ``times`` (N,) in [0, 1]: (N, ΣC)."""
-    blocks = resnet_blocks(unet)
     emb = unet.time_mlp(time_embedding(times, unet.t_emb_dim))
-    return torch.cat([block.mlp(emb) for _, block in blocks], dim=1)
+    return torch.cat([block.mlp(emb) for block in resnet_blocks(unet)], dim=1)
 
 
 @torch.no_grad()
@@ -194,36 +185,17 @@ class TableUnet(nn.Module):
 
     def __init__(self, unet: LUnet) -> None:
         super().__init__()
-        self.widths = [block.conv2d.out_channels for _, block in resnet_blocks(unet)]
+        widths = [block.conv2d.out_channels for block in resnet_blocks(unet)]
+        self.places = list(pairwise(accumulate(widths, initial=0)))
         self.first_proj = unet.first_proj
         self.down_blocks = unet.down_blocks
         self.mid_blocks = unet.mid_blocks
         self.up_blocks = unet.up_blocks
         self.final_block = unet.final_block
         self.final_proj = unet.final_proj
-        for _, block in resnet_blocks(self):
+        for block in resnet_blocks(self):
             del block.mlp
 
     def forward(self, z: Tensor, row: Tensor) -> Tensor:
         """Latent (1, C, h, w) and a table row (1, ΣC, 1, 1) → velocity, the latent's shape."""
-        offset = 0
-        widths = iter(self.widths)
-
-        def run(block: Any, x: Tensor) -> Tensor:
-            nonlocal offset
-            width = next(widths)
-            bias = row[:, offset : offset + width]
-            offset += width
-            return block.block2(block.block1(x) + bias) + block.conv2d(x)
-
-        x = self.first_proj(z)
-        skips = []
-        for block, down in pairs(self.down_blocks):
-            x = run(block, x)
-            skips.append(x)
-            x = down(x)
-        for block in self.mid_blocks:
-            x = run(block, x)
-        for up, block in pairs(self.up_blocks):
-            x = run(block, torch.cat((up(x), skips.pop()), 1))
-        return self.final_proj(self.final_block(x))
+        return run_unet(self, z, (row[:, start:stop] for start, stop in self.places))

@@ -75,7 +75,7 @@ JOB = {
 }
 
 
-def stub_runner(stub: dict[str, float], table: Tensor, precision: str) -> Runner:
+def stub_runner(stub: dict[str, float], table: Tensor) -> Runner:
     """The arithmetic behind a ``.stub`` file ``{"a": …, "b": …}``.
 
     ``encode`` averages 8×8 pixels; latent channel c is colour c mod 3, times 1 - c/32. ``step`` k is
@@ -93,7 +93,7 @@ def stub_runner(stub: dict[str, float], table: Tensor, precision: str) -> Runner
     def decode(z: Tensor) -> Tensor:
         return F.interpolate(z[:, :3], scale_factor=8, mode="nearest").clamp(0, 1)
 
-    return Runner("stub", precision, encode, step, decode)
+    return Runner(encode, step, decode)
 
 
 class Fixtures:
@@ -130,7 +130,7 @@ def write_bundle(folder: Path) -> Path:
         (package / "Data").mkdir(parents=True)
         (package / "Manifest.json").write_text("{}")
         (package / "Data" / "weight.bin").write_bytes(bytes(range(256)))
-        runners = {name: stub_runner(stub, table, name) for name, stub in STUBS.items()}
+        runners = {name: stub_runner(stub, table) for name, stub in STUBS.items()}
         golden = write_golden(staging, runners["fp32"], to_tensor(picture(SIZE, SIZE, 0))[None], **loop)
         files = [file_entry(staging, package, target="coreml", precision="fp16", programs=[])]
         for name, stub in STUBS.items():
@@ -317,7 +317,7 @@ def restorations(out: Fixtures, bundle: Path) -> list[dict]:
     ``blended`` are the float32 values before they are rounded, of the padded picture.
     """
     read = read_bundle(bundle)
-    runner = stub_runner(STUBS["fp32"], read.table, "fp32")
+    runner = stub_runner(STUBS["fp32"], read.table)
     model = restore.Model(runner, STEPS, SIGMA_S, SIZE, SIZE, multiple=0, channels=CHANNELS)
     entries = []
     for seed, (height, width) in enumerate(PICTURES):
@@ -351,7 +351,7 @@ def loop(out: Fixtures, bundle: Path) -> list[dict]:
     vectors = golden_tensors(read)
     entries = []
     for precision, stub in STUBS.items():
-        runner = stub_runner(stub, read.table, precision)
+        runner = stub_runner(stub, read.table)
         image, trajectory = runner.restore(vectors["input"], vectors["noise"], steps=STEPS, sigma_s=SIGMA_S)
         entries.append(
             {

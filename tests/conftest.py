@@ -21,8 +21,7 @@ from elir_mobile.core.manifest import read_golden
 from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Grid, Precision, integer_grid
-from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.runner import Runner, open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
 from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
@@ -225,8 +224,6 @@ def eager_of(programs: Programs) -> Runner:
     """The float programs themselves as a runner."""
     modules = programs.modules
     return Runner(
-        "eager",
-        "fp32",
         modules["encode"],
         lambda z, k: modules["step"](z, programs.row(k)),
         modules["decode"],
@@ -266,7 +263,7 @@ def write_micro_bundle(
                 split = dict.fromkeys(PROGRAM_NAMES, Delegation(0, ()))
             else:
                 split = target.lower(micro_programs(target.form.clip), RECIPES[precision], {}, path)
-            exported = open_runner(name, path, precision, programs.table)
+            exported = open_runner(name, path, programs.table)
             facts = {
                 **target.to_json(),
                 "precision": precision,

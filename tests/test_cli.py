@@ -20,7 +20,7 @@ from elir_mobile.core.errors import exits_with_2
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import get_task
 from export.programs import Programs, Samples
 from export.targets import TARGETS
@@ -233,7 +233,7 @@ def test_an_exported_file_runs(tiny_weights: Path, degraded, noise, tmp_path: Pa
     call(*command, "--precision", "fp32")
     facts = json.loads((tmp_path / "a.pte.json").read_text())
     assert facts["delegation"]["step"] == {"delegates": 1, "ops_outside": []}
-    runner = open_runner("executorch", out, "fp32", torch.tensor(facts["table"]))
+    runner = open_runner("executorch", out, torch.tensor(facts["table"]))
     loop = {"steps": facts["steps"], "sigma_s": facts["sigma_s"]}
     restored, _ = runner.restore(degraded[0], noise, **loop)
     restorer = load_weights(str(tiny_weights), get_task("bfr"))[0]

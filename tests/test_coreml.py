@@ -27,8 +27,7 @@ from elir_mobile.runtimes.coreml import (
     predicting_programs,
     read_package,
 )
-from elir_mobile.runtimes.registry import make_runner, open_runner
-from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.runner import Runner, make_runner, open_runner
 from export.coreml import (
     IOS17,
     Converted,
@@ -110,8 +109,7 @@ def exported(programs, half, samples, tmp_path_factory) -> dict[str, Exported]:
 @pytest.fixture(scope="module")
 def runners(exported, programs) -> dict[str, Runner]:
     return {
-        name: open_runner("coreml", exported[name].path, name, programs.table)
-        for name in ("fp32", "fp16", "w8")
+        name: open_runner("coreml", exported[name].path, programs.table) for name in ("fp32", "fp16", "w8")
     }
 
 
@@ -395,10 +393,6 @@ def test_calibrated_recipe_without_samples_is_refused(programs, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_interpreter_is_not_timed(runners) -> None:
-    assert all(runner.target == "coreml" and not runner.timed for runner in runners.values())
-
-
 def test_damaged_package_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "bad.mlpackage"
     path.mkdir()
@@ -415,9 +409,7 @@ def test_damaged_package_is_one_clear_error(tmp_path: Path) -> None:
 def test_core_ml_computes_what_the_interpreter_does(exported, programs, degraded, noise, precision) -> None:
     path = exported[precision].path
     outs = [
-        make_runner("coreml", read(path), precision, programs.table).restore(
-            degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S
-        )[0]
+        make_runner(read(path), programs.table).restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)[0]
         for read in (predicting_programs, interpreting_programs)
     ]
     assert sqnr_db(outs[1], outs[0]) > (60 if precision == "fp32" else 25)

@@ -41,7 +41,7 @@ from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import executorch, litert
 from export.programs import build_programs
@@ -94,7 +94,7 @@ def int8_bundle(restorer, programs, degraded, tmp_path_factory) -> Path:
         golden = write_golden(staging, eager_runner(restorer, STEPS), image, STEPS, SIGMA_S)
         files = []
         for (target, precision), name in FILES.items():
-            runner = open_runner(target, staging / name, precision, programs.table)
+            runner = open_runner(target, staging / name, programs.table)
             parity = golden_budgets(golden, staging, runner, steps=STEPS, sigma_s=SIGMA_S)
             entry = {"target": target, "precision": precision, "parity": parity}
             files.append(file_entry(staging, staging / name, **entry))

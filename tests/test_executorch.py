@@ -12,8 +12,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, RECIPES, Recipe, Rule
-from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.runner import Runner, open_runner
 from export.executorch import layer_name, lower
 from export.programs import Delegation
 from export.samples import collect_samples
@@ -44,9 +43,7 @@ def exported(programs, degraded, tmp_path_factory) -> dict[str, Exported]:
 
 @pytest.fixture(scope="module")
 def runners(exported, programs) -> dict[str, Runner]:
-    return {
-        name: open_runner("executorch", file.path, name, programs.table) for name, file in exported.items()
-    }
+    return {name: open_runner("executorch", file.path, programs.table) for name, file in exported.items()}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -155,4 +152,4 @@ def test_damaged_file_is_one_clear_error(programs, tmp_path: Path) -> None:
     path = tmp_path / "bad.pte"
     path.write_bytes(b"not a program" * 100)
     with pytest.raises(UserError, match="not an ExecuTorch program"):
-        open_runner("executorch", path, "fp32", programs.table)
+        open_runner("executorch", path, programs.table)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
-from elir_mobile.models.velocity import time_embedding
+from elir_mobile.models.velocity import resnet_blocks, time_embedding
 from elir_mobile.tasks import get_task
 from export.forms import (
     CPU,
@@ -20,7 +20,6 @@ from export.forms import (
     TableUnet,
     clip_by_minimum,
     clip_by_relus,
-    resnet_blocks,
     rewrite_group_norms,
     rewrite_upsampling,
     timestep_table,
@@ -112,7 +111,7 @@ def test_timestep_table_equals_the_time_mlp(net: Restorer) -> None:
 
 
 def test_table_has_one_column_for_each_block_channel(net: Restorer) -> None:
-    widths = [block.conv2d.out_channels for _, block in resnet_blocks(net.fmir)]
+    widths = [block.conv2d.out_channels for block in resnet_blocks(net.fmir)]
     assert timestep_table(net.fmir, 3).shape == (3, sum(widths))
 
 

@@ -39,7 +39,7 @@ from elir_mobile.harness.protocol import Protocol
 from elir_mobile.harness.report import ops_text, page
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.runtimes.programs import open_programs
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import get_task
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
 
@@ -472,7 +472,7 @@ def test_the_error_of_the_update_is_that_of_the_flow_alone(finished, micro_bundl
     ).evaluation
     updates = {}
     for precision in ("fp32", "w8"):
-        runner = open_runner("litert", bundle.file("litert", precision), precision, bundle.table, 1)
+        runner = open_runner("litert", bundle.file("litert", precision), bundle.table, 1)
         paths = [
             runner.restore(
                 pair.degraded,
@@ -643,7 +643,7 @@ def test_an_image_with_other_strides_is_the_same_image(
 ) -> None:
     """A picture read from (H, W, 3) bytes is a permuted view: its memory must not be taken as it lies."""
     bundle = read_bundle(micro_bundle)
-    runner = open_runner(target, bundle.file(target, "fp32"), "fp32", bundle.table)
+    runner = open_runner(target, bundle.file(target, "fp32"), bundle.table)
     view = degraded[0].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert not view.is_contiguous()
     assert torch.equal(runner.encode(view), runner.encode(degraded[0]))

@@ -17,8 +17,7 @@ from torch import nn
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
-from elir_mobile.runtimes.registry import open_runner
-from elir_mobile.runtimes.runner import Runner
+from elir_mobile.runtimes.runner import Runner, open_runner
 from export import litert
 from export.programs import Programs, build_programs
 from export.samples import collect_samples
@@ -65,9 +64,7 @@ def lowered(litert_programs, samples, converted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runners(lowered, litert_programs) -> dict[str, Runner]:
-    return {
-        name: open_runner("litert", path, name, litert_programs.table) for name, (path, _) in lowered.items()
-    }
+    return {name: open_runner("litert", path, litert_programs.table) for name, (path, _) in lowered.items()}
 
 
 def weights(content: bytes) -> dict[str, Any]:
@@ -203,7 +200,7 @@ def test_everything_in_int8_runs(
     """Every convolution and sum, the program's own output and input included."""
     path = tmp_path / "all.tflite"
     path.write_bytes(litert.quantize(converted, Recipe("all", (Rule("*", W8A8),)), samples))
-    runner = open_runner("litert", path, "all", litert_programs.table)
+    runner = open_runner("litert", path, litert_programs.table)
     out, _ = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)
     assert out.isfinite().all()
 
@@ -253,7 +250,7 @@ def test_damaged_file_is_one_clear_error(lowered, litert_programs, tmp_path: Pat
     content = lowered["fp32"][0].read_bytes()
     path.write_bytes(content[:keep] if keep else b"not a model" * 100)
     with pytest.raises(UserError, match="not a LiteRT model"):
-        open_runner("litert", path, "fp32", litert_programs.table)
+        open_runner("litert", path, litert_programs.table)
 
 
 def test_file_without_a_signature_is_one_clear_error(converted, litert_programs, tmp_path: Path) -> None:
@@ -262,10 +259,10 @@ def test_file_without_a_signature_is_one_clear_error(converted, litert_programs,
     path = tmp_path / "part.tflite"
     path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
     with pytest.raises(UserError, match="no signature 'step'"):
-        open_runner("litert", path, "fp32", litert_programs.table)
+        open_runner("litert", path, litert_programs.table)
 
 
 def test_missing_package_is_one_clear_error(monkeypatch, litert_programs, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(UserError, match="pip install"):
-        open_runner("litert", tmp_path / "any.tflite", "fp32", litert_programs.table)
+        open_runner("litert", tmp_path / "any.tflite", litert_programs.table)

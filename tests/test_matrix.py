@@ -22,7 +22,7 @@ from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import get_task
 from export.programs import Programs
 from export.samples import collect_samples
@@ -70,7 +70,7 @@ def test_the_file_runs_for_every_task_and_agrees_with_float(
                 replace(programs, **loop), [pair.degraded for pair in pairs.calibration[:2]], 0
             )
             TARGETS[target].lower(programs, recipe, samples, path)
-        runner = open_runner(target, path, recipe.name, programs.table)
+        runner = open_runner(target, path, programs.table)
         noise = seeded_noise(programs.latent_shape, 0)
         ends = []
         for pair in pairs.evaluation:

@@ -22,7 +22,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import FP32, RECIPES, read_recipe
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from quant import budget as budget_module
 from quant import exporting
@@ -79,7 +79,7 @@ def test_the_command_succeeds_and_ends_with_a_table(finished) -> None:
 def test_the_bundle_is_valid_and_its_files_run(finished, degraded, noise) -> None:
     bundle = read_bundle(finished[0])
     for precision in ("fp32", "w8a8"):
-        runner = open_runner("executorch", bundle.file("executorch", precision), precision, bundle.table)
+        runner = open_runner("executorch", bundle.file("executorch", precision), bundle.table)
         image, _ = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=bundle.manifest["sigma_s"])
         assert image.shape == (1, 3, SIZE, SIZE)
         assert 0 <= image.min() < image.max() <= 1

@@ -33,7 +33,7 @@ from elir_mobile.harness.protocol import Protocol, package_versions
 from elir_mobile.precision import PRECISIONS, RECIPES, Precision, check_rules, read_recipe
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.runtimes.table import RUNTIMES, Runtime, can_run, get_runtime, runtimes_on
 from elir_mobile.tasks import TASKS, Task, get_task
 from export import __main__ as export_command
@@ -387,7 +387,7 @@ def test_threads_reach_the_runtime(
     bundle, before = read_bundle(micro_bundle), torch.get_num_threads()
     try:
         for threads in (2, 1):
-            open_runner(name, bundle.file(name, "fp32"), "fp32", bundle.table, threads)
+            open_runner(name, bundle.file(name, "fp32"), bundle.table, threads)
             assert [count() for count in counts] == [threads] * len(counts)
     finally:
         torch.set_num_threads(before)
@@ -413,7 +413,7 @@ def test_threads_reach_litert(micro_bundle: Path, monkeypatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(interpreter, "Interpreter", Recording)
     bundle = read_bundle(micro_bundle)
-    open_runner("litert", bundle.file("litert", "fp32"), "fp32", bundle.table, 1)
+    open_runner("litert", bundle.file("litert", "fp32"), bundle.table, 1)
     assert asked == [1]
 
 

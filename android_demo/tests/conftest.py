@@ -10,7 +10,7 @@ from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export.executorch import lower
 from tests.app_fixtures import write_fixtures
@@ -54,7 +54,7 @@ def demo_bundle(programs, restorer, degraded, tmp_path_factory) -> Path:  # noqa
         lower(programs, RECIPES["fp32"], {}, path)
         picture = degraded[0].mul(255).round() / 255  # as it is stored
         golden = write_golden(staging, eager_runner(restorer, STEPS), picture, **loop)
-        runner = open_runner("executorch", path, "fp32", programs.table)
+        runner = open_runner("executorch", path, programs.table)
         facts = {"target": "executorch", "precision": "fp32"}
         entry = file_entry(staging, path, **facts, parity=golden_budgets(golden, staging, runner, **loop))
         model = {"name": "tiny", "trained": False}

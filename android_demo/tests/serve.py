@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 
 
 def receive(stream: BinaryIO) -> Tensor:
@@ -35,7 +35,7 @@ def serve(folder: Path, path: str, given: BinaryIO, made: BinaryIO) -> None:
     """Answer until ``given`` ends. A row must be one of the table's, to the last bit."""
     bundle = read_bundle(folder)
     (entry,) = (entry for entry in bundle.manifest["files"] if entry["path"] == path)
-    runner = open_runner(entry["target"], folder / path, entry["precision"], bundle.table)
+    runner = open_runner(entry["target"], folder / path, bundle.table)
     size = bundle.manifest["size"]
     latent = (1, 16, size // 8, size // 8)
     while command := given.read(1):

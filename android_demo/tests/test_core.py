@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.runtimes.registry import open_runner
+from elir_mobile.runtimes.runner import open_runner
 from tests.app_fixtures import golden_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
     (row,) = json.loads(result.read_text())["rows"]
     bundle = read_bundle(demo_bundle)
     vectors = golden_tensors(bundle)
-    runner = open_runner("executorch", demo_bundle / row["path"], "fp32", bundle.table)
+    runner = open_runner("executorch", demo_bundle / row["path"], bundle.table)
     steps, sigma_s = bundle.manifest["steps"], bundle.manifest["sigma_s"]
     image, _ = runner.restore(vectors["input"], vectors["noise"], steps=steps, sigma_s=sigma_s)
     start = vectors["coarse"] + sigma_s * vectors["noise"]

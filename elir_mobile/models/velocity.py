@@ -76,7 +76,7 @@ class NormActConv(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two norm-act-conv blocks with the time bias between them, and a 1×1 skip."""
+    """Two norm-act-conv blocks with the time bias between them, and a 1×1 skip; :func:`run_unet` runs it."""
 
     roles = {"conv2d": BLOCK}
 
@@ -86,10 +86,6 @@ class ResnetBlock(nn.Module):
         self.block1 = NormActConv(c_in, c_out, overparametrized)
         self.block2 = NormActConv(c_out, c_out, overparametrized)
         self.conv2d = nn.Conv2d(c_in, c_out, 1)
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.block1(x) + self.mlp(emb)[:, :, None, None]
-        return self.block2(h) + self.conv2d(x)
 
 
 class Downsample(nn.Module):
@@ -117,6 +113,36 @@ class Upsample(nn.Module):
 def pairs(blocks: nn.ModuleList) -> Iterator[tuple[Any, Any]]:
     """(block, downsampling) or (upsampling, block) of each level, in the order they run."""
     return iter(cast("Iterable[tuple[Any, Any]]", blocks))
+
+
+def resnet_blocks(unet: nn.Module) -> list[ResnetBlock]:
+    """The residual blocks of an LUnet in the order they run, which is that of its lists."""
+    return [module for module in unet.modules() if isinstance(module, ResnetBlock)]
+
+
+def run_unet(unet: Any, z: Tensor, biases: Iterator[Tensor]) -> Tensor:
+    """What an LUnet makes of a latent.
+
+    Args:
+        unet: has the layers and lists of :class:`LUnet`.
+        biases: each block's of time, (N, C, 1, 1), in the order they run.
+    """
+
+    def run(block: Any, x: Tensor) -> Tensor:
+        bias = next(biases)
+        return block.block2(block.block1(x) + bias) + block.conv2d(x)
+
+    x = unet.first_proj(z)
+    skips = []
+    for block, down in pairs(unet.down_blocks):
+        x = run(block, x)
+        skips.append(x)
+        x = down(x)
+    for block in unet.mid_blocks:
+        x = run(block, x)
+    for up, block in pairs(unet.up_blocks):
+        x = run(block, torch.cat((up(x), skips.pop()), 1))
+    return unet.final_proj(unet.final_block(x))
 
 
 class LUnet(nn.Module):
@@ -165,14 +191,4 @@ class LUnet(nn.Module):
 
     def forward(self, z: Tensor, t_emb: Tensor) -> Tensor:
         emb = self.time_mlp(t_emb)
-        x = self.first_proj(z)
-        skips = []
-        for resnet, down in pairs(self.down_blocks):
-            x = resnet(x, emb)
-            skips.append(x)
-            x = down(x)
-        for resnet in self.mid_blocks:
-            x = resnet(x, emb)
-        for up, resnet in pairs(self.up_blocks):
-            x = resnet(torch.cat((up(x), skips.pop()), 1), emb)
-        return self.final_proj(self.final_block(x))
+        return run_unet(self, z, (block.mlp(emb)[:, :, None, None] for block in resnet_blocks(self)))

@@ -22,7 +22,7 @@ def eager_runner(restorer: Restorer, steps: int) -> Runner:
     def step(z: Tensor, k: int) -> Tensor:
         return z + restorer.velocity(z, torch.tensor([k / steps])) / steps
 
-    return Runner(EAGER, FP32.name, restorer.encode, step, restorer.decode)
+    return Runner(restorer.encode, step, restorer.decode)
 
 
 def open_weights(

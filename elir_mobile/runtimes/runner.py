@@ -1,38 +1,33 @@
-"""What every runtime looks like from outside: three callables, and the picture they make together."""
+"""The three programs of an exported file, or of the float network, on tensors; and the picture they make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from elir_mobile.core.sampling import Loop, sample
+from elir_mobile.runtimes.programs import Program, open_programs
 
 
 @dataclass(frozen=True)
 class Runner:
-    """The three programs of one artifact, ready to run.
+    """Three programs, ready to run.
 
     Attributes:
-        target: ``eager``, ``executorch``, …
-        precision: the recipe's name.
         encode: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8).
         step: latent and step index k → latent after that Euler step.
         decode: latent → image (1, 3, H, W) in [0, 1].
-        timed: whether their speed is the artifact's. An interpreter that only shows what a file
-            computes says nothing of it.
     """
 
-    target: str
-    precision: str
     encode: Callable[[Tensor], Tensor]
     step: Callable[[Tensor, int], Tensor]
     decode: Callable[[Tensor], Tensor]
-    timed: bool = True
 
     @torch.no_grad()
     def restore(
@@ -52,3 +47,29 @@ class Runner:
 
         encode, step, decode = (partial(run, program) for program in (self.encode, self.step, self.decode))
         return Loop(encode, step, decode, steps, sigma_s)
+
+
+def open_runner(target: str, path: Path, table: Tensor, threads: int | None = None) -> Runner:
+    """The runner of the file at ``path``, opened with the runtime of ``target``.
+
+    Args:
+        table: the K-row table of time biases, (K, ΣC).
+        threads: that the runtime may use; None: one for each core.
+
+    Raises:
+        UserError: no such target, its runtime is not installed, or the file cannot be loaded.
+    """
+    return make_runner(open_programs(target, path, threads), table)
+
+
+def make_runner(programs: Mapping[str, Program], table: Tensor) -> Runner:
+    """``programs`` on tensors, their step taking the index of its table row."""
+
+    def run(name: str, *inputs: Tensor) -> Tensor:
+        return torch.from_numpy(programs[name](*(tensor.numpy() for tensor in inputs)))
+
+    return Runner(
+        lambda x: run("encode", x),
+        lambda z, k: run("step", z, table[k].view(1, -1, 1, 1)),
+        lambda z: run("decode", z),
+    )
