@@ -20,7 +20,7 @@ import typer
 
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import UserError, exits_with_2
-from elir_mobile.harness.charts import charts, label, named_devices, number, standalone
+from elir_mobile.harness.charts import charts, label, named_devices, number, standalone, value_at
 from elir_mobile.harness.report import megabytes
 from elir_mobile.precision import RECIPES, recipe_digest
 from elir_mobile.runtimes.table import EAGER
@@ -156,15 +156,10 @@ def cell(value: Any, digits: int | None) -> str:
 def markdown(columns: Sequence[Column], rows: Sequence[dict], note: str = "") -> str:
     """One line for each row, and the note below."""
 
-    def found(row: Any, path: str) -> Any:
-        for key in path.split("."):
-            row = (row or {}).get(key)
-        return row
-
     def shown(row: dict, path: str | tuple[str, str, str], digits: int | None) -> str:
         if isinstance(path, str):
-            return cell(found(row, path), digits)
-        value, low, high = (found(row, part) for part in path)
+            return cell(value_at(row, path), digits)
+        value, low, high = (value_at(row, part) for part in path)
         if None in (value, low, high):
             return cell(value, digits)
         return f"{cell(value, digits)} ({cell(low, digits)}–{cell(high, digits)})"

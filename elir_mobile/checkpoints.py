@@ -324,7 +324,7 @@ def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
     Raises:
         UserError: a half is missing, or they are of another autoencoder.
     """
-    halves: dict[str, StateDict] = {"encoder": {}, "decoder": {}}
+    merged: StateDict = {}
     for path in paths:
         state, _ = read_state_dict(path)
         # The author's two files are bare sequences. Layer 0 of the decoder's is the soft clamp, which has no
@@ -333,22 +333,17 @@ def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
         for name, tensor in state.items():
             first, _, rest = name.partition(".")
             if bare and first.isdigit():
-                halves[bare][f"layers.{int(first) - (bare == 'decoder')}.{rest}"] = tensor
-            elif first in halves and not bare:
-                halves[first][rest] = tensor
+                merged[f"{bare[:3]}.layers.{int(first) - (bare == 'decoder')}.{rest}"] = tensor
+            elif first in ("encoder", "decoder") and not bare:
+                merged[f"{first[:3]}.{rest}"] = tensor
     listed = " and ".join(map(str, paths))
     try:
-        width, latent_channels = halves["decoder"]["layers.0.weight"].shape[:2]
-        encoder = Encoder(halves["encoder"]["layers.0.weight"].shape[0], latent_channels)
-        decoder = Decoder(width, latent_channels)
-        encoder.load_state_dict(halves["encoder"])
-        decoder.load_state_dict(halves["decoder"])
+        return build_autoencoder(merged)
     except KeyError as error:
         raise UserError(f"{listed} lacks a half of TAESD: give the encoder and the decoder") from error
     except (RuntimeError, ValueError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise UserError(f"{listed} is of another autoencoder than TAESD: {detail}") from error
-    return encoder.eval().requires_grad_(False), decoder.eval().requires_grad_(False)
 
 
 def download(address: str, folder: Path) -> Path:

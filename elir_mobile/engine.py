@@ -13,8 +13,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -28,18 +27,11 @@ MAX_BLOCKS = 1000  # jobs are given out in so many portions at most; of a few fi
 OBJECT_STORE_BYTES = 100_000_000  # only paths and numbers pass through it; the pictures are files
 
 
-class Engine(StrEnum):
-    """Where jobs run."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
 def run(
     make_worker: Callable[[], Callable[[Job], Result]],
     jobs: Sequence[Job],
     *,
-    engine: Engine,
+    engine: Literal["local", "ray"],
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Result]:
@@ -56,7 +48,7 @@ def run(
     Raises:
         UserError: Ray is not installed, or the first that a worker raised.
     """
-    if engine is Engine.RAY:
+    if engine == "ray":
         return _run_on_ray(make_worker, jobs, workers, advance)
     worker, results = make_worker(), []
     for job in jobs:

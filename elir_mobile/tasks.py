@@ -53,39 +53,27 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
-            name="bfr",
-            title="blind face restoration",
-            degrade=degrade_bfr,
+            "bfr",
+            "blind face restoration",
+            degrade_bfr,
             size=512,
             steps=5,
             arch=Architecture(),
             release="elir_bfr.pth",
         ),
+        Task("sr", "super-resolution ×8", degrade_sr, upscale=SR_FACTOR, release="elir_sr.pth"),
+        Task("denoising", "denoising", degrade_denoising, sigma_s=0.025, release="elir_denoising.pth"),
         Task(
-            name="sr",
-            title="super-resolution ×8",
-            degrade=degrade_sr,
-            upscale=SR_FACTOR,
-            release="elir_sr.pth",
-        ),
-        Task(
-            name="denoising",
-            title="denoising",
-            degrade=degrade_denoising,
-            sigma_s=0.025,
-            release="elir_denoising.pth",
-        ),
-        Task(
-            name="inpainting",
-            title="inpainting of scattered pixels",
-            degrade=degrade_inpainting,
+            "inpainting",
+            "inpainting of scattered pixels",
+            degrade_inpainting,
             keeps_colors=False,
             release="elir_inpainting.pth",
         ),
         Task(
-            name="bsr",
-            title="blind super-resolution ×4",
-            degrade=degrade_bsr,
+            "bsr",
+            "blind super-resolution ×4",
+            degrade_bsr,
             sigma_s=0.04,
             arch=Architecture(hid_channels=96, n_mid_blocks=1),
             domain=PHOTO,
@@ -93,18 +81,8 @@ TASKS: dict[str, Task] = {
             enlarge=Image.Resampling.BICUBIC,
             release="elir_bsr.pth",
         ),
-        Task(
-            name="colorization",
-            title="colorization of noisy grey images",
-            degrade=degrade_colorization,
-            keeps_colors=False,
-        ),
-        Task(
-            name="mask",
-            title="inpainting of a box",
-            degrade=degrade_box,
-            keeps_colors=False,
-        ),
+        Task("colorization", "colorization of noisy grey images", degrade_colorization, keeps_colors=False),
+        Task("mask", "inpainting of a box", degrade_box, keeps_colors=False),
     )
 }
 

@@ -167,23 +167,21 @@ def layer_table(rows: list[dict]) -> Table:
 
 def plot(rows: list[dict], title: str, path: Path) -> None:
     """Error of the image for each of the most sensitive layers, alone and with it left in float."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
     shown = rows[:SHOWN][::-1]
-    figure, axes = plt.subplots(figsize=(8, 0.28 * len(shown) + 1.4), layout="constrained")
+    figure = Figure(figsize=(8, 0.28 * len(shown) + 1.4), layout="constrained")
+    axes = figure.subplots()
     colours = dict(zip(PROGRAM_NAMES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
     values = [row["alone"]["image_db"] or math.nan for row in shown]
     axes.barh([row["layer"] for row in shown], values, color=[colours[row["program"]] for row in shown])
     axes.set_xlabel("SQNR of the restored image with this layer alone in int8, dB (short: sensitive)")
     axes.set_title(title, fontsize="medium")
     axes.tick_params(axis="y", labelsize="small")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[name]) for name in PROGRAM_NAMES]
+    handles = [Rectangle((0, 0), 1, 1, color=colours[name]) for name in PROGRAM_NAMES]
     figure.legend(handles, PROGRAM_NAMES, loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

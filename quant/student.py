@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -161,7 +162,7 @@ class QatTraining(L.LightningModule):
         """Images and trajectory of the quantized student."""
         return sample(
             lambda x: self.run_program("encode", x),
-            lambda z, k: self.step(z, self._times(z, k)),
+            lambda z, k: self.step(z, torch.full((len(z),), k / self.sampling_steps, device=z.device)),
             lambda z: self.run_program("decode", z),
             x_lq,
             noise,
@@ -174,16 +175,13 @@ class QatTraining(L.LightningModule):
         """Images and trajectory of the float teacher."""
         return sample(
             self.teacher.encode,
-            lambda z, k: z + self.teacher.velocity(z, self._times(z, k)) / self.sampling_steps,
+            partial(self.teacher.step, steps=self.sampling_steps),
             self.teacher.decode,
             x_lq,
             noise,
             steps=self.sampling_steps,
             sigma_s=self.sigma_s,
         )
-
-    def _times(self, z: Tensor, k: int) -> Tensor:
-        return torch.full((len(z),), k / self.sampling_steps, device=z.device)
 
     def _noise(self, x_lq: Tensor, seed: int) -> Tensor:
         shape = self.student.arch.latent_shape(*x_lq.shape[2:])

@@ -19,7 +19,7 @@ from elir_mobile.checkpoints import save_weights
 from elir_mobile.cli.restore import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import written
-from elir_mobile.engine import RAY_INSTALL, Engine, _ray_cluster, run
+from elir_mobile.engine import RAY_INSTALL, _ray_cluster, run
 from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.restore import file_restorer, model_loader
@@ -55,16 +55,16 @@ def unloadable():
 
 def test_local_jobs_run_here_in_order() -> None:
     done = []
-    results = run(doubler, range(5), engine=Engine.LOCAL, advance=lambda: done.append(1))
+    results = run(doubler, range(5), engine="local", advance=lambda: done.append(1))
     assert results == [(2 * job, os.getpid()) for job in range(5)]
     assert len(done) == 5
     with pytest.raises(UserError, match="job 3 cannot"):
-        run(partial(doubler, 3), range(5), engine=Engine.LOCAL)
+        run(partial(doubler, 3), range(5), engine="local")
 
 
 def test_ray_jobs_run_elsewhere_and_come_back_in_order(cluster) -> None:
     done = []
-    results = run(doubler, range(12), engine=Engine.RAY, workers=2, advance=lambda: done.append(1))
+    results = run(doubler, range(12), engine="ray", workers=2, advance=lambda: done.append(1))
     assert [value for value, _ in results] == [2 * job for job in range(12)]
     assert os.getpid() not in {process for _, process in results}
     assert len(done) == 12
@@ -72,9 +72,9 @@ def test_ray_jobs_run_elsewhere_and_come_back_in_order(cluster) -> None:
 
 def test_user_errors_come_back_from_ray_as_they_are(cluster) -> None:
     with pytest.raises(UserError, match="^job 3 cannot be done$"):
-        run(partial(doubler, 3), range(5), engine=Engine.RAY, workers=1)
+        run(partial(doubler, 3), range(5), engine="ray", workers=1)
     with pytest.raises(UserError, match="^the model cannot be loaded$"):
-        run(unloadable, range(5), engine=Engine.RAY, workers=1)
+        run(unloadable, range(5), engine="ray", workers=1)
 
 
 def held_up(make_worker, folder: Path):
@@ -122,10 +122,10 @@ def test_no_file_is_lost_when_a_worker_is_killed(
 
     threading.Thread(target=kill, daemon=True).start()
     jobs = [(path, out / path.name) for path in list_images(picture_folder)]
-    run(partial(held_up, make, tmp_path), jobs, engine=Engine.RAY, workers=2)
+    run(partial(held_up, make, tmp_path), jobs, engine="ray", workers=2)
     assert len(killed) == 1
     assert sorted(path.name for path in out.iterdir()) == [f"{index}.png" for index in range(FILES)]
-    run(make, [(path, expected / path.name) for path, _ in jobs], engine=Engine.LOCAL)
+    run(make, [(path, expected / path.name) for path, _ in jobs], engine="local")
     for path in list_images(expected):
         ours, theirs = (np.asarray(Image.open(folder / path.name), float) for folder in (out, expected))
         assert np.abs(ours - theirs).max() <= 1  # threads may differ
@@ -145,4 +145,4 @@ def test_the_restore_command_runs_on_ray(
 def test_without_ray_its_engine_names_the_command(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="needs Ray Data: pip install"):
-        run(doubler, [1], engine=Engine.RAY)
+        run(doubler, [1], engine="ray")

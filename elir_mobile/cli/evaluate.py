@@ -55,7 +55,7 @@ def main(
     console = Console()
     with console.status("loading"):
         from elir_mobile.bundle import read_bundle
-        from elir_mobile.engine import Engine, run
+        from elir_mobile.engine import run
         from elir_mobile.evaluate import examples, measurer, summarize, terminal_table, to_json
         from elir_mobile.restore import model_loader
         from elir_mobile.tasks import get_task
@@ -70,7 +70,7 @@ def main(
         measured = run(
             partial(measurer, restorer, size, seed),
             jobs,
-            engine=Engine(engine),
+            engine=engine,
             workers=workers,
             advance=lambda: progress.advance(bar),
         )

@@ -43,7 +43,7 @@ def main(
     options.check_model(context, model, engine)
     console = Console()
     with console.status("loading"):
-        from elir_mobile.engine import Engine, run
+        from elir_mobile.engine import run
         from elir_mobile.restore import file_restorer, model_loader, plan
         from elir_mobile.tasks import get_task
     chosen = get_task(task)
@@ -66,9 +66,7 @@ def main(
                     tiles, description=f"{name}, tiles", completed=done, total=total
                 ),
             )
-        said = run(
-            make, jobs, engine=Engine(engine), workers=workers, advance=lambda: progress.advance(images)
-        )
+        said = run(make, jobs, engine=engine, workers=workers, advance=lambda: progress.advance(images))
     unreadable = [message for message in said if message]
     if unreadable:
         others = f" (and {len(unreadable) - 1} more like it)" if len(unreadable) > 1 else ""

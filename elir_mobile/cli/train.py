@@ -22,7 +22,7 @@ OTHER_LR = 2e-4
 DT = {"bsr": 0.2}
 OTHER_DT = 0.05
 STRIP_IMAGES = 4
-UNKEPT = ("data", "out", "devices", "nodes", "workers", "cache_mb", "save_every")
+UNKEPT = ("data", "out", "devices", "nodes", "workers", "cache_mb", "save_every", "segments")
 
 app = options.command_app()
 
@@ -168,10 +168,10 @@ def main(
         cache_bytes=0 if crops else cache_mb * 1_000_000,
     )
     # What the result depends on, under the loss's names.
-    resolved, renamed = locals(), {"steps": "training_steps", "segments": "steps"}
-    kept = {renamed.get(name, name): resolved[name] for name in context.params if name not in UNKEPT}
-    kept["images"] = len(paths)
-    keep_options(out, kept)
+    resolved = context.params | {"teacher": teacher, "size": size, "crops": crops, "sigma_s": sigma_s}
+    resolved |= {"lr": lr, "dt": dt, "steps": segments, "training_steps": steps}
+    kept = {name: value for name, value in resolved.items() if name not in UNKEPT}
+    keep_options(out, kept | {"images": len(paths)})
     strip = pictures.strip(STRIP_IMAGES)
     fit(
         module,

@@ -39,21 +39,11 @@ def embeddings(paths: list[Path]) -> np.ndarray:
 
 def groups(vectors: np.ndarray, threshold: float) -> list[list[int]]:
     """Connected components of "closer than ``threshold``", each sorted, in order of first member."""
-    parent = list(range(len(vectors)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            index = parent[index]
-        return index
-
-    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
-    for i, j in np.argwhere(np.triu(distances < threshold, 1)):
-        a, b = root(i), root(j)
-        parent[max(a, b)] = min(a, b)
-    members: dict[int, list[int]] = {}
-    for index in range(len(vectors)):
-        members.setdefault(root(index), []).append(index)
-    return list(members.values())
+    reached = (np.linalg.norm(vectors[:, None] - vectors[None], axis=-1) < threshold).astype(np.float32)
+    for _ in range(len(vectors).bit_length()):  # each round doubles the length of the chains
+        reached = np.sign(reached @ reached)
+    first = reached.argmax(1)
+    return [np.flatnonzero(first == index).tolist() for index in np.unique(first)]
 
 
 @exits_with_2

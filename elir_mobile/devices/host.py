@@ -24,13 +24,12 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-from elir_mobile.core.jobs import Job, Result, Row, Times, write_json
+from elir_mobile.core.jobs import Job, Result, Row, write_json
 from elir_mobile.core.manifest import read_manifest
-from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.timing import Milliseconds, shares, take_turns
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import how_it_ended
-from elir_mobile.devices.worker import failed_row, host_facts
+from elir_mobile.devices.worker import failed_row, host_facts, result_row
 from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
 
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In
@@ -153,6 +152,9 @@ class Host:
         """
         manifest = read_manifest(bundle)
         measured = [_Measured(file) for file in ([FLOAT] if weights else []) + list(job.files)]
+        # What decodes the latents at the flow's beginning: one in float is enough.
+        in_float = [FLOAT] if weights else [e["path"] for e in manifest["files"] if e["precision"] == "fp32"]
+        exact = next((file for file in in_float if file == FLOAT or file in job.files), None)
         # Of an artifact that is timed, after it was opened first.
         later = cold_starts * (1 + job.warmup) + job.runs
         done, total = 0, len(measured) * (1 + later)
@@ -178,12 +180,14 @@ class Host:
                     item.facts |= worker.ask("golden", folder=str(folder.resolve()))
                 if pictures:
                     target, precision = (item.opened[0][key] for key in ("target", "precision"))
-                    outputs = pictures_of(folder.resolve(), target, precision)
-                    inputs = str(pictures.resolve())
-                    worker.ask("restore", inputs=inputs, outputs=str(outputs))
-                    for k in steps if item.file == FLOAT else ():
-                        outputs = pictures_of(folder.resolve(), target, precision, k)
-                        worker.ask("restore", inputs=inputs, outputs=str(outputs), steps=k)
+                    for k in (None, *(steps if item.file == FLOAT else ())):
+                        worker.ask(
+                            "restore",
+                            inputs=str(pictures.resolve()),
+                            outputs=str(pictures_of(folder.resolve(), target, precision, k)),
+                            steps=k,
+                            starts=k is None and item.file == exact,
+                        )
             except WorkerError as error:
                 item.error = str(error)
             tick(f"restoring with {item.file}")
@@ -233,26 +237,15 @@ def _row(item: _Measured, manifest: dict, threads: int) -> Row:
     if item.error is not None:
         row = failed_row(manifest, item.file, threads, item.error)
         return replace(row, target=EAGER, precision="fp32", path="") if item.file == FLOAT else row
-    opened = item.opened[0]
-    row = Row(
-        **{key: opened[key] for key in ("path", "sha256", "target", "precision")},
-        threads=threads,
-        **item.facts,
+    load_ms, first_ms = (
+        statistics.median(reply[key] for reply in item.opened) for key in ("load_ms", "first_ms")
     )
-    if not item.runs:
-        return row
-    return replace(
-        row,
-        load_ms=statistics.median(reply["load_ms"] for reply in item.opened),
-        first_ms=statistics.median(reply["first_ms"] for reply in item.opened),
-        programs={name: Times.of([run[name] for run in item.runs]) for name in PROGRAMS},
-        total=Times.of([run["total"] for run in item.runs]),
-    )
+    return result_row(item.opened[0], threads, item.runs, load_ms, first_ms, **item.facts)
 
 
 def pictures_of(folder: Path, target: str, precision: str, steps: int | None = None) -> Path:
     """Where :meth:`Host.run` put an artifact's pictures: ``image`` (N, 3, H, W) and ``trajectory``
-    (N, K+1, C, h, w); with another K = ``steps`` the first alone."""
+    (N, K+1, C, h, w), of one in float also ``coarse`` and ``identity``; of another K = ``steps``, too."""
     other = "" if steps is None else f"-k{steps}"
     return folder / f"{file_stem(target, precision)}{other}-pictures.npz"
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -61,7 +61,6 @@ class Artifact:
         load_ms: to open it, a file that the page cache holds; the runtime was imported before.
         base_bytes: largest resident size of the process before it was opened.
         first_ms: of the first restoration.
-        runs: milliseconds of each restoration that counts.
     """
 
     entry: dict
@@ -70,7 +69,6 @@ class Artifact:
     load_ms: float
     base_bytes: int
     first_ms: float | None = None
-    runs: list[Milliseconds] = field(default_factory=list)
 
     def run(self, golden: GoldenArrays) -> Milliseconds:
         """One restoration of the golden input."""
@@ -164,35 +162,37 @@ def run_job(job: Job, bundle: Path, folder: Path) -> Result:
     manifest = read_manifest(bundle, job.files)
     golden = read_golden(bundle, manifest["golden"])
     rows: dict[str, Row] = {}
-    opened: dict[str, tuple[Artifact, dict]] = {}
+    opened: dict[str, tuple[Artifact, dict[str, Any]]] = {}
     for path in job.files:
         try:
             artifact = open_artifact(bundle, manifest, path, job.threads)
-            facts = write_outputs(artifact, golden, folder) if job.parity else {}
+            facts: dict[str, Any] = write_outputs(artifact, golden, folder) if job.parity else {}
             if job.runs and artifact.timed:
                 artifact.run(golden)
                 opened[path] = artifact, facts
             else:
-                rows[path] = result_row(artifact, job.threads, **facts)
+                rows[path] = result_row(artifact.entry, job.threads, [], artifact.load_ms, None, **facts)
         except Exception as error:  # whatever a runtime raises is this file's result
             rows[path] = failed_row(manifest, path, job.threads, sentence(error))
     turns = [partial(artifact.run, golden) for artifact, _ in opened.values()]
     times = take_turns(turns, warmup=job.warmup, count=job.runs)
-    for (path, (artifact, facts)), artifact.runs in zip(opened.items(), times, strict=True):
-        rows[path] = result_row(artifact, job.threads, **facts)
+    for (path, (artifact, facts)), runs in zip(opened.items(), times, strict=True):
+        load_ms, first_ms = artifact.load_ms, artifact.first_ms
+        rows[path] = result_row(artifact.entry, job.threads, runs, load_ms, first_ms, **facts)
     targets = {row.target for row in rows.values()}
     return Result(host_facts(targets), tuple(rows[path] for path in job.files))
 
 
-def result_row(artifact: Artifact, threads: int, **facts: Any) -> Row:
-    """The row of ``artifact``; without latency where none is claimed, or none was measured."""
-    runs = artifact.runs if artifact.timed else []
+def result_row(
+    entry: dict, threads: int, runs: list[Milliseconds], load_ms: float, first_ms: float | None, **facts: Any
+) -> Row:
+    """The row of the file of ``entry``; without latency where there are no runs."""
     times = {name: Times.of([run[name] for run in runs]) for name in (*PROGRAMS, "total") if runs}
     return Row(
-        **{key: artifact.entry[key] for key in ("path", "sha256", "target", "precision")},
+        **{key: entry[key] for key in ("path", "sha256", "target", "precision")},
         threads=threads,
-        load_ms=artifact.load_ms if runs else None,
-        first_ms=artifact.first_ms if runs else None,
+        load_ms=load_ms if runs else None,
+        first_ms=first_ms if runs else None,
         total=times.pop("total", None),
         programs=times,
         **facts,
@@ -247,9 +247,7 @@ class Server:
         if request["do"] == "golden":
             return write_outputs(self.artifact, self.golden, Path(request["folder"]))
         if request["do"] == "restore":
-            if "steps" in request:
-                return self.restore_float(Path(request["inputs"]), Path(request["outputs"]), request["steps"])
-            return self.restore(Path(request["inputs"]), Path(request["outputs"]))
+            return self.restore(request)
         if request["do"] == "memory":
             return {"peak_bytes": peak_bytes(), "base_bytes": self.artifact.base_bytes}
         raise UserError(f"unknown request {request['do']!r}")
@@ -274,36 +272,32 @@ class Server:
             "timed": artifact.timed,
         }
 
-    def restore(self, inputs: Path, outputs: Path) -> dict:
-        """Restore every image of ``inputs`` (``x`` (N, 3, H, W), ``noise`` (N, C, h, w)) into ``outputs``:
-        ``image`` (N, 3, H, W) and ``trajectory`` (N, K+1, C, h, w). Of a float artifact also ``coarse`` and
-        ``identity``, the decoded latents before and after the noise: what a flow that does nothing gives."""
+    def restore(self, request: dict) -> dict:
+        """Restore every image of the file ``inputs`` (``x`` (N, 3, H, W), ``noise`` (N, C, h, w)) into the
+        file ``outputs``: ``image`` (N, 3, H, W) and ``trajectory`` (N, K+1, C, h, w).
+
+        With ``steps`` by the float network with that K. With ``starts`` also ``coarse`` and ``identity``, the
+        decoded latents before and after the noise: what a flow that does nothing gives.
+        """
         assert self.artifact is not None
-        with np.load(inputs) as arrays:
-            x, noise = arrays["x"], arrays["noise"]
         loop = self.artifact.loop
+        if request["steps"] is not None:
+            assert self.float is not None
+            loop = self.float(request["steps"]).loop
+        with np.load(request["inputs"]) as arrays:
+            x, noise = arrays["x"], arrays["noise"]
         done = [loop.restore(x[i : i + 1], noise[i : i + 1]) for i in range(len(x))]
         made: dict[str, Any] = {
             "image": np.concatenate([image for image, _ in done]),
             "trajectory": np.stack([np.concatenate(latents) for _, latents in done]),
         }
         check_finite("image", made["image"])
-        if self.artifact.entry["precision"] == "fp32":
+        if request["starts"]:
             starts = [latents[0] for _, latents in done]
             made["identity"] = np.concatenate([loop.decode(z) for z in starts])
             coarse = [z - loop.sigma_s * noise[i : i + 1] for i, z in enumerate(starts)]
             made["coarse"] = np.concatenate([loop.decode(z) for z in coarse])
-        np.savez(outputs, **made)
-        return {}
-
-    def restore_float(self, inputs: Path, outputs: Path, steps: int) -> dict:
-        """``image`` as :meth:`restore` writes it, of the float network with K = ``steps``."""
-        assert self.float is not None
-        loop = self.float(steps).loop
-        with np.load(inputs) as arrays:
-            x, noise = arrays["x"], arrays["noise"]
-        images = [loop.restore(x[i : i + 1], noise[i : i + 1])[0] for i in range(len(x))]
-        np.savez(outputs, image=np.concatenate(images))
+        np.savez(request["outputs"], **made)
         return {}
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT = 540, 350  # readable when a phone shrinks it to two thirds
 LEFT, RIGHT, TOP, BOTTOM = 88, 12, 14, 46
@@ -29,6 +30,16 @@ def label(row: dict, with_device: bool = False) -> str:
     """How a row is called: target and precision, and the device where there are several."""
     name = f"{row['target']} {row['precision']}"
     return f"{name} @ {row['device']}" if with_device else name
+
+
+def value_at(row: dict, path: str, missing: object = None) -> Any:
+    """The value at a dotted path in a row; ``missing`` where there is none."""
+    value: Any = row
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return missing
+        value = value[part]
+    return value
 
 
 def named_devices(rows: list[dict]) -> bool:
@@ -121,6 +132,12 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str = "", stroke: st
     return f'<line {classed} x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
+def _curve(places: list[tuple[float, float]], attributes: str) -> str:
+    """A line through ``places``."""
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return f'<polyline points="{points}" fill="none" {attributes}/>'
+
+
 def _plain(value: float) -> str:
     return f"{value:,.6g}"
 
@@ -203,8 +220,7 @@ def pareto(rows: list[dict]) -> str:
         if best is None or better(value, best) != best:
             best = value
             front.append((x.at(row["latency_ms"]["median"]), y.at(value)))
-    points = " ".join(f"{px:.1f},{py:.1f}" for px, py in front)
-    body.append(f'<polyline points="{points}" fill="none" stroke="var(--muted)" stroke-dasharray="4 4"/>')
+    body.append(_curve(front, 'stroke="var(--muted)" stroke-dasharray="4 4"'))
     largest = max(row["bytes"] for row in known)
     labels = []
     for row in sorted(known, key=lambda r: -r["bytes"]):
@@ -277,8 +293,7 @@ def steps_lines(lines: list[dict]) -> str:
     for index, name in enumerate(names):
         ink = f"var(--c{index % len(LIGHT)})"
         places = [(x.at(line["milliseconds"][name]), y.at(line[metric])) for line in lines]
-        points = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
-        body.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="1.5"/>')
+        body.append(_curve(places, f'stroke="{ink}" stroke-width="1.5"'))
         for line, (px, py) in zip(lines, places, strict=True):
             note = f"{name}, K = {line['steps']}: {line['milliseconds'][name]:.1f} ms, {line[metric]:.4g}"
             mark = f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{ink}">'
@@ -305,9 +320,8 @@ def trajectory(rows: list[dict]) -> str:
     labels = []
     for row in known:
         places = [(x.at(k + 1), y.at(v)) for k, v in enumerate(row["trajectory_sqnr_db"]) if v is not None]
-        points = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
         ink = colour[row["target"]]
-        body.append(f'<polyline points="{points}" fill="none" stroke="{ink}" stroke-width="2"/>')
+        body.append(_curve(places, f'stroke="{ink}" stroke-width="2"'))
         body += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{ink}"/>' for px, py in places]
         labels.append(_Label(places[-1][0] + 8, places[-1][1] + 4, label(row, several), ink))
     body += _apart(labels, TOP + 8, height - BOTTOM)

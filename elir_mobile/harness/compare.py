@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def no_quality() -> dict[str, float | None]:
     """:func:`quality_intervals` where there is none to be had."""
-    return dict.fromkeys(f"{name}{part}" for name in METRICS for part in ("", "_low", "_high"))
+    return quality_intervals({}, ())
 
 
 def few_sources(sources: int | None) -> str:
@@ -72,9 +72,13 @@ def measured(images: list[Tensor], pairs: list[Pair]) -> dict[str, np.ndarray]:
     }
 
 
-def with_interval(key: str, values: np.ndarray, sources: Sequence[Hashable]) -> dict[str, float | None]:
+def with_interval(
+    key: str, values: np.ndarray | None, sources: Sequence[Hashable]
+) -> dict[str, float | None]:
     """The mean of ``values`` as ``key``, and as ``key_low`` and ``key_high`` its 95 % interval, by bootstrap
-    over the source photographs (None for one)."""
+    over the source photographs (None for one); all None without values."""
+    if values is None:
+        return dict.fromkeys((key, f"{key}_low", f"{key}_high"))
     spread = bootstrap(lambda chosen: float(values[chosen].mean()), len(values), clusters=sources)
     low, high = spread or (None, None)
     return {key: float(values.mean()), f"{key}_low": low, f"{key}_high": high}
@@ -94,9 +98,9 @@ def quality_intervals(
     values: Mapping[str, np.ndarray], sources: Sequence[Hashable]
 ) -> dict[str, float | None]:
     """The means of what :func:`measured` gave, with their intervals, see :func:`with_interval`."""
-    found = no_quality()
-    for name, metric in values.items():
-        found |= with_interval(name, metric, sources)
+    found: dict[str, float | None] = {}
+    for name in METRICS:
+        found |= with_interval(name, values.get(name), sources)
     return found
 
 
@@ -117,17 +121,14 @@ def damage(
 ) -> dict[str, float | None]:
     """``psnr_drop_db`` and ``lpips_rise`` of ``ours`` against ``theirs`` on the same pairs, both from
     :func:`measured`, with the interval of the paired difference: much narrower than those of the means."""
-    found = no_damage() | with_interval("psnr_drop_db", theirs["psnr_db"] - ours["psnr_db"], sources)
-    if "lpips" in ours:
-        found |= with_interval("lpips_rise", ours["lpips"] - theirs["lpips"], sources)
-    return found
+    drop = theirs["psnr_db"] - ours["psnr_db"] if "psnr_db" in ours else None
+    rise = ours["lpips"] - theirs["lpips"] if "lpips" in ours else None
+    return with_interval("psnr_drop_db", drop, sources) | with_interval("lpips_rise", rise, sources)
 
 
 def no_damage() -> dict[str, float | None]:
     """:func:`damage` where there is none to be had."""
-    return dict.fromkeys(
-        f"{name}{part}" for name in ("psnr_drop_db", "lpips_rise") for part in ("", "_low", "_high")
-    )
+    return damage({}, {}, ())
 
 
 def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
@@ -136,26 +137,17 @@ def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
     return value if value != float("inf") else None
 
 
-class Labelled(Protocol):
-    """What was made from a file: a runner, or a row of a result."""
+def pairwise_psnr(restored: Mapping[tuple[str, str], list[Tensor]]) -> list[dict[str, object]]:
+    """How far targets agree: mean PSNR in dB between the images of each two files of one precision.
 
-    @property
-    def target(self) -> str: ...
-
-    @property
-    def precision(self) -> str: ...
-
-
-def pairwise_psnr(files: Sequence[Labelled], parities: list[Parity]) -> list[dict[str, object]]:
-    """How far targets agree: mean PSNR in dB between the images of each two files of one precision."""
-    found: list[dict[str, object]] = []
-    for i, first in enumerate(files):
-        for j, second in enumerate(files[:i]):
-            if first.precision == second.precision:
-                value = psnr_between(parities[i].restored, parities[j].restored)
-                targets = [second.target, first.target]
-                found.append({"precision": first.precision, "targets": targets, "psnr_db": value})
-    return found
+    Args:
+        restored: images of each (target, precision).
+    """
+    return [
+        {"precision": precision, "targets": [first, second], "psnr_db": psnr_between(theirs, images)}
+        for ((first, other), theirs), ((second, precision), images) in combinations(restored.items(), 2)
+        if other == precision
+    ]
 
 
 def parity_budgets(parity: Mapping[str, float | None]) -> dict[str, dict[str, float | None]]:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import bootstrap
-from elir_mobile.harness.charts import label, named_devices
+from elir_mobile.harness.charts import label, named_devices, value_at
 from elir_mobile.harness.protocol import latency_facts
 
 MACHINE = ("system", "cpu", "cores", "cpu_flags")
@@ -97,20 +97,13 @@ def _key(row: dict) -> tuple[str, str, str]:
     return row["device"], row["target"], row["precision"]
 
 
-def _at(row: dict, path: str) -> float | None:
-    value: object = row
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value if isinstance(value, (int, float)) else None
-
-
 def _exact(name: str, old: dict, new: dict, same_machine: bool) -> list[Difference]:
     found = []
     if old.get("sha256") != new.get("sha256"):
         before, after = ((row.get("sha256") or "–")[:12] for row in (old, new))
         found.append(Difference(name, "sha256", before, after, CHANGED))
     for path, title, small in EXACT:
-        first, second = _at(old, path), _at(new, path)
+        first, second = value_at(old, path), value_at(new, path)
         if first is None and second is None:
             continue
         same = first is not None and second is not None and abs(first - second) <= small

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, FiniteFloat
 from rich.table import Table
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.harness.charts import label, named_devices
+from elir_mobile.harness.charts import label, named_devices, value_at
 from elir_mobile.tables import Entry, checked, load_toml
 
 PATTERNS = ("target", "precision", "device")
@@ -85,16 +84,6 @@ def read_limits(path: Path) -> list[Limit]:
 _MISSING = object()
 
 
-def _value(row: dict, field: str) -> Any:
-    """The value at a dotted path; ``_MISSING`` where there is none."""
-    value: Any = row
-    for part in field.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return _MISSING
-        value = value[part]
-    return value
-
-
 def check(rows: list[dict], limits: list[Limit]) -> list[Shortfall]:
     """What falls short.
 
@@ -104,7 +93,7 @@ def check(rows: list[dict], limits: list[Limit]) -> list[Shortfall]:
     short: list[Shortfall] = []
     several = named_devices(rows)
     for limit in limits:
-        if all(_value(row, limit.field) is _MISSING for row in rows):
+        if all(value_at(row, limit.field, _MISSING) is _MISSING for row in rows):
             raise UserError(f"no row has a field '{limit.field}': see report.json for their names")
         chosen = [row for row in rows if limit.chooses(row)]
         if not chosen:
@@ -115,7 +104,7 @@ def check(rows: list[dict], limits: list[Limit]) -> list[Shortfall]:
 
 def _shortfalls(limit: Limit, rows: list[dict], several: bool) -> Iterator[Shortfall]:
     for row in rows:
-        value = _value(row, limit.field)
+        value = value_at(row, limit.field, _MISSING)
         if value is _MISSING or value is None:
             yield Shortfall(limit, label(row, several), None)
         elif not isinstance(value, (int, float)):

@@ -429,9 +429,12 @@ class Ran:
         pairs = self.judged.pairs
         pictures = {"degraded": [pair.degraded for pair in pairs]}
         if self.reference:
-            made = self.restored[self.reference]
-            names = {"coarse": "coarse", "identity": "identity", "float": "image"}
-            pictures |= {name: list(torch.from_numpy(made[key]).split(1)) for name, key in names.items()}
+            made: dict[str, np.ndarray] = next(
+                (arrays for arrays in self.restored.values() if "coarse" in arrays), {}
+            )
+            starts = {name: made[name] for name in ("coarse", "identity") if name in made}
+            found = starts | {"float": self.restored[self.reference]["image"]}
+            pictures |= {name: list(torch.from_numpy(images).split(1)) for name, images in found.items()}
             if get_task(self.bundle.manifest["task"]).keeps_colors:
                 pictures["colors"] = [
                     to_tensor(keep_colors(to_image(restored[0]), to_image(given[0])))[None]
@@ -598,8 +601,7 @@ class Ran:
 
     def _pairwise(self) -> list[dict]:
         """How far targets agree on the evaluation pictures."""
-        rows = [self.here[key] for key in self.parities if key != EAGER]
-        return pairwise_psnr(rows, [self.parities[row.target, row.precision] for row in rows])
+        return pairwise_psnr({key: parity.restored for key, parity in self.parities.items() if key != EAGER})
 
     def _shown(self) -> Shown | None:
         """The pictures for people."""

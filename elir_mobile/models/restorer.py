@@ -7,6 +7,7 @@ the state dict is the published checkpoints'. Noise is an argument, never drawn 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -93,21 +94,21 @@ class Restorer(nn.Module):
         """Velocity of latent ``z`` (N, C, h, w) at times ``t`` (N,) in [0, 1]."""
         return self.fmir(z, time_embedding(t, self.arch.t_emb_dim))
 
+    def step(self, z: Tensor, k: int, steps: int) -> Tensor:
+        """``z`` (N, C, h, w) after Euler step ``k`` of K = ``steps``."""
+        return z + self.velocity(z, torch.full((len(z),), k / steps, device=z.device)) / steps
+
     def decode(self, z: Tensor) -> Tensor:
         """Latent → image (N, 3, H, W), clipped to [0, 1]."""
         return self.dec(z).clamp(0, 1)
 
     def forward(self, x: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> Tensor:
         """Restore ``x`` (N, 3, H, W) in [0, 1] with unit Gaussian ``noise`` of the latent's shape."""
-
         return self.decode(self.trajectory(self.encode(x), noise, steps=steps, sigma_s=sigma_s)[-1])
 
     def trajectory(self, coarse: Tensor, noise: Tensor, *, steps: int, sigma_s: float) -> list[Tensor]:
         """The latents z_0 … z_K from coarse ones (N, C, h, w) with unit Gaussian ``noise`` of their shape."""
-
-        def step(z: Tensor, k: int) -> Tensor:
-            return z + self.velocity(z, torch.full((z.shape[0],), k / steps, device=z.device)) / steps
-
+        step = partial(self.step, steps=steps)
         return sample(lambda z: z, step, lambda z: z, coarse, noise, steps=steps, sigma_s=sigma_s)[1]
 
 

@@ -55,11 +55,11 @@ def _unsupported(what: str) -> UserError:
 
 
 # The operators. Each takes its MIL arguments by name: float tensors as float32, int8 and uint8 ones as
-# such, everything else as NumPy or Python values. Defaults are MIL's.
+# such, everything else as NumPy or Python values, which no annotation narrows. Defaults are MIL's.
 
 
-def _pad(pad_type: str, pad: Any) -> list[int]:
-    """``pad_type`` and ``pad`` as [top, bottom, left, right]."""
+def _pad(pad_type: str = "valid", pad: Any = ()) -> list[int]:
+    """MIL's padding of a convolution as [top, bottom, left, right]."""
     if pad_type == "valid":
         return [0, 0, 0, 0]
     if pad_type != "custom":
@@ -68,16 +68,9 @@ def _pad(pad_type: str, pad: Any) -> list[int]:
 
 
 def _conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    strides: Any = (1, 1),
-    pad_type: str = "valid",
-    pad: Any = (0, 0, 0, 0),
-    dilations: Any = (1, 1),
-    groups: Any = 1,
+    x: Tensor, weight: Tensor, bias=None, strides=(1, 1), dilations=(1, 1), groups=1, **padded: Any
 ) -> Tensor:
-    top, bottom, left, right = _pad(pad_type, pad)
+    top, bottom, left, right = _pad(**padded)
     even = (top, left) == (bottom, right)
     if not even:
         x = F.pad(x, [left, right, top, bottom])
@@ -88,15 +81,14 @@ def _conv(
 def _conv_transpose(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    pad: Any = (0, 0, 0, 0),
-    output_shape: Any = None,
-    pad_type: str = "valid",
-    strides: Any = (1, 1),
-    dilations: Any = (1, 1),
-    groups: Any = 1,
+    bias=None,
+    strides=(1, 1),
+    dilations=(1, 1),
+    groups=1,
+    output_shape=None,
+    **padded: Any,
 ) -> Tensor:
-    top, bottom, left, right = _pad(pad_type, pad)
+    top, bottom, left, right = _pad(**padded)
     full = F.conv_transpose2d(
         x, weight, bias, _ints(strides), groups=int(groups), dilation=tuple(_ints(dilations))
     )
@@ -104,26 +96,18 @@ def _conv_transpose(
 
 
 def _slice_by_index(
-    x: Tensor,
-    begin: Any,
-    end: Any,
-    stride: Any = None,
-    begin_mask: Any = None,
-    end_mask: Any = None,
-    squeeze_mask: Any = None,
+    x: Tensor, begin, end, stride=None, begin_mask=None, end_mask=None, squeeze_mask=None
 ) -> Tensor:
-    rank = x.dim()
-    strides = [1] * rank if stride is None else _ints(stride)
+    closed = [False] * x.dim()
+    strides = [1] * x.dim() if stride is None else _ints(stride)
     if squeeze_mask is not None and any(squeeze_mask) or min(strides) < 1:
         raise _unsupported("slice_by_index with a squeezed axis or a negative stride")
-    open_begin = [False] * rank if begin_mask is None else list(begin_mask)
-    open_end = [False] * rank if end_mask is None else list(end_mask)
-    return x[
-        tuple(
-            slice(None if open_begin[i] else int(begin[i]), None if open_end[i] else int(end[i]), strides[i])
-            for i in range(rank)
-        )
-    ]
+
+    def ends(places: Any, mask: Any) -> list[int | None]:
+        given = zip(places, closed if mask is None else mask, strict=True)
+        return [None if open_end else int(place) for place, open_end in given]
+
+    return x[tuple(map(slice, ends(begin, begin_mask), ends(end, end_mask), strides))]
 
 
 def _along(values: Tensor, x: Tensor, axis: Any) -> Tensor:

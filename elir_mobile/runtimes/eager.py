@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from elir_mobile.checkpoints import load_weights
 from elir_mobile.core.sampling import Loop
@@ -18,11 +18,7 @@ from elir_mobile.tasks import get_task
 
 def eager_runner(restorer: Restorer, steps: int) -> Runner:
     """The three programs of the reference network with K = ``steps``."""
-
-    def step(z: Tensor, k: int) -> Tensor:
-        return z + restorer.velocity(z, torch.tensor([k / steps])) / steps
-
-    return Runner(restorer.encode, step, restorer.decode)
+    return Runner(restorer.encode, partial(restorer.step, steps=steps), restorer.decode)
 
 
 def open_weights(
