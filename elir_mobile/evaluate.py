@@ -279,6 +279,7 @@ def _cell(estimate: Estimate | None, digits: int) -> str:
 
 
 if __name__ == "__main__":
-    from elir_mobile.cli.evaluate import app
+    from elir_mobile.cli.evaluate import main
+    from elir_mobile.cli.options import alone
 
-    app()
+    alone(main)()

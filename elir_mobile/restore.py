@@ -290,6 +290,7 @@ def file_restorer(
 
 
 if __name__ == "__main__":
-    from elir_mobile.cli.restore import app
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.restore import main
 
-    app()
+    alone(main)()

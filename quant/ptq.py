@@ -95,6 +95,7 @@ def recipes_table() -> Table:
 
 
 if __name__ == "__main__":
-    from elir_mobile.cli.quantize import app
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.quantize import main
 
-    app()
+    alone(main)()

@@ -236,6 +236,7 @@ def show_rows(rows: list[dict]) -> Table:
 
 
 if __name__ == "__main__":
-    from elir_mobile.cli.qat import app
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.qat import main
 
-    app()
+    alone(main)()

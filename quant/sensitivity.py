@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -48,23 +49,13 @@ def make_judge(
     return Judge(programs, calibrate(programs, samples, bits=bits), data.evaluation, seed)
 
 
-@dataclass(frozen=True)
-class Sensitivity:
-    """One layer: rounded alone, and everything but it."""
-
-    layer: str
-    program: str
-    precision: str
-    alone: Verdict
-    others: Verdict
-
-
-def measure_layer(judge: Judge, recipe: Recipe, layer: str, program: str) -> Sensitivity:
-    """Judge ``recipe`` on ``layer`` alone and on all other layers."""
+def measure_layer(judge: Judge, recipe: Recipe, layer: str, program: str) -> dict:
+    """The row of ``recipe`` on ``layer`` alone and on all other layers."""
     precision = recipe.precision_of(layer)
     alone = Recipe("alone", (Rule(layer, precision),))
     others = Recipe("others", (Rule(layer, FP32), *recipe.rules))
-    return Sensitivity(layer, program, precision.name, judge.judge(alone), judge.judge(others))
+    facts = {"layer": layer, "program": program, "precision": precision.name}
+    return {**facts, "alone": to_json(judge.judge(alone)), "others": to_json(judge.judge(others))}
 
 
 def rounded_layers(judge: Judge, recipe: Recipe) -> list[tuple[str, str]]:
@@ -77,23 +68,21 @@ def rounded_layers(judge: Judge, recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def to_row(found: Sensitivity) -> dict:
+def to_json(verdict: Verdict) -> dict:
     """As JSON: infinite decibels, where nothing differs, become null.
 
     Raises:
-        UserError: the layer rounded alone, or all but it, gives values that are not finite.
+        UserError: what was rounded gives values that are not finite.
     """
 
-    def plain(value: object) -> object:
+    def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         if isinstance(value, list):
             return [plain(item) for item in value]
         return unless_equal(value) if isinstance(value, float) else value
 
-    row = plain(asdict(found))
-    assert isinstance(row, dict)
-    return row
+    return {key: plain(value) for key, value in asdict(verdict).items()}
 
 
 def ranked(rows: list[dict]) -> list[dict]:
@@ -129,7 +118,7 @@ def measure_all(judge: Judge, recipe: Recipe, partial: Path, facts: dict, consol
         console.print(f"{len(done)} layers were measured before")
     with partial.open("a") as file:
         for program, layer in track(todo, "rounding layer by layer", console=console):
-            rows.append(to_row(measure_layer(judge, recipe, layer, program)))
+            rows.append(measure_layer(judge, recipe, layer, program))
             file.write(json.dumps(rows[-1]) + "\n")
             file.flush()
     return ranked(rows)
@@ -185,6 +174,7 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    from elir_mobile.cli.sensitivity import app
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.sensitivity import main
 
-    app()
+    alone(main)()

@@ -33,7 +33,8 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
-from elir_mobile.cli.measure import app
+from elir_mobile.cli.measure import main
+from elir_mobile.cli.options import alone
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_result, write_json
 from elir_mobile.core.manifest import copy_files, read_manifest
@@ -49,6 +50,9 @@ from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import adbd
 from tests.conftest import SIGMA_S, SIZE, STEPS, golden_budgets, write_pictures
+
+app = alone(main)
+
 
 FILES = {
     ("executorch", "fp32"): "executorch/bfr-fp32.pte",

@@ -9,13 +9,16 @@ import torch
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import load_weights, save_weights
-from elir_mobile.cli.distill import app
+from elir_mobile.cli.distill import main
+from elir_mobile.cli.options import alone
 from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
 from elir_mobile.training import distill
 from elir_mobile.training.distill import at_time, student_of
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
+
+app = alone(main)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import save_weights
-from elir_mobile.cli.restore import app
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.restore import main
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import written
 from elir_mobile.engine import RAY_INSTALL, _ray_cluster, run
@@ -25,6 +26,9 @@ from elir_mobile.models.restorer import Restorer
 from elir_mobile.restore import file_restorer, model_loader
 from elir_mobile.tasks import get_task
 from tests.conftest import SIGMA_S, SIZE, STEPS
+
+app = alone(main)
+
 
 FILES = 8
 

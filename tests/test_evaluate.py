@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from elir_mobile import metrics
 from elir_mobile.checkpoints import save_weights
-from elir_mobile.cli.evaluate import app
-from elir_mobile.cli.restore import app as restore_app
+from elir_mobile.cli.evaluate import main
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.restore import main as restore_main
 from elir_mobile.data.pairs import BUNDLED, make_pairs
 from elir_mobile.engine import RAY_INSTALL
 from elir_mobile.evaluate import FRECHET, METRICS
@@ -26,6 +27,9 @@ from elir_mobile.tasks import get_task
 from export.programs import Programs
 from tests.conftest import SIGMA_S, SIZE, STEPS
 from tests.test_restore import exported
+
+app = alone(main)
+restore_app = alone(restore_main)
 
 
 def call(*arguments: object, code: int = 0, command=app) -> str:

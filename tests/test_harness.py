@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import file_entry, read_bundle
 from elir_mobile.checkpoints import load_weights
-from elir_mobile.cli.measure import app
+from elir_mobile.cli.measure import main
+from elir_mobile.cli.options import alone
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
@@ -42,6 +43,9 @@ from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import get_task
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
+
+app = alone(main)
+
 
 LITERT = ("litert/bfr-fp32.tflite", "litert/bfr-w8.tflite")
 EXECUTORCH, COREML = "executorch/bfr-fp32.pte", "coreml/bfr-fp32.mlpackage"

@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, save_weights
-from elir_mobile.cli.quantize import app
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.quantize import main
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
@@ -30,6 +31,8 @@ from quant.job import Job
 from quant.search import Budget
 from tests.conftest import SIZE, STEPS
 from tests.test_checkpoints import Hostile
+
+app = alone(main)
 
 
 def ptq(*arguments: object) -> Result:

@@ -12,7 +12,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
-from elir_mobile.cli.qat import app
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.qat import main
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -26,6 +27,9 @@ from quant.qat import make_row, simulated_quality
 from quant.simulate import restore_batch, simulate
 from quant.student import QatTraining, on_grid, starting_point
 from tests.conftest import SIGMA_S, SIZE, STEPS
+
+app = alone(main)
+
 
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
 

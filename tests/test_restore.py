@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import absolute_weights, save_weights
-from elir_mobile.cli.restore import app
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.restore import main
 from elir_mobile.colors import keep_colors
 from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.images import to_image, to_tensor
@@ -26,6 +27,9 @@ from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, eager_of
+
+app = alone(main)
+
 
 ORIENTATION, CAMERA = 0x0112, 0x0110
 

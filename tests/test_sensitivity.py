@@ -10,13 +10,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import save_weights
-from elir_mobile.cli.sensitivity import app
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.sensitivity import main
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import W8A8, Recipe, Rule
 from quant import sensitivity
 from quant.sensitivity import measure_all, rounded_layers
 from tests.conftest import SIZE, STEPS
 from tests.test_judge import judge  # noqa: F401 - a fixture
+
+app = alone(main)
+
 
 FEW = Recipe("few", (Rule("dec.layers.[01]*", W8A8), Rule("enc.layers.0", W8A8)))
 QUIET = Console(quiet=True)

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from elir_mobile.bundle import RECOMMENDED, copy_bundle, read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
+from elir_mobile.cli.options import alone
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
 from elir_mobile.core.statistics import sqnr_db
@@ -182,7 +183,7 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     # In worker processes, which know the table as it is in the repository.
     pictures, out = write_pictures(tmp_path / "pictures", 2), tmp_path / "report"
     said = invoke(
-        harness.app,
+        alone(harness.main),
         *(folder, "--targets", name, "--images", pictures, "--runs", 2, "--warmups", 0, "--out", out),
     )
     assert said.exit_code == 0, said.output
@@ -247,7 +248,7 @@ def test_a_new_runtime_is_a_row_and_a_module_more(
     # The whole tiny network by the command.
     file = tmp_path / "tiny.pt2"
     asked = ("--task", "bfr", "--target", "toy/cpu", "--precision", "fp32", "--weights", tiny_weights, file)
-    said = invoke(export_command.app, *asked)
+    said = invoke(alone(export_command.main), *asked)
     assert said.exit_code == 0, said.output
     facts = json.loads(file.with_name("tiny.pt2.json").read_text())
     assert (facts["target"], facts["runtime"], facts["form"]) == ("toy", "toy", CPU.to_json())

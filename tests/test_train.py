@@ -18,7 +18,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import load_weights, save_autoencoder, save_weights
-from elir_mobile.cli.train import app
+from elir_mobile.cli.options import alone
+from elir_mobile.cli.train import main
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
@@ -33,6 +34,9 @@ from elir_mobile.training.folder import (
 from elir_mobile.training.lcfm import LcfmConfig, LcfmTraining
 from elir_mobile.training.loop import fit
 from tests.conftest import TINY
+
+app = alone(main)
+
 
 SIDE = 32
 

@@ -28,7 +28,7 @@ from elir_mobile.training.lcfm import (
     lcfm_loss,
     path_point,
 )
-from elir_mobile.training.loop import Compute, SeededBatches, draw_seed, fit
+from elir_mobile.training.loop import Compute, SeededBatches, fit
 from quant.student import log_mse
 from tests.conftest import TINY
 
@@ -204,6 +204,10 @@ def training(trained: tuple[str, ...] = ("enc", "mmse", "fmir")) -> LcfmTraining
     torch.manual_seed(0)
     student, teacher = Restorer(TINY, overparametrized=True), Restorer(TINY).enc
     return LcfmTraining(student, teacher, LcfmConfig(steps=2), steps=4, lr=1e-3, trained=trained)
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31, (), generator=generator))
 
 
 def batch_of(count: int, seed: int = 0) -> Batch:

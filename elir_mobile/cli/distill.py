@@ -10,10 +10,7 @@ import typer
 from elir_mobile.cli import options
 from elir_mobile.core.errors import exits_with_2
 
-app = options.command_app()
 
-
-@app.command()
 @exits_with_2
 def main(
     task: options.Task,

@@ -16,10 +16,7 @@ from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_text, written
 
-app = options.command_app()
 
-
-@app.command()
 @exits_with_2
 def main(
     context: typer.Context,

@@ -17,10 +17,7 @@ from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.devices.protocol import BACKENDS, SPECS
 from elir_mobile.runtimes.table import canonical
 
-app = options.command_app()
 
-
-@app.command()
 @exits_with_2
 def main(
     context: typer.Context,

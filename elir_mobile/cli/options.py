@@ -34,6 +34,13 @@ def command_app(*, completion: bool = False, no_args_is_help: bool = False) -> t
     )
 
 
+def alone(command: Callable[..., None]) -> typer.Typer:
+    """An application of one command: what ``python -m`` runs."""
+    app = command_app()
+    app.command()(command)
+    return app
+
+
 def _in_list(names: Iterable[str]) -> Callable[[str], list[str]]:
     """Completion of the last name of a list with commas."""
 

@@ -11,7 +11,6 @@ import typer
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 
-app = options.command_app()
 SEARCH = "Find the fastest recipe within a budget, and quantize by it."
 
 BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes", "min_update_sqnr")
@@ -32,7 +31,6 @@ def _list_and_exit(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.command()
 @exits_with_2
 def main(
     context: typer.Context,

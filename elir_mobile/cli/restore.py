@@ -11,10 +11,7 @@ import typer
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 
-app = options.command_app()
 
-
-@app.command()
 @exits_with_2
 @options.with_model
 def main(

@@ -11,10 +11,7 @@ from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 
-app = options.command_app()
 
-
-@app.command()
 @exits_with_2
 def main(
     context: typer.Context,
@@ -40,10 +37,10 @@ def main(
 
         from elir_mobile.checkpoints import load_weights
         from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
-        from elir_mobile.precision import FP32, check_rules, get_recipe
+        from elir_mobile.precision import FP32, check_rules
         from elir_mobile.tasks import get_task
         from export.observers import activation_bits
-        from quant.sensitivity import HOW, Sensitivity, layer_table, make_judge, measure_all, plot, to_row
+        from quant.sensitivity import HOW, layer_table, make_judge, measure_all, plot, to_json
 
         if chosen.precisions <= {FP32}:
             raise UserError(f"recipe '{chosen.name}' rounds no layer: choose another")
@@ -66,10 +63,9 @@ def main(
     partial = out / f".{stem}.jsonl"
     rows = measure_all(judge, chosen.on(judge.programs.roles), partial, facts, console)
     with console.status("rounding all layers"):
-        verdicts = judge.judge(chosen), judge.judge(get_recipe("fp32"))
-    whole = to_row(Sensitivity("*", "all", chosen.name, *verdicts))
+        whole = to_json(judge.judge(chosen))
     shown = images.name if images else "bundled pictures"
-    result = {"kind": "sensitivity", **facts, "images": shown, "whole": whole["alone"], "rows": rows}
+    result = {"kind": "sensitivity", **facts, "images": shown, "whole": whole, "rows": rows}
     plot(rows, f"{task}, {info.name} weights, {chosen.name}, {count} pairs, simulated", out / f"{stem}.png")
     write_json(out / f"{stem}.json", result)
     partial.unlink()

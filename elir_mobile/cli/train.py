@@ -24,10 +24,7 @@ OTHER_DT = 0.05
 STRIP_IMAGES = 4
 UNKEPT = ("data", "out", "devices", "nodes", "workers", "cache_mb", "save_every", "segments")
 
-app = options.command_app()
 
-
-@app.command()
 @exits_with_2
 def main(
     context: typer.Context,

@@ -34,15 +34,18 @@ from elir_mobile.devices.protocol import Device, Progress
 from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness.compare import (
     Parity,
+    damage,
     means,
     measured,
+    no_damage,
     pairwise_psnr,
     parity_budgets,
+    psnr_between,
     quality_intervals,
     reference_facts,
 )
 from elir_mobile.harness.protocol import Protocol, code_revision, latency_facts, machine_facts
-from elir_mobile.harness.report import Shown, judged_facts, no_image_facts
+from elir_mobile.harness.report import Shown
 from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import seeded_noise
@@ -490,18 +493,22 @@ class Ran:
             if parity
             else [],
             "update_sqnr_db": compared.update.db if compared else None,
-            "image": self._image(key) if on_host else no_image_facts(),
+            "image": self._image(key if on_host else None),
         }
         return {**facts, "against": self._against(facts, on_host, result), "error": row.error}
 
-    def _image(self, key: tuple[str, str]) -> dict[str, float | None]:
-        if self.judged is None or key not in self.measured:
-            return no_image_facts()
-        sources = [pair.source for pair in self.judged.pairs]
-        if self.reference is None or key == self.reference:
-            return no_image_facts() | quality_intervals(self.measured[key], sources)
-        theirs = self.measured[self.reference]
-        return judged_facts(self.parities[key], self._float_images(), self.measured[key], theirs, sources)
+    def _image(self, key: tuple[str, str] | None) -> dict[str, float | None]:
+        """What the pictures of a file on the host are, against ground truth and against float; None: of no
+        file, all that a row says."""
+        ours = self.measured.get(key, {}) if key else {}
+        sources = [pair.source for pair in self.judged.pairs] if self.judged else []
+        facts = {"psnr_vs_float_db": None, "sqnr_vs_float_db": None, **quality_intervals(ours, sources)}
+        if key is None or not ours or self.reference in (None, key):
+            return facts | no_damage()
+        parity = self.parities[key]
+        facts["psnr_vs_float_db"] = psnr_between(parity.restored, self._float_images())
+        facts["sqnr_vs_float_db"] = parity.image.db
+        return facts | damage(ours, self.measured[self.reference], sources)
 
     def _float_images(self) -> list[Tensor]:
         return self.parities[self.reference].restored if self.reference else []

@@ -10,11 +10,9 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image, ImageDraw, ImageFont
@@ -26,40 +24,13 @@ from elir_mobile.core.files import write_json, write_text, written
 from elir_mobile.data.pairs import Pair
 from elir_mobile.harness.charts import charts, label, named_devices, number, style
 from elir_mobile.harness.compare import (
-    Parity,
-    damage,
     few_sources,
-    no_damage,
-    no_quality,
-    psnr_between,
-    quality_intervals,
 )
 from elir_mobile.harness.roofline import COMMAND, furthest
 from elir_mobile.images import hstack_images, to_image, vstack_images
 
 DIFFERENCE_GAIN = 8
 STRIP_ROWS = 6
-
-
-def no_image_facts() -> dict[str, float | None]:
-    """The ``image`` entry of a row whose pictures were not judged."""
-    return {"psnr_vs_float_db": None, "sqnr_vs_float_db": None, **no_quality(), **no_damage()}
-
-
-def judged_facts(
-    parity: Parity,
-    reference: list[Tensor],
-    ours: Mapping[str, np.ndarray],
-    theirs: Mapping[str, np.ndarray],
-    sources: list[str],
-) -> dict[str, float | None]:
-    """The ``image`` entry from what was measured of an artifact's pictures and of the float network's."""
-    return {
-        "psnr_vs_float_db": psnr_between(parity.restored, reference),
-        "sqnr_vs_float_db": parity.image.db,
-        **quality_intervals(ours, sources),
-        **damage(ours, theirs, sources),
-    }
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ multiplier is not 1. Every residual block has its 1×1 skip convolution, even at
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,11 +110,6 @@ class Upsample(nn.Module):
         return self.convtr(x)
 
 
-def pairs(blocks: nn.ModuleList) -> Iterator[tuple[Any, Any]]:
-    """(block, downsampling) or (upsampling, block) of each level, in the order they run."""
-    return iter(cast("Iterable[tuple[Any, Any]]", blocks))
-
-
 def resnet_blocks(unet: nn.Module) -> list[ResnetBlock]:
     """The residual blocks of an LUnet in the order they run, which is that of its lists."""
     return [module for module in unet.modules() if isinstance(module, ResnetBlock)]
@@ -134,13 +129,13 @@ def run_unet(unet: Any, z: Tensor, biases: Iterator[Tensor]) -> Tensor:
 
     x = unet.first_proj(z)
     skips = []
-    for block, down in pairs(unet.down_blocks):
+    for block, down in unet.down_blocks:
         x = run(block, x)
         skips.append(x)
         x = down(x)
     for block in unet.mid_blocks:
         x = run(block, x)
-    for up, block in pairs(unet.up_blocks):
+    for up, block in unet.up_blocks:
         x = run(block, torch.cat((up(x), skips.pop()), 1))
     return unet.final_proj(unet.final_block(x))
 

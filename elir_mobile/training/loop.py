@@ -55,11 +55,6 @@ class Compute:
         return self.devices * self.nodes
 
 
-def draw_seed(generator: torch.Generator) -> int:
-    """A seed for the noise of one batch."""
-    return int(torch.randint(2**31, (), generator=generator))
-
-
 class SeededBatches(IterableDataset):
     """Endless batches ``make(generator)`` from number ``start`` on.
 
