@@ -18,10 +18,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from elir_mobile.precision import FP32, Grid, Precision, Recipe, integer_grid
 from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
+from export.executorch import layer_name
 from export.observers import HistogramObserver, MinMaxObserver, activation_bits, bounds, make_observer
 from export.programs import Delegation, Programs, Samples
 
@@ -60,11 +61,6 @@ SUMMARY = (
 )
 
 Ranges = dict[str, dict[str, float]]  # variable → {"rmin", "rmax"}, as coremltools wants them
-
-
-def layer_name(node: fx.Node) -> str:
-    """Recipe name of a convolution in an exported graph: its module path."""
-    return list(node.meta["nn_module_stack"].values())[-1][0]
 
 
 @dataclass(frozen=True)

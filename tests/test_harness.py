@@ -633,9 +633,9 @@ def test_another_device_is_held_against_the_host(
 
 
 def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:
-    settings, once = measure.Settings(targets=("executorch",)), Protocol(1, 0, 2, 1)
+    once, wanted = Protocol(1, 0, 2, 1), {"targets": ("executorch",)}
     with pytest.raises(UserError, match="fake phone runs litert: the bundle has none"):
-        measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], settings, once, nothing)
+        measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], once, nothing, **wanted)
 
 
 # Runtimes

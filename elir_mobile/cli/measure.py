@@ -71,7 +71,7 @@ def main(
         from elir_mobile.devices.protocol import device
         from elir_mobile.harness.charts import label, named_devices
         from elir_mobile.harness.gate import check, read_limits, shortfall_table
-        from elir_mobile.harness.measure import Settings, measure_bundle
+        from elir_mobile.harness.measure import measure_bundle
         from elir_mobile.harness.protocol import Protocol
         from elir_mobile.harness.report import terminal_table, write_report
         from elir_mobile.harness.roofline import furthest
@@ -79,10 +79,6 @@ def main(
         limits = read_limits(budget) if budget else []
         opened = read_bundle(bundle)
         devices = [device(spec) for spec in dict.fromkeys(on or ["host"])]
-    made_of = weights if options.given(context, "weights") else None
-    settings = Settings(
-        tuple(map(canonical, options.names(targets))), options.names(precision), images, made_of
-    )
     counts = {"threads": threads, "warmups": warmups, "runs": runs}
     protocol = Protocol(**{name: count for name, count in counts.items() if count is not None})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -91,9 +87,12 @@ def main(
         report, shown = measure_bundle(
             opened,
             devices,
-            settings,
             protocol,
             lambda done, total, text: progress.update(task, completed=done, total=total, description=text),
+            targets=tuple(map(canonical, options.names(targets))),
+            precisions=options.names(precision),
+            images=images,
+            weights=weights if options.given(context, "weights") else None,
         )
     rows = report["rows"]
     folder = out / opened.folder.resolve().name

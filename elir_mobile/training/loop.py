@@ -55,6 +55,7 @@ class Compute:
         return self.devices * self.nodes
 
 
+@dataclass(eq=False)
 class SeededBatches(IterableDataset):
     """Endless batches ``make(generator)`` from number ``start`` on.
 
@@ -63,21 +64,12 @@ class SeededBatches(IterableDataset):
     ``world``-th entry from ``rank`` on.
     """
 
-    def __init__(
-        self,
-        make: MakeBatch,
-        seed: int,
-        start: int,
-        prepare: Prepare | None = None,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.make = make
-        self.seed = seed
-        self.start = start
-        self.prepare = prepare
-        self.rank = rank
-        self.world = world
+    make: MakeBatch
+    seed: int
+    start: int
+    prepare: Prepare | None = None
+    rank: int = 0
+    world: int = 1
 
     def __iter__(self) -> Iterator[object]:
         worker = get_worker_info()  # the loader takes one batch of each worker in turn
@@ -91,16 +83,16 @@ class SeededBatches(IterableDataset):
                 yield self.prepare(drawn[self.rank :: self.world])
 
 
+@dataclass(eq=False)
 class Strips(Callback):
     """Saves ``strip-STEP.png`` every so many steps, drawn by a function of the module.
 
     TensorBoard gets it too.
     """
 
-    def __init__(self, draw: Callable[[], Image.Image], every: int, run_dir: Path) -> None:
-        self.draw = draw
-        self.every = every
-        self.run_dir = run_dir
+    draw: Callable[[], Image.Image]
+    every: int
+    run_dir: Path
 
     def on_train_batch_end(self, trainer: L.Trainer, *unused: object) -> None:
         if trainer.global_step % self.every or not trainer.is_global_zero:
