@@ -118,7 +118,7 @@ def main(
     from elir_mobile.training.loop import Compute, fit
 
     chosen = get_task(task)
-    compute = Compute.from_environment(devices, nodes, precision, workers)
+    compute = Compute(devices, nodes, precision, workers).under_torchrun()
     size = size or chosen.size
     crops = chosen.name == "bsr" if crops is None else crops
     sigma_s = chosen.sigma_s if sigma_s is None else sigma_s

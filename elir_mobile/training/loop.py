@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -39,15 +39,12 @@ class Compute:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     workers: int = 0  # processes of each device that prepare batches; 0: the training process itself
 
-    @classmethod
-    def from_environment(
-        cls, devices: int, nodes: int, precision: Literal["32-true", "bf16-mixed", "16-mixed"], workers: int
-    ) -> Compute:
+    def under_torchrun(self) -> Compute:
         """The same, except that under ``torchrun`` its numbers of processes and machines hold."""
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            devices = int(os.environ["LOCAL_WORLD_SIZE"])
-            nodes = int(os.environ["WORLD_SIZE"]) // devices
-        return cls(devices, nodes, precision, workers)
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return self
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        return replace(self, devices=devices, nodes=int(os.environ["WORLD_SIZE"]) // devices)
 
     @property
     def processes(self) -> int:
