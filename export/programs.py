@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.core.sampling import sample
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.models.roles import layer_roles
 from export.forms import CPU, Form, TableUnet, rewrite_group_norms, timestep_table
@@ -89,6 +90,20 @@ class Programs:
     def row(self, k: int) -> Tensor:
         """Table row of step ``k`` as the step program takes it: (1, ΣC, 1, 1)."""
         return self.table[k].view(1, -1, 1, 1)
+
+    def restore(
+        self, run: Callable[..., Tensor], image: Tensor, noise: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """:func:`elir_mobile.core.sampling.sample`, each program called as ``run(name, *inputs)``."""
+        return sample(
+            lambda x: run("encode", x),
+            lambda z, k: run("step", z, self.row(k)),
+            lambda z: run("decode", z),
+            image,
+            noise,
+            steps=self.steps,
+            sigma_s=self.sigma_s,
+        )
 
 
 def build_programs(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from elir_mobile.models.restorer import sample, seeded_noise
+from elir_mobile.models.restorer import seeded_noise
 from export.programs import PROGRAM_NAMES, Programs, Samples
 
 
@@ -36,15 +36,7 @@ def collect_samples(programs: Programs, images: Iterable[Tensor], seed: int) -> 
         return programs.modules[name](*inputs)
 
     for index, image in enumerate(images):
-        sample(
-            lambda x: record("encode", x),
-            lambda z, k: record("step", z, programs.row(k)),
-            lambda z: record("decode", z),
-            image,
-            seeded_noise(programs.latent_shape, seed + index),
-            steps=programs.steps,
-            sigma_s=programs.sigma_s,
-        )
+        programs.restore(record, image, seeded_noise(programs.latent_shape, seed + index))
     return samples
 
 

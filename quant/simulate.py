@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 
-from elir_mobile.models.restorer import sample
 from elir_mobile.precision import RECIPES, Grid, Precision, Recipe, integer_grid
 from export.observers import MIN_SCALE, activation_bits, activation_levels, min_scale
 from export.programs import PROGRAM_NAMES, Programs
@@ -316,14 +315,6 @@ def restore_batch(programs: Programs, images: Tensor, noise: Tensor) -> tuple[Te
         noise: unit Gaussian, (N, C, H/8, W/8).
 
     Returns:
-        See :func:`elir_mobile.models.restorer.sample`.
+        See :func:`elir_mobile.core.sampling.sample`.
     """
-    return sample(
-        lambda x: in_parts(programs.modules["encode"], x),
-        lambda z, k: in_parts(programs.modules["step"], z, programs.row(k)),
-        lambda z: in_parts(programs.modules["decode"], z),
-        images,
-        noise,
-        steps=programs.steps,
-        sigma_s=programs.sigma_s,
-    )
+    return programs.restore(lambda name, *inputs: in_parts(programs.modules[name], *inputs), images, noise)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import time
-from functools import partial
 from typing import Any
 
 import lightning as L
@@ -173,15 +172,9 @@ class QatTraining(L.LightningModule):
     @torch.no_grad()
     def goals(self, x_lq: Tensor, noise: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images and trajectory of the float teacher."""
-        return sample(
-            self.teacher.encode,
-            partial(self.teacher.step, steps=self.sampling_steps),
-            self.teacher.decode,
-            x_lq,
-            noise,
-            steps=self.sampling_steps,
-            sigma_s=self.sigma_s,
-        )
+        coarse, steps = self.teacher.encode(x_lq), self.sampling_steps
+        path = self.teacher.trajectory(coarse, noise, steps=steps, sigma_s=self.sigma_s)
+        return self.teacher.decode(path[-1]), path
 
     def _noise(self, x_lq: Tensor, seed: int) -> Tensor:
         shape = self.student.arch.latent_shape(*x_lq.shape[2:])

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.sampling import sample
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.models.restorer import sample
 from elir_mobile.precision import FP16, RECIPES, Recipe, Rule
 from elir_mobile.runtimes.runner import Runner, open_runner
 from export.executorch import layer_name, lower

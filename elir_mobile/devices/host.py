@@ -65,8 +65,7 @@ class WorkerProcess:
         Raises:
             WorkerError: the worker says so, or it ended.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        assert self.process.stdin and self.process.stdout
         watch = Timer(REPLY_LIMIT_S, self.process.kill)
         watch.start()
         try:
@@ -91,8 +90,7 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        assert self.process.stdin and self.process.stdout
         self.process.kill()  # it holds nothing that must be saved
         self.process.wait()
         self.process.stdout.close()
