@@ -98,7 +98,7 @@ def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def lowered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """``quant.ptq`` lowers in processes of its own, whatever was lowered before."""
     lowering.check_mark()
-    monkeypatch.setattr("quant.exporting._lower_all", lowering.lower_all)
+    monkeypatch.setattr("quant.exporting.ProcessPoolExecutor", lowering.processes)
 
 
 @pytest.fixture(scope="session")
@@ -143,9 +143,10 @@ def picture_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_weights(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny network's float weights as a file."""
+    """The tiny network's float weights as a file, to the last bit: what is lowered of them is shared."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(restorer, path, task="bfr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    facts = {"size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+    save_weights(restorer, path, task="bfr", **facts, dtype=torch.float32)
     return path
 
 

@@ -1,8 +1,9 @@
 """Lowered files, kept by content for the length of a test run and shared by its processes.
 
-Lowering is most of what the tests spend their time on, and many ask for the same file. A test whose subject
-is lowering itself asks for the fixture ``lowered_anew``. A test that lowers has the mark ``lowering``, so
-that ``make test-fast`` can leave it out; one that lowers without it fails.
+Lowering is most of what the tests spend their time on, and many ask for the same file. ``quant.ptq`` lowers
+in the process of its test, so that it finds what another test has lowered; a test whose subject are the
+export processes asks for the fixture ``lowered_anew``. A test that lowers has the mark ``lowering``, so that
+``make test-fast`` can leave it out; one that lowers without it fails.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from elir_mobile.precision import Recipe
+from export import litert
 from export.programs import Delegation, Programs, Samples
 from export.targets import TARGETS, Target
 from quant import exporting
 
 running: list[pytest.Item] = []  # the test at hand, see conftest.py
-lower_all = exporting._lower_all
+processes = exporting.ProcessPoolExecutor
 
 
 def check_mark() -> None:
@@ -44,14 +48,18 @@ def _kept(folder: Path, *facts: bytes | str) -> Path:
 def _copy(source: Path, target: Path) -> None:
     if target.is_dir():
         shutil.rmtree(target)
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        target.write_bytes(source.read_bytes())
 
 
 def _state(programs: Programs) -> Iterator[bytes]:
-    yield programs.table.numpy().tobytes()
+    yield programs.table.numpy().tobytes() + str((programs.steps, programs.sigma_s, programs.roles)).encode()
     for name, module in programs.modules.items():
         shapes = [tuple(x.shape) for x in programs.example_inputs[name]]
-        yield f"{name} {module} {shapes}".encode()
+        clip = getattr(module, "clip", None)  # a function, which the module's text does not show
+        yield f"{name} {module} {getattr(clip, '__name__', '')} {shapes}".encode()
         for parameter, value in module.state_dict().items():
             yield parameter.encode() + value.numpy().tobytes()
 
@@ -61,7 +69,8 @@ def _cached(target: Target, folder: Path) -> Target:
 
     def cached(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
         check_mark()
-        calls = [x.numpy().tobytes() for inputs in samples.values() for call in inputs for x in call]
+        seen = samples if recipe.needs_calibration else {}
+        calls = [x.numpy().tobytes() for inputs in seen.values() for call in inputs for x in call]
         form, rules = (json.dumps(what.to_json(), sort_keys=True) for what in (target, recipe))
         kept = _kept(folder, form, rules, *calls, *_state(programs))
         if not kept.is_dir():
@@ -79,28 +88,34 @@ def _cached(target: Target, folder: Path) -> Target:
     return replace(target, lower=cached)
 
 
-def _cached_all(folder: Path) -> Callable[..., None]:
-    def cached(job, samples, missing, log, stages) -> None:
-        check_mark()
-        weights = [value.numpy().tobytes() for value in job.restorer.state_dict().values()]
-        rest = []
-        for target, recipe, place in missing:
-            kept = _kept(folder, place.parent.name, *weights)
-            if kept.is_dir():
-                shutil.copytree(kept, place.parent)
-                stages.tick()
-            else:
-                rest.append((target, recipe, place))
-        if rest:
-            lower_all(job, samples, rest, log, stages)
-        for _, _, place in rest:
-            kept = _kept(folder, place.parent.name, *weights)
+def _cached_conversion(folder: Path) -> Callable[[Programs], bytes]:
+    convert = litert._last_converted
+
+    def cached(programs: Programs) -> bytes:
+        kept = _kept(folder, "litert", *_state(programs))
+        if not kept.is_file():
             with tempfile.TemporaryDirectory(dir=folder) as tmp:
-                shutil.copytree(place.parent, Path(tmp) / "staged")
-                if not kept.is_dir():
-                    (Path(tmp) / "staged").rename(kept)
+                staged = Path(tmp) / "staged"
+                staged.write_bytes(convert(programs))
+                staged.rename(kept)
+        return kept.read_bytes()
 
     return cached
+
+
+class InThisProcess(Executor):
+    """In place of a pool of export processes: each job is done when it is handed in."""
+
+    def __init__(self, workers: int, *, initargs: tuple, **options: Any) -> None:
+        exporting._work = initargs[2:]
+
+    def submit(self, function: Callable, /, *arguments: Any, **named: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 @contextmanager
@@ -110,5 +125,6 @@ def shared(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, target in TARGETS.items():
             patch.setitem(TARGETS, name, _cached(target, folder))
-        patch.setattr(exporting, "_lower_all", _cached_all(folder))
+        patch.setattr(litert, "_last_converted", _cached_conversion(folder))
+        patch.setattr(exporting, "ProcessPoolExecutor", InThisProcess)
         yield

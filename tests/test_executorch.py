@@ -37,7 +37,7 @@ def exported(programs, degraded, tmp_path_factory) -> dict[str, Exported]:
     found = {}
     for name in PRECISIONS:
         path = folder / f"{name}.pte"
-        found[name] = Exported(path, lower(programs, RECIPES[name], samples, path))
+        found[name] = Exported(path, TARGETS["executorch"].lower(programs, RECIPES[name], samples, path))
     return found
 
 

@@ -43,23 +43,21 @@ def samples(litert_programs, degraded):
 
 @pytest.fixture(scope="module")
 def converted(litert_programs) -> bytes:
-    """Converting is what takes long: once for all precisions."""
-    return litert.convert(litert_programs)
+    """Converting is what takes long: once for all precisions, by tests/lowering.py for all tests."""
+    return litert._last_converted(litert_programs)
 
 
 @pytest.fixture(scope="module")
-def lowered(litert_programs, samples, converted, tmp_path_factory):
+def lowered(litert_programs, samples, tmp_path_factory):
     """Files and delegation of every precision, by the target's own entry."""
     folder = tmp_path_factory.mktemp("tflite")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(litert, "convert", lambda _: converted)
-        return {
-            name: (
-                folder / f"{name}.tflite",
-                TARGETS["litert"].lower(litert_programs, RECIPES[name], samples, folder / f"{name}.tflite"),
-            )
-            for name in PRECISIONS
-        }
+    return {
+        name: (
+            folder / f"{name}.tflite",
+            TARGETS["litert"].lower(litert_programs, RECIPES[name], samples, folder / f"{name}.tflite"),
+        )
+        for name in PRECISIONS
+    }
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS, Target, get_target, realizes
-from quant import exporting
 from quant.job import Job as ExportJob
 from quant.job import select_artifacts
 from quant.ptq import run
@@ -197,21 +195,14 @@ def test_a_new_delegate_is_a_row_and_a_lowering_function(
     assert "executorch" in report["devices"][0]["runtimes"]
 
 
-def in_this_process(workers: int, *, initargs: tuple, **options: Any) -> ThreadPoolExecutor:
-    """In place of the pool of processes, which do not see the toys."""
-    exporting._work = initargs[2:]
-    return ThreadPoolExecutor(1)
-
-
 def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_here(
-    places: Places, picture_folder: Path, restorer, tmp_path: Path, monkeypatch
+    places: Places, picture_folder: Path, restorer, tmp_path: Path
 ) -> None:
     lower = places.module("saved", SAVED).lower
     places.row(
         RUNTIMES, Runtime("toy", "Toy", "toys.absent", (), "numpy", (), ".pt2", ("host", "ios"), "cpu")
     )
     places.row(TARGETS, Target("toy", "npu", CPU, ("fp32",), lower, devices=("ios",)))
-    monkeypatch.setattr(exporting, "ProcessPoolExecutor", in_this_process)
     task = get_task("bfr")
     info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
     quick = Protocol(warmups=0, runs=0, cold_starts=1)
