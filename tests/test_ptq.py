@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import read_bundle
-from elir_mobile.checkpoints import ModelInfo, save_weights
+from elir_mobile.checkpoints import ModelInfo
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.quantize import main
 from elir_mobile.core.errors import UserError
@@ -39,11 +40,22 @@ def ptq(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+FEW = PairCounts(calibration=2, min_evaluation=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pairs() -> Iterator[None]:
+    """As many pairs as it takes: how many there are otherwise is of no account here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quant.job.PairCounts", lambda: FEW)
+        patch.setattr(budget_module, "PairCounts", lambda: FEW)
+        patch.setattr(budget_module, "JUDGED_PAIRS", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
-def weights(restorer, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(restorer, path, task="bfr", size=SIZE, steps=STEPS, sigma_s=0.1)
-    return path
+def weights(tiny_weights: Path) -> Path:
+    return tiny_weights
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +270,7 @@ def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
 
 
 @pytest.mark.lowering
-def test_full_disk_is_one_sentence(
-    tmp_path: Path, weights, picture_folder, monkeypatch, lowered_anew
-) -> None:
+def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monkeypatch) -> None:
     def full(source: Path, target: Path, **unused: bool) -> Path:
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(28, "No space left on device", str(target))
@@ -305,7 +315,10 @@ def test_an_export_process_that_dies_is_one_sentence(
         "ProcessPoolExecutor",
         lambda n, **how: pool(n, **how | {"initializer": os._exit, "initargs": (1,)}),
     )
-    result = ptq("--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path)
+    result = ptq(
+        "--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path,
+        "--precision", "fp32",
+    )  # fmt: skip
     assert result.exit_code == 2
     assert "an export process died" in result.output
     assert not (tmp_path / "bfr-tiny").exists()
@@ -424,7 +437,6 @@ def test_the_search_writes_a_recipe_that_can_be_read_back(
     monkeypatch.setattr(
         budget_module, "damages", lambda judge, advance: {"enc.layers.0": 2.0, "dec.layers.0": 1.0}
     )
-    monkeypatch.setattr(budget_module, "PairCounts", lambda: PairCounts(calibration=1))
     info = ModelInfo("tiny", "here", "0" * 64, True, SIZE, STEPS, 0.1, ALIGNED_FACE)
     job = Job(get_task("bfr"), restorer, info, SIZE, (), odd_pictures, tmp_path, 0)
     console = Console(width=200, record=True)
