@@ -1,8 +1,8 @@
 """Every task on every target in every precision: each file is written, run, and held against float.
 
-One task goes through the whole command with the tiny network. For all of them the network is a handful of
-layers with the shapes of the real programs, so that all the files take a minute. Tasks differ by their
-images, their noise and their steps, so that a file without activation ranges serves them all.
+One task goes through the whole command with the tiny network, with the K and sigma that other tests lower it
+for. For all of them the network is a handful of layers with the shapes of the real programs. Tasks differ by
+their images, their noise and their steps: one file serves them all, its activation ranges from all of them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rich.console import Console
 from elir_mobile.bundle import GOLDEN, bytes_of, read_bundle
 from elir_mobile.checkpoints import ModelInfo
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.data.pairs import load_pair_sets
+from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import get_task
-from export.programs import Programs
+from export.programs import PROGRAM_NAMES, Programs, Samples
 from export.samples import collect_samples
 from export.targets import TARGETS, realizes
 from quant.job import Job, select_artifacts
 from quant.ptq import run
-from tests.conftest import SIZE, eager_of, micro_programs
+from tests.conftest import SIGMA_S, SIZE, STEPS, eager_of, micro_programs
 
 pytestmark = pytest.mark.lowering
 
@@ -61,21 +61,22 @@ def test_the_file_runs_for_every_task_and_agrees_with_float(
 ) -> None:
     programs = programs_of(target)
     path = tmp_path / f"file{TARGETS[target].suffix}"
-    for name in TASKS:
-        task = get_task(name)
-        loop = {"steps": task.steps, "sigma_s": task.sigma_s}
-        pairs = load_pair_sets(picture_folder, task, SIZE, 0)
-        if recipe.needs_calibration or not path.exists():
-            samples = collect_samples(
-                replace(programs, **loop), [pair.degraded for pair in pairs.calibration[:2]], 0
-            )
-            TARGETS[target].lower(programs, recipe, samples, path)
-        runner = open_runner(target, path, programs.table)
-        noise = seeded_noise(programs.latent_shape, 0)
+    counts = PairCounts(calibration=2, min_evaluation=4)
+    pairs = {name: load_pair_sets(picture_folder, get_task(name), SIZE, 0, counts) for name in TASKS}
+    loops = {name: {"steps": get_task(name).steps, "sigma_s": get_task(name).sigma_s} for name in TASKS}
+    samples: Samples = {name: [] for name in PROGRAM_NAMES}
+    for name, loop in loops.items():
+        images = [pair.degraded for pair in pairs[name].calibration]
+        for program, calls in collect_samples(replace(programs, **loop), images, 0).items():
+            samples[program] += calls
+    TARGETS[target].lower(programs, recipe, samples, path)
+    runner = open_runner(target, path, programs.table)
+    noise = seeded_noise(programs.latent_shape, 0)
+    for name, loop in loops.items():
         ends = []
-        for pair in pairs.evaluation:
+        for pair in pairs[name].evaluation:
             paths = [r.restore(pair.degraded, noise, **loop)[1] for r in (eager_of(programs), runner)]
-            assert [len(path) for path in paths] == [task.steps + 1] * 2
+            assert [len(path) for path in paths] == [loop["steps"] + 1] * 2
             ends.append([path[-1] for path in paths])
         end = sqnr_db(*(torch.cat(latents) for latents in zip(*ends, strict=True)))
         assert end > LEAST_MICRO_DB[recipe.name], (name, end)
@@ -87,7 +88,7 @@ def test_one_command_writes_every_file_of_a_task(
     restorer: Restorer, picture_folder: Path, tmp_path: Path
 ) -> None:
     task = get_task("sr")
-    info = ModelInfo("tiny", "tiny", "0", False, SIZE, task.steps, task.sigma_s, task.domain)
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
     artifacts = select_artifacts(",".join(TARGETS), ",".join(RECIPES), Console(quiet=True))
     expected = {(t.name, r.name) for t in TARGETS.values() for r in RECIPES.values() if realizes(t, r)}
     untimed = Protocol(warmups=0, runs=0, cold_starts=1)
@@ -97,7 +98,7 @@ def test_one_command_writes_every_file_of_a_task(
     assert rows.keys() == expected
     for (target, precision), row in rows.items():
         end = row["trajectory_sqnr_db"][-1]
-        assert len(row["trajectory_sqnr_db"]) == task.steps
+        assert len(row["trajectory_sqnr_db"]) == STEPS
         assert end is None or end > LEAST_DB[precision], (target, precision, end)
         assert precision == "fp32" or (end is not None and end < 90), (target, precision, end)
     bundle = read_bundle(folder)
