@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,7 +26,10 @@ from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.restore import file_restorer, model_loader
 from elir_mobile.tasks import get_task
+from export.programs import Programs
 from tests.conftest import SIGMA_S, SIZE, STEPS
+from tests.test_evaluate import evaluate
+from tests.test_restore import exported
 
 app = alone(main)
 
@@ -144,6 +148,20 @@ def test_the_restore_command_runs_on_ray(
     result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--workers", 2)])
     assert result.exit_code == 0, result.output
     assert [path.name for path in list_images(tmp_path / "out")] == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.lowering
+def test_an_exported_file_is_evaluated_on_ray_as_here(
+    cluster, tmp_path: Path, programs: Programs, degraded: list[torch.Tensor], picture_folder: Path
+) -> None:
+    folder = exported(programs, degraded[0], tmp_path / "bfr-tiny")
+    arguments = (picture_folder, "--task", "bfr", "--bundle", folder, "--precision", "fp32")
+    here = evaluate(tmp_path, *arguments)
+    there = evaluate(tmp_path, *arguments, "--engine", "ray", "--workers", 1)
+    assert here["model"] == "bfr-tiny executorch fp32"
+    assert [row["name"] for row in there["images"]] == [row["name"] for row in here["images"]]
+    for ours, theirs in zip(there["images"], here["images"], strict=True):
+        assert ours["restored"] == pytest.approx(theirs["restored"], rel=1e-3)
 
 
 def test_without_ray_its_engine_names_the_command(monkeypatch) -> None:

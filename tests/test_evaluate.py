@@ -17,16 +17,13 @@ from elir_mobile.cli.evaluate import main
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main as restore_main
 from elir_mobile.data.pairs import BUNDLED, make_pairs
-from elir_mobile.engine import RAY_INSTALL
 from elir_mobile.evaluate import FRECHET, METRICS
 from elir_mobile.harness.compare import quality
 from elir_mobile.images import list_images, read_image, to_tensor
 from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import get_task
-from export.programs import Programs
 from tests.conftest import SIGMA_S, SIZE, STEPS
-from tests.test_restore import exported
 
 app = alone(main)
 restore_app = alone(restore_main)
@@ -107,21 +104,6 @@ def test_degraded_and_restored_are_what_the_other_commands_make(
     call(tmp_path / "degraded", tmp_path / "restored", *common, command=restore_app)
     again = evaluate(tmp_path, tmp_path / "clean", "--images", tmp_path / "restored", "--seed", 3)
     assert again["metrics"]["images"] == report["metrics"]["restored"]
-
-
-@pytest.mark.lowering
-def test_an_exported_file_is_evaluated_on_ray_as_here(
-    tmp_path: Path, programs: Programs, degraded: list[torch.Tensor], picture_folder: Path
-) -> None:
-    pytest.importorskip("ray", reason=RAY_INSTALL)
-    folder = exported(programs, degraded[0], tmp_path / "bfr-tiny")
-    arguments = (picture_folder, "--task", "bfr", "--bundle", folder, "--precision", "fp32")
-    here = evaluate(tmp_path, *arguments)
-    there = evaluate(tmp_path, *arguments, "--engine", "ray", "--workers", 2)
-    assert here["model"] == "bfr-tiny executorch fp32"
-    assert [row["name"] for row in there["images"]] == [row["name"] for row in here["images"]]
-    for ours, theirs in zip(there["images"], here["images"], strict=True):
-        assert ours["restored"] == pytest.approx(theirs["restored"], rel=1e-3)
 
 
 def test_missing_packages_leave_columns_blank_and_say_why(
