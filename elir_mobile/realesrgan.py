@@ -152,8 +152,8 @@ def apply_order(x: Tensor, order: Order, size: tuple[int, int], rng: np.random.G
     return add_noise(x, order, rng)
 
 
-def degrade_bsr(image: Image.Image, rng: np.random.Generator, second_order: float = 0.0) -> Image.Image:
-    """A quarter of the resolution with blur, noise, JPEG and ringing, enlarged to the old size.
+def reduce_bsr(image: Image.Image, rng: np.random.Generator, second_order: float = 0.0) -> Tensor:
+    """A quarter of the resolution with blur, noise, JPEG and ringing: (1, 3, H/4, W/4), not clipped.
 
     Args:
         image: RGB, sides at least 48 pixels.
@@ -179,5 +179,11 @@ def degrade_bsr(image: Image.Image, rng: np.random.Generator, second_order: floa
         x = filter2d(x, sinc)
     if not jpeg_first:
         x = compress(x, rng)
-    x = F.interpolate(x, size=(height, width), mode="bicubic")
+    return x
+
+
+def degrade_bsr(image: Image.Image, rng: np.random.Generator, second_order: float = 0.0) -> Image.Image:
+    """What :func:`reduce_bsr` makes of ``image``, enlarged to the old size."""
+    x = reduce_bsr(image, rng, second_order)
+    x = F.interpolate(x, size=(image.height, image.width), mode="bicubic")
     return to_image(x[0].clamp(0, 1))

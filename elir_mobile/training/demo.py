@@ -138,6 +138,12 @@ def stacked(squares: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
 
 
+def heldout_photos() -> Tensor:
+    """Two clean squares of each held-out photograph, one after the other: (2 N, 3, 256, 256) uint8."""
+    paths = photo_split()[1]
+    return stacked([centre_square(np.load(path), 256, place) for path in paths for place in (0.3, 0.7)])
+
+
 class Pictures:
     """The clean training pictures and the held-out ones."""
 
@@ -145,12 +151,9 @@ class Pictures:
         names, heldout = face_split()
         folder = fetch_faces()
         self.faces = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
-        photos, heldout_photos = photo_split()
-        self.photos = [np.load(path, mmap_mode="r") for path in photos]
+        self.photos = [np.load(path, mmap_mode="r") for path in photo_split()[0]]
         self.heldout_faces = load_faces(heldout, 128)
-        self.heldout_photos = stacked(
-            [centre_square(np.load(path), 256, place) for path in heldout_photos for place in (0.3, 0.7)]
-        )
+        self.heldout_photos = heldout_photos()
 
     def square(self, domain: str, side: int, rng: np.random.Generator) -> np.ndarray:
         """A clean training square (side, side, 3)."""
