@@ -142,6 +142,8 @@ SIDE_BY_SIDE = {
     "clean": "Clean small photographs: reduced by bicubic interpolation and nothing else",
 }
 JUDGED = (("PSNR, dB (95 %)", "psnr_db", 2), ("LPIPS (95 %)", "lpips", 3), ("NIQE (95 %)", "niqe", 2))
+# How many times as fast the half form is to be: as the taesd form, as that in PyTorch.
+FORMS_BAR, EAGER_BAR = 2.3, 14.0
 # Charts that the documents show of a report, with what they are called.
 FIGURES = {
     "pareto": "quality against latency",
@@ -310,6 +312,46 @@ def sensitivity_table(result: dict) -> str:
     return markdown(SENSITIVITY, rows, note)
 
 
+def forms_table(result: dict) -> str:
+    """One line for each file of networks that were set beside each other, and what they were to reach."""
+    first, *_ = result["rows"]
+    name = f"{first['autoencoder']} K = {first['steps']}"
+    columns: list[Column] = [
+        ("form", "autoencoder", None),
+        ("K", "steps", 0),
+        ("artifact", "label", None),
+        ("MB", "mb", 2),
+        ("median ms (95 %)", MEDIAN, 1),
+        ("× its eager", "speedup_vs_eager", 2),
+        (f"× the same of {name} (95 %)", _ratio("speedup_vs_first"), 2),
+        (f"× eager of {name} (95 %)", _ratio("speedup_vs_first_eager"), 2),
+    ]
+    protocol = result["protocol"]
+    note = (
+        f"{_machine(result['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
+        f"{protocol['runs']} runs, {protocol['order']}. All files were exported in "
+        f"{result['export_seconds']:.0f} s."
+    )
+    lines = ["", "| what | at least | reached | holds |", "|---|--:|--:|---|"]
+    for row in _labelled(result):
+        if row["autoencoder"] == first["autoencoder"] or row["target"] == EAGER:
+            continue
+        bars = [("speedup_vs_first", f"the same of {name}", FORMS_BAR)]
+        if row["label"] == "litert w8a8":
+            bars.append(("speedup_vs_first_eager", f"PyTorch eager of {name}", EAGER_BAR))
+        for key, against, least in bars:
+            what = f"{row['autoencoder']} K = {row['steps']}, {row['label']}, times as fast as {against}"
+            reached = row[key]["value"]
+            holds = "yes" if reached >= least else "no"
+            lines.append(f"| {what} | {number(least, 1)} | {number(reached, 2)} | {holds} |")
+    return "\n".join([markdown(columns, _labelled(result), note), *lines])
+
+
+def _ratio(key: str) -> tuple[str, str, str]:
+    """Where a ratio and its interval are."""
+    return f"{key}.value", f"{key}.low", f"{key}.high"
+
+
 def side_by_side_table(result: dict) -> str:
     """One table for each kind of input, the best of each column in bold."""
     rows = [{**row, "mb": None if row["bytes"] is None else row["bytes"] / 1e6} for row in result["rows"]]
@@ -338,6 +380,7 @@ def side_by_side_table(result: dict) -> str:
 
 
 KINDS: dict[str, Callable[[dict], str]] = {
+    "forms": forms_table,
     "qat": partial(section_table, "qat"),
     "roofline": roofline_table,
     "sensitivity": sensitivity_table,
