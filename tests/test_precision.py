@@ -186,13 +186,14 @@ def test_a_new_precision_is_one_row(two_more, programs, degraded, tmp_path: Path
     better = with_weights(programs, adjusted_weights(programs, recipes["w6"], samples))
     assert db(simulate(better, recipes["w6"])) > found["w6"] + 0.5
 
-    cost = layer_costs(programs)["enc.layers.0"]  # 3 to 8 channels: too few for a group
+    costs = layer_costs(programs)
+    cost = costs["enc.layers.0"]  # 3 to 8 channels: too few for a group
     assert cost.bytes(W6) == cost.bytes(W8)
-    inner = layer_costs(programs)["fmir.mid_blocks.0.block2.block.2"]  # 64 to 64
+    inner = costs["fmir.mid_blocks.0.block2.block.2"]  # 64 to 64
     assert inner.bytes(W6) == 64 * 64 * 9 * 6 // 8 + 4 * 64 * 4 + 4 * 64
     assert inner.milliseconds(W8A8) < inner.milliseconds(W8A16) <= inner.milliseconds(FP32)
     assert inner.milliseconds(W6) == inner.milliseconds(FP32)
-    total = layer_costs(programs)["fmir.add"]
+    total = costs["fmir.add"]
     assert total.milliseconds(W8A8) * 2 == total.milliseconds(W8A16) == total.milliseconds(W6)
 
     macs, roles = work_of(json.dumps(asdict(TINY)), SIZE)
