@@ -10,16 +10,15 @@ is measured at the fixed spread of ``SIGMA``, and on clean photographs. Beside t
 latent, as a share of the way to the teacher's.
 
 The figures of the bundled weights go into ``benchmarks/results/demo-model-TASK.json`` (numbers only: the face
-photographs stay in the cache), the pictures of bundled photographs into ``docs/images``, and for bfr the run
-of ``make demo`` on held-out faces into ``demo-heldout-bfr.json``; those of a run stay in its folder.
+photographs stay in the cache), the pictures of bundled photographs into ``docs/images``; those of a run stay
+in its folder. Exported files are measured by :mod:`benchmarks.quantization`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +46,6 @@ from elir_mobile.core.errors import exits_with_2
 from elir_mobile.core.files import cache_dir, write_json
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.degradations import gaussian_noise
-from elir_mobile.harness.report import terminal_table
 from elir_mobile.images import image_rows, to_image
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -61,8 +59,6 @@ from elir_mobile.training.demo import (
     in_batches,
     stacked,
 )
-from quant.job import Job, select_artifacts
-from quant.ptq import run
 
 SEED = 0
 SIGMA = 25.0  # spread of the noise that denoising is measured at
@@ -149,6 +145,8 @@ def measure(task: Task, restorer: Restorer, info: ModelInfo, teacher: Encoder, s
     rows["coarse (fidelity 1)"] = quality(decode(z_mmse), x_hq)
     start = sampled(z_mmse, 0)
     rows["step = identity"] = quality(decode(start), x_hq)
+    if task.keeps_colors:
+        rows["step = identity, colours kept"] = quality(with_colors(decode(start), x_lq), x_hq)
     for steps in SAMPLING_STEPS:
         z = sampled(z_mmse, steps)
         out = decode(z)
@@ -189,17 +187,6 @@ def print_table(name: str, facts: dict, console: Console) -> None:
     console.print(facts["latents"])
 
 
-def demo_files(console: Console) -> None:
-    """The files of ``make demo``, with what they do on held-out faces."""
-    restorer, info = load_weights("demo", get_task("bfr"))
-    artifacts = select_artifacts("executorch,litert", "fp32,w8a8", console)
-    with tempfile.TemporaryDirectory() as out:
-        job = Job(get_task("bfr"), restorer, info, info.size, artifacts, None, Path(out), SEED)
-        _, report = run(replace(job, images=heldout_folder(info)), console)
-    write_json(RESULTS / "demo-heldout-bfr.json", report)
-    console.print(terminal_table(report["rows"]))
-
-
 @exits_with_2
 def main(
     run_dir: Annotated[
@@ -237,8 +224,6 @@ def main(
         write_json(results, facts)
         strip(task, restorer, info).save(image, quality=90)
         print_table(name, facts, console)
-        if run_dir is None and name == "bfr":
-            demo_files(console)
 
 
 if __name__ == "__main__":
