@@ -24,12 +24,14 @@ def test_figures_of_the_documents_are_up_to_date() -> None:
 
 
 def test_a_changed_result_makes_a_table_stale(tmp_path, monkeypatch) -> None:
-    result = {"table": {"restored": {"psnr_db": 24.123, "ssim": 0.7, "lpips": None}}}
+    row = {"psnr_db": 24.123, "ssim": 0.7, "lpips": None, "frechet": 80.25}
+    result = {"table": {"restored": row}, "pictures": 88, "model": {"sha256": "0123456789abcdef"}}
     (tmp_path / "x.json").write_text(json.dumps(result))
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     text = "before\n<!-- table x -->\nold\n<!-- end -->\nafter\n"
     new = tables.filled(text)
-    assert "| restored | 24.12 | 0.700 | – |" in new
+    assert "| restored | 24.12 | 0.700 | – | 80.2 |" in new
+    assert "88 held-out pictures; weights 0123456789ab." in new
     assert "old" not in new
     assert new.startswith("before\n<!-- table x -->\n")
     assert new.endswith("<!-- end -->\nafter\n")
