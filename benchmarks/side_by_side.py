@@ -33,12 +33,14 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks.released import RESULTS
+from benchmarks.tables import side_by_side_table
 from elir_mobile import metrics
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import DEMO_AUTOENCODER, DEMO_WEIGHTS, read_state_dict
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json, written
 from elir_mobile.core.manifest import TABLE, sha256_of
+from elir_mobile.core.statistics import bootstrap
 from elir_mobile.core.timing import take_turns
 from elir_mobile.data.photos import HELDOUT_LIST
 from elir_mobile.devices.host import PAUSE_S
@@ -46,6 +48,7 @@ from elir_mobile.harness.compare import with_interval
 from elir_mobile.harness.measure import float_weights
 from elir_mobile.harness.protocol import Protocol, code_revision, latency_facts, machine_facts
 from elir_mobile.images import caption, hstack_images, to_image, to_tensor, vstack_images
+from elir_mobile.metrics.naturalness import niqe_distance, niqe_features
 from elir_mobile.metrics.packages import package_folder
 from elir_mobile.realesrgan import FACTOR, reduce_bsr
 from elir_mobile.restore import Model, enlarged, model_loader, restore
@@ -183,17 +186,21 @@ INPUTS = {"degraded": spoiled, "clean": reduced}  # keys of the rows
 
 
 def judged(made: Sequence[Image.Image], clean: Tensor, sources: Sequence[str]) -> dict[str, float | None]:
-    """Means and intervals over the photographs ``sources`` of PSNR, LPIPS and NIQE against squares
-    (N, 3, H, W) uint8; of the very squares NIQE alone means something."""
+    """Means of PSNR and LPIPS against squares (N, 3, H, W) uint8, and NIQE of all patches together, each with
+    its interval over the photographs ``sources``; of the very squares NIQE alone means something."""
     out, truth = torch.stack([to_tensor(image) for image in made]), clean.float() / 255
-    values = {"niqe": metrics.niqe(out)}
+    features = niqe_features(out)
+
+    def niqe(chosen: np.ndarray) -> float:
+        return niqe_distance(np.concatenate(features[chosen]))
+
+    low, high = bootstrap(niqe, len(out), clusters=sources) or (None, None)
+    facts: dict[str, float | None] = {"niqe": niqe(np.arange(len(out))), "niqe_low": low, "niqe_high": high}
     if not torch.equal(out, truth):
         pairs = list(zip(out.split(16), truth.split(16), strict=True))
-        values["psnr_db"] = torch.cat([metrics.psnr(a, b) for a, b in pairs])
-        values["lpips"] = torch.cat([metrics.lpips(a, b) for a, b in pairs])
-    facts: dict[str, float | None] = {}
-    for name, each in values.items():
-        facts |= with_interval(name, each.double().numpy(), sources)
+        for name, metric in {"psnr_db": metrics.psnr, "lpips": metrics.lpips}.items():
+            values = torch.cat([metric(a, b) for a, b in pairs])
+            facts |= with_interval(name, values.double().numpy(), sources)
     return facts
 
 
@@ -321,9 +328,7 @@ def main(
     write_json(results / "side-by-side.json", facts)
     with written(picture) as staged:
         strip(inputs["degraded"], made, clean).save(staged, quality=80, method=6)
-    for row in rows:
-        figures = (row[key].get(name) for key in INPUTS for name in ("psnr_db", "lpips", "niqe"))
-        console.print(f"{row['name']:26}", row["latency_ms"]["median"], *figures)
+    typer.echo(side_by_side_table(facts))
     console.print(
         f"written to {results / 'side-by-side.json'} and {picture}; now: python -m benchmarks.tables"
     )

