@@ -17,7 +17,7 @@ in its folder. Exported files are measured by :mod:`benchmarks.quantization`.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from elir_mobile.checkpoints import (
 from elir_mobile.colors import keep_colors
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.core.files import cache_dir, write_json
+from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.degradations import gaussian_noise
 from elir_mobile.images import image_rows, to_image
@@ -56,6 +57,7 @@ from elir_mobile.training.demo import (
     assemble,
     assemble_autoencoder,
     degraded,
+    heldout_photos,
     in_batches,
     stacked,
 )
@@ -77,13 +79,14 @@ def heldout_folder(info: ModelInfo) -> Path:
     """
     folder = cache_dir() / f"heldout-{info.domain}-{info.size}"
     if not folder.is_dir():
-        squares = Pictures().heldout(info.domain)
-        order: Sequence[int] = range(len(squares))
-        if info.domain != ALIGNED_FACE:
-            order = [*order[0::2], *order[1::2]]
+        if info.domain == ALIGNED_FACE:
+            squares = load_faces(face_split()[1], info.size)
+        else:
+            squares = heldout_photos()
+            squares = torch.cat([squares[0::2], squares[1::2]])
         with building(folder) as staging:
-            for number, index in enumerate(order):
-                to_image(squares[index].float() / 255).save(staging / f"{number:03}.png")
+            for number, square in enumerate(squares):
+                to_image(square.float() / 255).save(staging / f"{number:03}.png")
     return folder
 
 
@@ -147,7 +150,7 @@ def measure(task: Task, restorer: Restorer, info: ModelInfo, teacher: Encoder, s
     rows["step = identity"] = quality(decode(start), x_hq)
     if task.keeps_colors:
         rows["step = identity, colours kept"] = quality(with_colors(decode(start), x_lq), x_hq)
-    for steps in SAMPLING_STEPS:
+    for steps in sorted({*SAMPLING_STEPS, info.steps}):
         z = sampled(z_mmse, steps)
         out = decode(z)
         rows[f"K = {steps}"] = quality(out, x_hq)
