@@ -102,9 +102,9 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 RECIPES: dict[str, Recipe] = {
     "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 92),
     "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.1, 20, 30),
-    "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 15),
-    "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
-    "inpainting": Recipe(ALIGNED_FACE, degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 10, 10),
+    "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 40),
+    "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 8, 12),
+    "inpainting": Recipe(ALIGNED_FACE, degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 8, 12),
 }
 
 
