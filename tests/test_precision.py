@@ -27,13 +27,13 @@ from elir_mobile.precision import (
     recipe_of,
     recipe_toml,
 )
+from export.calibrate import calibrate
 from export.observers import activation_bits
 from export.programs import Programs
 from export.samples import collect_samples
-from quant.calibrate import calibrate
+from export.simulate import simulate
 from quant.gptq import adjusted_weights, with_weights
 from quant.search import layer_costs
-from quant.simulate import simulate
 from tests.conftest import SIZE, TINY
 
 

@@ -40,12 +40,12 @@ from export import __main__ as export_command
 from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
 from export.samples import collect_samples
+from export.simulate import simulate
 from export.targets import TARGETS, Target, get_target, realizes
 from quant.job import Job as ExportJob
 from quant.job import select_artifacts
 from quant.ptq import run
 from quant.search import layer_costs
-from quant.simulate import simulate
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
 
 pytestmark = pytest.mark.lowering
@@ -90,7 +90,7 @@ from export.programs import Delegation
 
 def lower(programs, recipe, samples, path):
     """Graphs whose weights are rounded to the grid of each layer's precision."""
-    from quant.simulate import simulate_program
+    from export.simulate import simulate_program
     path.mkdir()
     for name, module in programs.modules.items():
         rounded, _ = simulate_program(module, recipe, {}, programs.roles)

@@ -115,6 +115,17 @@ RUNTIMES: dict[str, Runtime] = {
             delegate=None,
             interpreted=sys.platform != "darwin",
         ),
+        Runtime(
+            "onnx",
+            "ONNX Runtime",
+            module="elir_mobile.runtimes.onnx",
+            imports=("onnxruntime",),
+            package="onnxruntime",
+            exporters=("onnx", "torchao"),
+            suffix="",
+            devices=("host",),
+            delegate=None,
+        ),
     )
 }
 
