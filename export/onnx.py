@@ -1,4 +1,4 @@
-"""ONNX: a folder with one ``.onnx`` file for each program, rounding written as QuantizeLinear, DequantizeLinear.
+"""ONNX: a folder with one ``.onnx`` file for each program, rounding written as QDQ pairs of operators.
 
 What is exported is the simulation's own graph (``export/simulate.py``): rounding stands where it is
 simulated, with our own ranges, around the layers that the recipe names and nowhere else. PyTorch's tracing
@@ -145,7 +145,7 @@ def _write_weights(graph: Any, layers: list[Layer], scales: dict[str, float]) ->
         names = [f"{tensor}.integer", f"{tensor}.scale", f"{tensor}.zero"]
         initializers[tensor].CopyFrom(numpy_helper.from_array(integers, names[0]))
         graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), names[1]))
-        # The zero point may be left out, but ONNX Runtime 1.32 fails on such weights when it makes them unsigned.
+        # It may be left out, but ONNX Runtime 1.32 then fails where it makes such weights unsigned.
         zero = np.zeros(len(scale), integers.dtype)
         graph.initializer.append(numpy_helper.from_array(zero, names[2]))
         added.append(helper.make_node("DequantizeLinear", names, [tensor], f"{tensor}.dequantize", axis=axis))

@@ -72,6 +72,7 @@ TARGETS: dict[str, Target] = {
         Target("litert", "xnnpack", CPU_CHANNELS_LAST, ("fp32", "fp16", "w8", "w8a8"), litert.lower),
         Target("coreml", None, CPU, ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
         Target("onnx", None, CPU, ("fp32", "fp16", "w8", "w8a8", "w8a16"), onnx.lower, unmixed=("fp16",)),
+        Target("onnx/qnn", None, CPU, ("fp16", "w8a8", "w8a16"), onnx.lower, unmixed=("fp16",)),
     )
 }
 

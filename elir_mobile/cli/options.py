@@ -78,7 +78,10 @@ Precision = Annotated[str, _PRECISION]
 Targets = Annotated[
     str,
     typer.Option(
-        "--targets", metavar="NAME,…", help=f"{', '.join(RUNTIMES)}.", autocompletion=_in_list(RUNTIMES)
+        "--targets",
+        metavar="NAME,…",
+        help=f"{', '.join(RUNTIMES)}; all: those that are installed.",
+        autocompletion=_in_list(RUNTIMES),
     ),
 ]
 Precisions = Annotated[
