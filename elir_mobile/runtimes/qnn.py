@@ -15,12 +15,10 @@ from typing import Any
 from elir_mobile.runtimes.onnx import open_sessions, session_options
 from elir_mobile.runtimes.programs import Program
 
-CHIP = "SM8750"  # Snapdragon 8 Elite: the first names below are Qualcomm's numbers of it (QnnHtpDevice.h)
-OPTIONS = {
-    "soc_model": "69",
-    "htp_arch": "79",
-    "enable_htp_fp16_precision": "1",  # whatever is not quantized is computed in float16
-}
+# Snapdragon 8 Gen 2, 8 Gen 3 and 8 Elite: Qualcomm's numbers of the chip (``soc_model``) and of its Hexagon
+# (``htp_arch``), https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html.
+CHIPS = {"SM8550": (43, 73), "SM8650": (57, 75), "SM8750": (69, 79)}
+EMULATED = "SM8750"
 
 
 @lru_cache(maxsize=1)
@@ -44,8 +42,16 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
     Raises:
         UserError: a file is missing or damaged, or has an operator that the NPU does not take.
     """
+    return open_sessions(path, names, npu_options(EMULATED, threads))
+
+
+def npu_options(chip: str, threads: int) -> Any:
+    """Options of a session for the NPU of ``chip``, a key of ``CHIPS``: on it as a whole, or not at all."""
     devices, library = _provider()
+    model, version = map(str, CHIPS[chip])
     options = session_options(threads)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    options.add_provider_for_devices(devices, {"backend_path": library, **OPTIONS})
-    return open_sessions(path, names, options)
+    facts = {"backend_path": library, "soc_model": model, "htp_arch": version}
+    # Whatever is not quantized is computed in float16: such an NPU has no float32.
+    options.add_provider_for_devices(devices, {**facts, "enable_htp_fp16_precision": "1"})
+    return options
