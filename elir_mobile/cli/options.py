@@ -80,14 +80,17 @@ Targets = Annotated[
     typer.Option(
         "--targets",
         metavar="NAME,…",
-        help=f"{', '.join(RUNTIMES)}; all: those that are installed.",
+        help=f"{', '.join(list(RUNTIMES)[:2])}, … or all.",
         autocompletion=_in_list(RUNTIMES),
     ),
 ]
 Precisions = Annotated[
     str,
     typer.Option(
-        "--precision", metavar="NAME,…", help=f"{', '.join(RECIPES)}.", autocompletion=_in_list(RECIPES)
+        "--precision",
+        metavar="NAME,…",
+        help=f"{', '.join(list(RECIPES)[:5])}, ….",
+        autocompletion=_in_list(RECIPES),
     ),
 ]
 RecipeFile = Annotated[
