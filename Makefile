@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo measure test test-fast test-apps android lint bench arm64 browser devices-test clean
+.PHONY: help demo measure test test-fast test-apps android lint bench arm64 npu browser devices-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ bench: $(VENV)/ready  ## the released 37.5 M network at 512 pixels, random weigh
 
 arm64: $(VENV)/ready  ## set up the emulated arm64 device in the cache (docs/devices.md)
 	$(BIN)/python -m elir_mobile.devices.arm64
+
+npu: $(VENV)/ready  ## fetch Qualcomm's NPU compiler and emulator, 98 MB, under Qualcomm's licence (docs/chips.md)
+	$(PIP) --no-deps onnxruntime-qnn==2.7.0
 
 browser: $(VENV)/ready  ## fetch LiteRT.js for the browser device and the page (docs/devices.md)
 	$(BIN)/python -m elir_mobile.devices.browser --set-up

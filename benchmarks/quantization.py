@@ -49,19 +49,19 @@ from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export import coreml
+from export.calibrate import calibrate
 from export.executorch import quantize
 from export.observers import MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
+from export.simulate import simulate
 from export.targets import TARGETS
 from quant.budget import find_recipe, rank_layers, verdicts
-from quant.calibrate import calibrate
 from quant.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
 from quant.job import Job, select_artifacts
 from quant.judge import Judge, Verdict
 from quant.ptq import run
 from quant.search import FASTEST, Budget
-from quant.simulate import simulate
 
 FACES = 22  # judged in simulation
 STEP_COUNTS = (1, 2, 3, 5, 8)

@@ -91,7 +91,7 @@ def timed_together(networks: Sequence[Network], protocol: Protocol, console: Con
             facts = {key: getattr(network.job.info, key) for key in ("size", "steps", "sigma_s")}
             save_weights(network.job.restorer, weights, task=network.job.task.name, **facts)
             for row in network.report["rows"]:
-                if row["target"] != EAGER and get_runtime(row["target"]).interpreted:
+                if row["target"] != EAGER and get_runtime(row["target"]).stand_in:
                     continue
                 which = {"file": row["path"]} if row["path"] else {"file": "", "weights": str(weights)}
                 worker = stack.enter_context(worker_process())

@@ -19,13 +19,13 @@ from elir_mobile.harness.charts import number
 from elir_mobile.harness.compare import ENOUGH_SOURCES, damage, measured
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import recipe_toml
+from export.calibrate import calibrate
 from export.samples import collect_samples
-from quant.calibrate import calibrate
+from export.simulate import AT_ONCE
 from quant.gptq import Adjusted, adjusted_weights
 from quant.job import Job, Stages
 from quant.judge import Judge
 from quant.search import FASTEST, Attempt, Budget, Cost, damages, fallback_order, layer_costs, search
-from quant.simulate import AT_ONCE
 
 DAMAGE_PAIRS = 4  # pairs on which a search rounds layer by layer
 JUDGED_PAIRS = 48  # pairs on which it judges a recipe: more of them, closer to the budget

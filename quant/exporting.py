@@ -92,7 +92,7 @@ def export(
     artifacts = []
     for (target, recipe), place in zip(job.artifacts, places, strict=True):
         path = bundle / target.path(f"{job.task.name}-{recipe.name}")
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if place.is_dir() else shutil.copyfile)(place, path)
         said = json.loads(place.with_name("delegation.json").read_text())
         delegation = {name: Delegation(d["delegates"], tuple(d["ops_outside"])) for name, d in said.items()}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.precision import FP32, Grid, Recipe
+from export.calibrate import calibrate
 from export.observers import activation_bits
 from export.programs import Programs, Samples
-from quant.calibrate import calibrate
-from quant.simulate import Ranges, simulate_program, weight_scale
+from export.simulate import Ranges, simulate_program, weight_scale
 
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs

@@ -23,10 +23,12 @@ from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import Recipe, get_recipe
+from elir_mobile.runtimes.table import RUNTIMES
 from elir_mobile.tasks import Task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS, Target, get_target, realizes
 
+ALL = "all"  # in place of the names of targets
 # One fresh process of each file: the harness has the longer protocol.
 SHORT = Protocol(runs=20, cold_starts=1)
 # Untrained weights are for size and speed: one pair shows that the files run and agree.
@@ -79,6 +81,7 @@ def select_artifacts(
     """The files that comma-separated target and precision names ask for.
 
     Args:
+        targets: names, or ``all`` for those whose runtime is installed.
         recipes: of the user's own, to be exported too.
 
     Raises:
@@ -90,9 +93,10 @@ def select_artifacts(
             raise UserError(f"two recipes are called '{recipe.name}': give one of them another name")
     wanted = list(dict.fromkeys(wanted))
     chosen = []
-    for target in dict.fromkeys(get_target(name.strip()) for name in targets.split(",")):
+    named = dict.fromkeys(get_target(name.strip()) for name in targets.split(",") if targets != ALL)
+    for target in named or [t for t in TARGETS.values() if RUNTIMES[t.runtime].installed]:
         realized = [recipe for recipe in wanted if realizes(target, recipe)]
-        if not realized:
+        if not realized and targets != ALL:
             names = ", ".join(recipe.name for recipe in wanted)
             raise UserError(f"{target.name} has none of {names}: use {', '.join(target.precisions)}")
         absent = [recipe.name for recipe in wanted if recipe not in realized]

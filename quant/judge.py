@@ -18,8 +18,8 @@ from elir_mobile.harness.compare import damage, measured
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Precision, Recipe
 from export.programs import PROGRAM_NAMES, Programs
+from export.simulate import Ranges, in_parts, layer_names, restore_batch, simulate_program
 from quant.gptq import Adjusted, module_with_weights
-from quant.simulate import Ranges, in_parts, layer_names, restore_batch, simulate_program
 
 Key = tuple[Precision, ...]  # the precision of every layer of a program
 

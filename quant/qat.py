@@ -28,12 +28,12 @@ from elir_mobile.images import list_images, read_image, square, to_image, to_ten
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import Recipe
 from elir_mobile.tasks import Task
+from export.calibrate import calibrate
 from export.observers import activation_bits
 from export.programs import build_programs
 from export.samples import collect_samples
-from quant.calibrate import calibrate
+from export.simulate import Ranges, restore_batch, simulate
 from quant.gptq import adjusted_weights
-from quant.simulate import Ranges, restore_batch, simulate
 
 EMA_DECAY = 0.98
 # An exporter calibrates on a dozen pictures that training does not know, so it trains for several dozens.

@@ -23,8 +23,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from elir_mobile.precision import FP32, W8A8, Precision, Recipe, Rule, integer_grid
 from export.programs import Programs
+from export.simulate import find_layers, trace
 from quant.judge import Judge, Verdict
-from quant.simulate import find_layers, trace
 
 # Everything in int8 but the additions inside rewritten group norms, which no runtime does well.
 FASTEST = Recipe("searched", (Rule("role:norm", FP32), Rule("*", W8A8)))

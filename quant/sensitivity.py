@@ -1,7 +1,7 @@
 """Which layers int8 hurts; the command is :mod:`elir_mobile.cli.sensitivity`.
 
 Every layer that the recipe rounds is rounded alone, and everything but it; each time the whole
-restoration is simulated (``quant/simulate.py``) and held against float. Writes a ranked table as
+restoration is simulated (``export/simulate.py``) and held against float. Writes a ranked table as
 JSON and a plot. A run that was stopped goes on from the layers it has done.
 """
 
@@ -25,13 +25,13 @@ from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import FP32, Recipe, Rule
 from elir_mobile.tasks import get_task
+from export.calibrate import calibrate
 from export.programs import PROGRAM_NAMES, build_programs
 from export.samples import collect_samples
-from quant.calibrate import calibrate
 from quant.judge import Judge, Verdict
 
 SHOWN = 20  # layers in the terminal's table and in the plot
-HOW = "fake quantization in eager PyTorch (quant/simulate.py), no exported file was run"
+HOW = "fake quantization in eager PyTorch (export/simulate.py), no exported file was run"
 
 
 def make_judge(

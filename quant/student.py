@@ -26,8 +26,8 @@ from elir_mobile.training.lcfm import LcfmConfig, consistency_loss
 from elir_mobile.training.loop import one_cycle
 from export.forms import time_biases, transposed_kernel
 from export.programs import Programs
+from export.simulate import Ranges, set_ranges, simulate
 from quant.gptq import Adjusted
-from quant.simulate import Ranges, set_ranges, simulate
 
 # Of the loss, beside 1 for the picture.
 TRAJECTORY_WEIGHT = 0.5

@@ -28,6 +28,7 @@ from elir_mobile.runtimes.coreml import (
     read_package,
 )
 from elir_mobile.runtimes.runner import Runner, make_runner, open_runner
+from export.calibrate import calibrate
 from export.coreml import (
     IOS17,
     Converted,
@@ -44,9 +45,8 @@ from export.coreml import (
 )
 from export.observers import HistogramObserver, MinMaxObserver, bounds, make_observer
 from export.samples import collect_samples
-from quant.calibrate import calibrate
+from export.simulate import find_layers, trace, weight_scale
 from quant.gptq import adjusted_weights, with_weights
-from quant.simulate import find_layers, trace, weight_scale
 from tests.conftest import SIGMA_S, STEPS, layer_grid
 
 pytestmark = [

@@ -560,7 +560,7 @@ def test_figures_for_people() -> None:
         ((), "name the bundle folder"),
         (("none",), "is not a bundle"),
         (("BUNDLE", "--compare", "0", "1"), "leave the bundle out"),
-        (("BUNDLE", "--targets", "onnx"), "has no target 'onnx': it has coreml, executorch, litert"),
+        (("BUNDLE", "--targets", "ncnn"), "has no target 'ncnn': it has coreml, executorch, litert"),
         (("BUNDLE", "--precision", "int8"), "has no precision 'int8'"),
         (("BUNDLE", "--targets", "coreml", "--precision", "w8"), "no file of that target at that precision"),
         (("BUNDLE", "--device", "toaster"), "unknown device 'toaster'"),
@@ -662,5 +662,7 @@ def test_the_number_of_threads_changes_no_output(micro_bundle: Path, target: str
 
 
 def test_an_unknown_target_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown target 'onnx': choose from executorch, litert, coreml"):
-        open_programs("onnx", tmp_path / "x.onnx")
+    with pytest.raises(
+        UserError, match="unknown target 'ncnn': choose from executorch, litert, coreml, onnx"
+    ):
+        open_programs("ncnn", tmp_path / "x.ncnn")

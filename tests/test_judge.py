@@ -14,12 +14,12 @@ from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
 from elir_mobile.harness.compare import damage
 from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
+from export.calibrate import calibrate
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
-from quant.calibrate import calibrate
+from export.simulate import restore_batch, simulate
 from quant.gptq import with_weights
 from quant.judge import Judge, _for_others
-from quant.simulate import restore_batch, simulate
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,12 @@ from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
+from export.calibrate import calibrate
 from export.programs import build_programs
 from export.samples import collect_samples
-from quant.calibrate import calibrate
+from export.simulate import restore_batch, simulate
 from quant.gptq import adjusted_weights
 from quant.qat import make_row, simulated_quality
-from quant.simulate import restore_batch, simulate
 from quant.student import QatTraining, on_grid, starting_point
 from tests.conftest import SIGMA_S, SIZE, STEPS
 

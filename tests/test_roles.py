@@ -13,7 +13,7 @@ from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import FP32, RECIPES, check_rules
 from elir_mobile.tasks import get_task
 from export.programs import Programs, build_programs
-from quant.simulate import layer_names
+from export.simulate import layer_names
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 

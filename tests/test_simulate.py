@@ -21,13 +21,11 @@ from elir_mobile.precision import (
     check_rules,
     integer_grid,
 )
+from export.calibrate import calibrate
 from export.executorch import layer_name, quantize
 from export.observers import MseObserver, activation_bits
 from export.samples import collect_samples
-from export.targets import TARGETS, realizes
-from quant.calibrate import calibrate
-from quant.gptq import adjusted_weights
-from quant.simulate import (
+from export.simulate import (
     ActivationFakeQuant,
     WeightFakeQuant,
     find_layers,
@@ -37,6 +35,8 @@ from quant.simulate import (
     trace,
     weight_scale,
 )
+from export.targets import TARGETS, realizes
+from quant.gptq import adjusted_weights
 from tests.conftest import STEPS, layer_grid
 
 GROUP = 32  # input channels that share a scale in w4

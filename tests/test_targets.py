@@ -40,16 +40,17 @@ from export import __main__ as export_command
 from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
 from export.samples import collect_samples
+from export.simulate import simulate
 from export.targets import TARGETS, Target, get_target, realizes
 from quant.job import Job as ExportJob
 from quant.job import select_artifacts
 from quant.ptq import run
 from quant.search import layer_costs
-from quant.simulate import simulate
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
 
 pytestmark = pytest.mark.lowering
 
+VENDORS = {"onnx/qnn"}  # whose libraries make test does without
 # The toys, each a module of a few lines.
 PORTABLE = '''
 import torch
@@ -90,7 +91,7 @@ from export.programs import Delegation
 
 def lower(programs, recipe, samples, path):
     """Graphs whose weights are rounded to the grid of each layer's precision."""
-    from quant.simulate import simulate_program
+    from export.simulate import simulate_program
     path.mkdir()
     for name, module in programs.modules.items():
         rounded, _ = simulate_program(module, recipe, {}, programs.roles)
@@ -294,7 +295,7 @@ def test_one_of_each_names_its_own_place_alone(
 def test_a_runtimes_own_delegate_may_be_named() -> None:
     assert get_target("executorch/xnnpack") is get_target("executorch") is TARGETS["executorch"]
     assert get_target("litert/xnnpack") is TARGETS["litert"]
-    for name in ("executorch/", "executorch/vulkan", "coreml/xnnpack", "coreml/None", "toy/cpu", "onnx", ""):
+    for name in ("executorch/", "executorch/vulkan", "coreml/xnnpack", "coreml/None", "toy/cpu", "onnx/cpu", ""):
         with pytest.raises(UserError, match="choose from executorch, litert, coreml"):
             get_target(name)
 
@@ -345,22 +346,37 @@ def test_each_runtime_is_an_extra_of_its_packages() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     for runtime in RUNTIMES.values():
-        named = {re.split("[=<>]", requirement)[0] for requirement in extras[runtime.name]}
+        named = {re.split("[=<>]", requirement)[0] for requirement in extras[runtime.extra]}
         assert named == set(runtime.packages), runtime.name
-        assert runtime.name in re.split("[^a-z]", extras["all"][0])
+        fetched = runtime.name in VENDORS  # by make npu
+        assert (runtime.extra in re.split("[^a-z-]", extras["all"][0])) != fetched
 
 
 def test_versions_name_every_package_that_shapes_a_file_and_this_one() -> None:
     found = package_versions()
     assert {"elir-mobile", "torch"} < found.keys()
-    assert {p for runtime in RUNTIMES.values() for p in runtime.packages} < found.keys()
+    ours = [runtime for runtime in RUNTIMES.values() if runtime.name not in VENDORS]
+    assert {package for runtime in ours for package in runtime.packages} < found.keys()
 
 
-@pytest.mark.parametrize("name", ["executorch", "litert", "coreml"])
+@pytest.mark.parametrize("name", ["executorch", "litert", "coreml", "onnx", "onnx/qnn"])
 def test_a_runtime_that_is_not_installed_is_one_sentence(name: str, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, RUNTIMES[name].imports[-1], None)
-    with pytest.raises(UserError, match=rf"is not installed: pip install 'elir-mobile\[{name}\]'"):
+    extra = name.replace("/", "-")
+    with pytest.raises(UserError, match=rf"is not installed: pip install 'elir-mobile\[{extra}\]'"):
         open_programs(name, tmp_path / "any")
+
+
+def test_all_is_every_target_whose_runtime_is_installed(monkeypatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], package="no-such-package"))
+    chosen = select_artifacts("all", "w8a8,w8a16", Console(quiet=True))
+    names = {target.name for target, _ in chosen}
+    assert {"executorch", "coreml", "onnx"} <= names
+    assert "litert" not in names
+    assert {target.name for target, recipe in chosen if recipe.name == "w8a16"} == names & {
+        "onnx",
+        "onnx/qnn",
+    }
 
 
 def _threads_of_executorch() -> int:

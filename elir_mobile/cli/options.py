@@ -78,13 +78,19 @@ Precision = Annotated[str, _PRECISION]
 Targets = Annotated[
     str,
     typer.Option(
-        "--targets", metavar="NAME,…", help=f"{', '.join(RUNTIMES)}.", autocompletion=_in_list(RUNTIMES)
+        "--targets",
+        metavar="NAME,…",
+        help=f"{', '.join(list(RUNTIMES)[:2])}, … or all.",
+        autocompletion=_in_list(RUNTIMES),
     ),
 ]
 Precisions = Annotated[
     str,
     typer.Option(
-        "--precision", metavar="NAME,…", help=f"{', '.join(RECIPES)}.", autocompletion=_in_list(RECIPES)
+        "--precision",
+        metavar="NAME,…",
+        help=f"{', '.join(list(RECIPES)[:5])}, ….",
+        autocompletion=_in_list(RECIPES),
     ),
 ]
 RecipeFile = Annotated[

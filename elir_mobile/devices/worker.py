@@ -99,7 +99,7 @@ def open_artifact(bundle: Path, manifest: dict, path: str, threads: int) -> Arti
         manifest["steps"],
         manifest["sigma_s"],
     )
-    return Artifact(entry, loop, not runtime.interpreted, load_ms, base)
+    return Artifact(entry, loop, not runtime.stand_in, load_ms, base)
 
 
 def find_entry(manifest: dict, path: str) -> dict:

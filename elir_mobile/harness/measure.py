@@ -282,12 +282,12 @@ def other_steps(bundle: Bundle) -> list[int]:
 
 
 def executed_by(row: Row, result: Result) -> str:
-    """Who ran a file, in words: the runtime with its version, or our interpreter."""
+    """Who ran a file, in words: the runtime with its version, or what stands in for it."""
     runtime = RUNTIMES.get(runtime_name(row.target))  # the float network has none
     package, title = (runtime.package, runtime.title) if runtime else ("torch", "PyTorch")
     said = f"{title} {result.device.runtimes.get(package, '')}".strip()
-    if runtime and runtime.interpreted and result.device.kind == "host":
-        said = f"our interpreter of {title} programs"
+    if runtime and runtime.stand_in and result.device.kind == "host":
+        said = runtime.stand_in
     return f"{said} on an emulated processor" if result.device.emulated else said
 
 
@@ -587,8 +587,8 @@ class Ran:
             )
         elif result.device.emulated:
             said["latency"] = "not claimed: the processor is emulated"
-        elif on_host and runtime and runtime.interpreted:
-            said["latency"] = f"not claimed: an interpreter of the saved program ran it, not {runtime.title}"
+        elif on_host and runtime and runtime.stand_in:
+            said["latency"] = f"not claimed: {runtime.stand_in} ran it, not {runtime.title}"
         else:
             said["latency"] = "not measured"
         if facts["image"]["psnr_db"] is not None and self.judged:

@@ -366,7 +366,7 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
     Raises:
         UserError: the package cannot be loaded.
     """
-    if not RUNTIMES["coreml"].interpreted:
+    if not RUNTIMES["coreml"].stand_in:
         return predicting_programs(path, names)
     torch.set_num_threads(threads)
     return interpreting_programs(path, names)

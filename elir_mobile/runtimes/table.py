@@ -26,7 +26,8 @@ class Runtime:
     """What opens the files of some targets.
 
     Attributes:
-        name: also the folder of its files in a bundle, and the extra of this package that installs it.
+        name: also the folder of its files in a bundle. A delegate that another library opens has a row of
+            its own, called by both names.
         title: its name in sentences.
         module: has ``open_programs(path, threads, names) -> {name: Program}``, see
             :mod:`elir_mobile.runtimes.programs`.
@@ -37,8 +38,8 @@ class Runtime:
         devices: kinds of device that can run them, see ``jobs.KINDS``.
         delegate: that of the target called by the runtime's name alone; None where the device divides the
             operators itself.
-        interpreted: on this machine an interpreter of ours runs the files, which shows what they compute
-            and says nothing of their speed.
+        stand_in: what runs the files on this machine in place of a phone's chip, and shows what they
+            compute; of their speed it says nothing. Empty: the runtime itself.
     """
 
     name: str
@@ -50,7 +51,17 @@ class Runtime:
     suffix: str
     devices: tuple[str, ...]
     delegate: str | None
-    interpreted: bool = False
+    stand_in: str = ""
+
+    @property
+    def extra(self) -> str:
+        """The extra of this package that installs it."""
+        return self.name.replace("/", "-")
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package that runs the files is there."""
+        return bool(installed_versions((self.package,)))
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -74,7 +85,7 @@ class Runtime:
                     import_module(module)
         except ImportError as error:
             raise UserError(
-                f"{self.package} is not installed: pip install 'elir-mobile[{self.name}]'"
+                f"{self.package} is not installed: pip install 'elir-mobile[{self.extra}]'"
             ) from error
 
 
@@ -113,7 +124,30 @@ RUNTIMES: dict[str, Runtime] = {
             suffix=".mlpackage",
             devices=("host", "ios"),
             delegate=None,
-            interpreted=sys.platform != "darwin",
+            stand_in="" if sys.platform == "darwin" else "our interpreter of Core ML programs",
+        ),
+        Runtime(
+            "onnx",
+            "ONNX Runtime",
+            module="elir_mobile.runtimes.onnx",
+            imports=("onnxruntime",),
+            package="onnxruntime",
+            exporters=("onnx", "torchao"),
+            suffix="",
+            devices=("host",),
+            delegate=None,
+        ),
+        Runtime(
+            "onnx/qnn",
+            "QNN",
+            module="elir_mobile.runtimes.qnn",
+            imports=("onnxruntime", "onnxruntime_qnn"),
+            package="onnxruntime-qnn",
+            exporters=("onnxruntime", "onnx", "torchao"),
+            suffix="",
+            devices=("host",),
+            delegate=None,
+            stand_in="Qualcomm's emulator of the Hexagon NPU",
         ),
     )
 }
@@ -132,7 +166,7 @@ def canonical(target: str) -> str:
 
 def runtime_name(target: str) -> str:
     """Name of the runtime that opens the files of ``target``."""
-    return target.partition("/")[0]
+    return target if target in RUNTIMES else target.partition("/")[0]
 
 
 def get_runtime(target: str) -> Runtime:

@@ -6,7 +6,7 @@ import torch
 
 from export.observers import HistogramObserver, bounds, make_observer
 from export.programs import PROGRAM_NAMES, Programs, Samples
-from quant.simulate import Ranges, find_layers, insert, trace
+from export.simulate import Ranges, find_layers, insert, trace
 
 BATCH = 8  # samples that run through the observers at once
 

@@ -1,0 +1,72 @@
+"""The ``.onnx`` files on Qualcomm's emulator of a Snapdragon's NPU: whole, and as they are simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from onnx import helper
+
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.statistics import sqnr_db
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtimes.runner import open_runner
+from export import contexts
+from export.calibrate import calibrate
+from export.observers import activation_bits
+from export.samples import collect_samples
+from export.simulate import restore_batch, simulate
+from export.targets import TARGETS
+from tests.conftest import SIGMA_S, STEPS
+
+pytest.importorskip("onnxruntime_qnn", reason="onnxruntime-qnn is not installed: make npu")
+pytestmark = pytest.mark.lowering
+
+LEAST_DB = {"fp16": 40, "w8a8": 20, "w8a16": 35}  # of the image, against the simulation
+
+
+@pytest.mark.parametrize("precision", TARGETS["onnx/qnn"].precisions)
+def test_the_npu_takes_the_programs_whole_and_computes_what_is_simulated(
+    precision: str, programs, degraded, noise, tmp_path: Path
+) -> None:
+    recipe, samples = RECIPES[precision], collect_samples(programs, degraded, seed=0)
+    TARGETS["onnx/qnn"].lower(programs, recipe, samples, tmp_path / "file")
+    runner = open_runner("onnx/qnn", tmp_path / "file", programs.table)
+    bits = activation_bits(recipe)
+    simulated = simulate(programs, recipe, calibrate(programs, samples, bits=bits) if bits else {})
+    wanted, path = restore_batch(simulated, degraded[0], noise)
+    out, trajectory = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)
+    assert sqnr_db(wanted, out) > LEAST_DB[precision]
+    assert sqnr_db(path[-1] - path[0], trajectory[-1] - trajectory[0]) > LEAST_DB[precision] - 10
+
+
+def test_a_program_is_compiled_for_the_chip_that_was_asked_for(
+    programs, degraded, tmp_path: Path, monkeypatch
+) -> None:
+    samples = collect_samples(programs, degraded, seed=0)
+    TARGETS["onnx/qnn"].lower(programs, RECIPES["w8a16"], samples, tmp_path / "file")
+    source, versions = tmp_path / "file" / "encode.onnx", set()
+    for chip in contexts.CHIPS:
+        made = contexts.compile_program(source, chip, tmp_path / f"{chip}.onnx")
+        assert (made.chip, made.partitions, made.outside) == (chip, 1, ())
+        versions.add(made.version)
+    assert versions == {73, 75, 79}
+    compiler = contexts.npu_options  # one that takes no notice of the chip
+    monkeypatch.setattr(contexts, "npu_options", lambda chip, threads: compiler("SM8750", threads))
+    with pytest.raises(UserError, match=r"asked for SM8550, the compiler wrote other.onnx for .*SM8750"):
+        contexts.compile_program(source, "SM8550", tmp_path / "other.onnx")
+
+
+def test_an_operator_that_the_npu_does_not_take_is_one_sentence(programs, tmp_path: Path) -> None:
+    import onnx
+
+    TARGETS["onnx/qnn"].lower(programs, RECIPES["fp16"], {}, tmp_path / "file")
+    path = tmp_path / "file" / "encode.onnx"
+    model = onnx.load(path)
+    last = model.graph.node[-1]
+    out = last.output[0]
+    last.output[0] = "before"
+    model.graph.node.append(helper.make_node("Det", ["before"], [out]))  # no chip has determinants
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="has operators that the chip does not take"):
+        open_runner("onnx/qnn", tmp_path / "file", programs.table)
