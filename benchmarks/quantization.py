@@ -58,7 +58,7 @@ from export.simulate import simulate
 from export.targets import TARGETS
 from quant.budget import find_recipe, rank_layers, verdicts
 from quant.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
-from quant.job import Job, select_artifacts
+from quant.job import ALL, Job, select_artifacts
 from quant.judge import Judge, Verdict
 from quant.ptq import run
 from quant.search import FASTEST, Budget
@@ -303,7 +303,7 @@ def heldout_job(task: str, out: str, restorer: Restorer, info: ModelInfo) -> Job
 
 def export_and_run(task: str, console: Console, precisions: str, *, gptq: bool) -> None:
     restorer, info, _ = load(task)
-    artifacts = select_artifacts(",".join(TARGETS), precisions, console)
+    artifacts = select_artifacts(ALL, precisions, console)
     with tempfile.TemporaryDirectory() as out:
         job = replace(heldout_job(task, out, restorer, info), artifacts=artifacts, gptq=gptq)
         _, report = run(job, console)

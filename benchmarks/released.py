@@ -36,8 +36,7 @@ from elir_mobile.harness.report import terminal_table
 from elir_mobile.models.autoencoder import Form
 from elir_mobile.runtimes.table import EAGER, get_runtime
 from elir_mobile.tasks import Task, get_task
-from export.targets import TARGETS
-from quant.job import SHORT, Job, select_artifacts
+from quant.job import ALL, SHORT, Job, select_artifacts
 from quant.ptq import run
 
 RESULTS = Path(__file__).with_name("results")
@@ -145,7 +144,9 @@ def ratio(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float |
 @exits_with_2
 def main(
     task: Annotated[str, typer.Option(help="Restoration task.")] = "bfr",
-    targets: Annotated[str, typer.Option(help="Comma-separated targets.")] = ",".join(TARGETS),
+    targets: Annotated[
+        str, typer.Option(help="Comma-separated targets; all: those that are installed.")
+    ] = ALL,
     precision: Annotated[str, typer.Option(help="Comma-separated precisions.")] = "fp32,w8a8",
     form: Annotated[
         str | None, typer.Option(help="Comma-separated forms of the autoencoder. Default: the task's.")

@@ -198,6 +198,11 @@ class Recipe:
         return any(precision.integer for precision in self.precisions)
 
     @property
+    def half(self) -> bool:
+        """Whether any layer is in float16."""
+        return any(precision.half for precision in self.precisions)
+
+    @property
     def rounds_weights(self) -> bool:
         """Whether any weight becomes integers."""
         return any(precision.weight_bits is not None for precision in self.precisions)

@@ -22,6 +22,7 @@ from elir_mobile.bundle import read_bundle
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import written
 from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.runtimes.onnx import open_session
 from elir_mobile.runtimes.qnn import CHIPS, npu_options
 from elir_mobile.runtimes.table import RUNTIMES
 
@@ -53,19 +54,15 @@ def compile_program(source: Path, chip: str, path: Path) -> Compiled:
     """Compile one QDQ file for ``chip`` and write the context binary to ``path``.
 
     Raises:
-        UserError: the NPU does not take the program whole, or the binary is for another chip.
+        UserError: as :func:`open_session`, or the binary is for another chip.
     """
     import onnx
-    import onnxruntime
 
     options = npu_options(chip, 1)
     for key, value in (("enable", "1"), ("embed_mode", "1"), ("file_path", str(path))):
         options.add_session_config_entry(f"ep.context_{key}", value)
     start = time.monotonic()
-    try:
-        onnxruntime.InferenceSession(source, options)
-    except Exception as error:  # ONNX Runtime's errors have no base of their own
-        raise UserError(f"the NPU of {chip} does not take {source} whole") from error
+    open_session(source, options)
     seconds = time.monotonic() - start
     nodes = onnx.load(path).graph.node
     contexts = [node for node in nodes if node.op_type == "EPContext"]

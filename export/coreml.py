@@ -24,7 +24,7 @@ from elir_mobile.precision import FP32, Grid, Precision, Recipe, integer_grid
 from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
 from export.executorch import layer_name
 from export.observers import HistogramObserver, MinMaxObserver, activation_bits, bounds, make_observer
-from export.programs import Delegation, Programs, Samples
+from export.programs import Delegation, Programs, Samples, check_samples
 
 IOS17, IOS18 = 17, 18
 OUTPUTS = {"encode": "coarse", "step": "next_latent", "decode": "restored", "encode_image": "coarse"}
@@ -274,8 +274,7 @@ def lower(
     Raises:
         ValueError: the recipe needs calibration and there are no samples.
     """
-    if recipe.needs_calibration and not samples:
-        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    check_samples(recipe, samples)
     half = not recipe.precisions <= {FP32}
     write(_last_converted(programs, half, ios), programs, recipe, samples, path, ios)
     return {name: Delegation(0, ()) for name in programs.modules}

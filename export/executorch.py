@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from elir_mobile.precision import Recipe
 from export.observers import MIN_SCALE
-from export.programs import Delegation, Programs, Samples
+from export.programs import Delegation, Programs, Samples, check_samples
 
 _QUANTIZED_OPS = (
     torch.ops.aten.conv2d.default,
@@ -128,15 +128,14 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-    if recipe.needs_calibration and not samples:
-        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    check_samples(recipe, samples)
     recipe = recipe.on(programs.roles)
     exported = {}
     for name, module in programs.modules.items():
         example = programs.example_inputs[name]
         if recipe.needs_calibration:
             module = quantize(module, example, recipe, samples[name])
-        elif any(precision.half for precision in recipe.precisions):
+        elif recipe.half:
             module = Half(module)
         exported[name] = torch.export.export(module, example)
     return write(exported, lambda: [XnnpackPartitioner()], path)

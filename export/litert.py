@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv
 from export.observers import HistogramObserver, bounds, make_observer
-from export.programs import Delegation, Programs, Samples
+from export.programs import Delegation, Programs, Samples, check_samples
 
 CONV, TRANSPOSE_CONV, ADD, PAD = "CONV_2D", "TRANSPOSE_CONV", "ADD", "PAD"
 # Index of the activation, the filter and the bias among an operator's inputs.
@@ -382,8 +382,7 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
         ValueError: the recipe needs calibration and there are no samples, or it asks for a precision
             that LiteRT does not have.
     """
-    if recipe.needs_calibration and not samples:
-        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    check_samples(recipe, samples)
     content = quantize(_last_converted(programs), recipe.on(programs.roles), samples)
     delegations = {name: delegation(content, name) for name in programs.modules}
     path.write_bytes(content)

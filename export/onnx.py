@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.precision import Recipe
-from elir_mobile.runtimes.onnx import INPUTS, OUTPUT
+from elir_mobile.runtimes.onnx import OUTPUT
+from elir_mobile.runtimes.programs import INPUTS
 from export.calibrate import calibrate
 from export.executorch import Half
 from export.observers import activation_bits
-from export.programs import Delegation, Programs, Samples
+from export.programs import Delegation, Programs, Samples, check_samples
 from export.simulate import ActivationFakeQuant, Layer, Ranges, simulate_program, weight_scale
 
 EXPORTED_OPSET = 20  # the highest of the tracing exporter
@@ -63,7 +64,7 @@ def model_of(name: str, module: nn.Module, example: tuple[Tensor, ...]) -> Any:
     """Program ``name`` as PyTorch exports it (``onnx.ModelProto``), markers included."""
     import onnx
 
-    content = io.BytesIO()
+    content: Any = io.BytesIO()  # which the tracing exporter takes, though its annotation says a path
     marked = any(isinstance(part, _Marker) for part in module.modules())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that PyTorch has another exporter
@@ -190,17 +191,15 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     """
     import onnx
 
-    if recipe.needs_calibration and not samples:
-        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
+    check_samples(recipe, samples)
     ranges = {}
     if recipe.needs_calibration:
         ranges = calibrate(programs, samples, bits=activation_bits(recipe) or 8)
-    half = any(precision.half for precision in recipe.precisions)
     recipe = recipe.on(programs.roles)
     path.mkdir()
     for name, module in programs.modules.items():
         example = programs.example_inputs[name]
-        if half:
+        if recipe.half:
             model = model_of(name, Half(module), example)
         else:
             model = rounded_model(name, module, example, recipe, ranges)

@@ -16,11 +16,22 @@ from torch import Tensor, nn
 from elir_mobile.core.sampling import sample
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.models.roles import layer_roles
+from elir_mobile.precision import Recipe
 from export.forms import CPU, Form, TableUnet, rewrite_group_norms, timestep_table
 
 PROGRAM_NAMES = ("encode", "step", "decode")
 
 Samples = dict[str, list[tuple[Tensor, ...]]]  # program name → inputs seen on real trajectories
+
+
+def check_samples(recipe: Recipe, samples: Samples) -> None:
+    """Refuse to lower by a recipe that needs calibration without calibration inputs.
+
+    Raises:
+        ValueError: it does, and there are none.
+    """
+    if recipe.needs_calibration and not samples:
+        raise ValueError(f"recipe '{recipe.name}' needs calibration samples")
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,11 @@ def select_artifacts(
             raise UserError(f"two recipes are called '{recipe.name}': give one of them another name")
     wanted = list(dict.fromkeys(wanted))
     chosen = []
-    named = dict.fromkeys(get_target(name.strip()) for name in targets.split(",") if targets != ALL)
-    for target in named or [t for t in TARGETS.values() if RUNTIMES[t.runtime].installed]:
+    if targets == ALL:
+        asked = [target for target in TARGETS.values() if RUNTIMES[target.runtime].installed]
+    else:
+        asked = list(dict.fromkeys(get_target(name.strip()) for name in targets.split(",")))
+    for target in asked:
         realized = [recipe for recipe in wanted if realizes(target, recipe)]
         if not realized and targets != ALL:
             names = ", ".join(recipe.name for recipe in wanted)

@@ -295,7 +295,15 @@ def test_one_of_each_names_its_own_place_alone(
 def test_a_runtimes_own_delegate_may_be_named() -> None:
     assert get_target("executorch/xnnpack") is get_target("executorch") is TARGETS["executorch"]
     assert get_target("litert/xnnpack") is TARGETS["litert"]
-    for name in ("executorch/", "executorch/vulkan", "coreml/xnnpack", "coreml/None", "toy/cpu", "onnx/cpu", ""):
+    for name in (
+        "executorch/",
+        "executorch/vulkan",
+        "coreml/xnnpack",
+        "coreml/None",
+        "toy/cpu",
+        "onnx/cpu",
+        "",
+    ):
         with pytest.raises(UserError, match="choose from executorch, litert, coreml"):
             get_target(name)
 

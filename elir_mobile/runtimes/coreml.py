@@ -26,10 +26,11 @@ from torch import Tensor
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.runtimes import programs
 from elir_mobile.runtimes.programs import Program
 from elir_mobile.runtimes.table import RUNTIMES
 
-INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",), "encode_image": ("image",)}
+INPUTS = {**programs.INPUTS, "encode_image": programs.INPUTS["encode"]}
 
 # Functions of one package, by name; in a package of one function it is called "main".
 Functions = dict[str, "Function"]

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.runtimes.programs import Program
+from elir_mobile.runtimes.programs import INPUTS, Program
 
-# Names of each program's inputs, and of its output, in the files.
-INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",)}
-OUTPUT = "output"
+OUTPUT = "output"  # name of each program's output in the files
 FATAL = 4  # the only messages that reach the terminal; the rest come as errors
 NOT_WHOLE = "fallback to CPU EP has been explicitly disabled"  # in the error of a session that wants all
 
@@ -44,23 +42,32 @@ def session_options(threads: int) -> Any:
     return options
 
 
+def open_session(file: Path, options: Any, providers: list[str] | None = None) -> Any:
+    """A session of one ``.onnx`` file, on ``providers`` or those that ``options`` name.
+
+    Raises:
+        UserError: it cannot be loaded, or is to run on a chip that does not take all of it.
+    """
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        if NOT_WHOLE in str(error):
+            raise UserError(f"{file} has operators that the chip does not take") from error
+        raise UserError(f"{file} is damaged or not an ONNX model: export it again") from error
+
+
 def open_sessions(
     path: Path, names: tuple[str, ...], options: Any, providers: list[str] | None = None
 ) -> dict[str, Program]:
     """The programs ``names`` of the folder ``path``, on ``providers`` or those that ``options`` name."""
-    import onnxruntime
-
     sessions = {}
     for name in names:
         file = path / f"{name}.onnx"
         if not file.is_file():
             raise UserError(f"{path} has no program '{name}': export it again")
-        try:
-            sessions[name] = onnxruntime.InferenceSession(file, options, providers=providers)
-        except Exception as error:  # ONNX Runtime's errors have no base of their own
-            if NOT_WHOLE in str(error):
-                raise UserError(f"{file} has operators that the chip does not take") from error
-            raise UserError(f"{file} is damaged or not an ONNX model: export it again") from error
+        sessions[name] = open_session(file, options, providers)
 
     def run(name: str, *inputs: np.ndarray) -> np.ndarray:
         arguments = {

@@ -16,6 +16,8 @@ import numpy as np
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.runtimes.table import get_runtime
 
+# Names of each program's inputs, in files that name them.
+INPUTS = {"encode": ("image",), "step": ("latent", "row"), "decode": ("latent",)}
 # ``encode``: image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8). ``step``: latent and its row
 # (1, ΣC, 1, 1) of the table → latent. ``decode``: latent → image in [0, 1]. All float32; an output is not
 # overwritten by the next call.
