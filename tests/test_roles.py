@@ -44,6 +44,7 @@ LATENT_SUMS = (
     | {f"dec.layers.{i}.add" for i in (2, 3, 4, 7, 8, 9)}
     | {"mmse.add", "fmir.add", "add"}
 )
+IMAGE_SUMS = {f"enc.layers.{i}.add" for i in (1, 3, 4, 5)} | {f"dec.layers.{i}.add" for i in (12, 13, 14, 17)}
 # Of each recipe, the precision of most layers, and those that have another.
 TABLE = {
     "fp32": ("fp32", {}),
@@ -51,6 +52,7 @@ TABLE = {
     "w8": ("w8", {}),
     "w4": ("w8", {"w4": FLOW_CONVS | NORM_SUMS | {"fmir.add"}}),
     "w8a8": ("w8a8", {"fp32": LATENT_SUMS | NORM_SUMS | {"enc.layers.14"}}),
+    "w8a16": ("w8a16", {"fp32": LATENT_SUMS | NORM_SUMS | IMAGE_SUMS}),
     "mixed": ("w8a8", {"fp32": LATENT_SUMS | NORM_SUMS | ENDS | {"enc.layers.14"}}),
 }
 
@@ -96,5 +98,7 @@ def test_built_in_recipes_on_an_encoder_of_another_shape(restorer: Restorer, nam
         }
         assert (ends <= floats) == (name == "mixed")
         assert {"mmse.add", "fmir.add", "add"} <= floats
+    elif name == "w8a16":
+        assert floats == {layer for layer in layers if layer.endswith("add")}
     else:
         assert not floats
