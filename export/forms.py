@@ -72,6 +72,38 @@ class GroupNormConv(nn.Module):
         return centred * (self.spread(torch.rsqrt(variance + self.eps)) * self.weight) + self.bias
 
 
+class GroupNormGpu(GroupNormConv):
+    """GroupNorm over (1, C, H, W) for a phone's GPU, which computes in float16 and not all operators.
+
+    LiteRT's GPU accelerator binds the weights of :class:`GroupNormConv`'s grouped convolutions as an empty
+    buffer and returns zeros: here they are dense. It computes channels in fours, and the reciprocal root of a
+    channel that is not there is infinite: here it comes after the groups are spread over their channels. In
+    float16 (65504 at most) a sum of squares overflows: here one axis is summed at a time, of values that were
+    divided by its length before.
+    """
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__(norm)
+        channels, groups = norm.num_channels, norm.num_groups
+        member = torch.eye(groups).repeat_interleave(channels // groups, dim=1).view(groups, channels, 1, 1)
+        self.gather = nn.Conv2d(channels, groups, 1, bias=False).requires_grad_(False)
+        self.gather.weight.data = member * (groups / channels)
+        self.spread = nn.Conv2d(groups, channels, 1, bias=False).requires_grad_(False)
+        self.spread.weight.data = member.transpose(0, 1).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+
+        def mean(divided: Tensor) -> Tensor:
+            """Group means of what was divided by the width: (1, C, 1, 1)."""
+            rows = divided.sum(3, keepdim=True) * (1 / height)
+            return self.spread(self.gather(rows.sum(2, keepdim=True)))
+
+        centred = x - mean(x * (1 / width))
+        root = centred * width**-0.5
+        return centred * (torch.rsqrt(mean(root * root) + self.eps) * self.weight) + self.bias
+
+
 def rewrite_group_norms(module: nn.Module, form: Callable[[nn.GroupNorm], nn.Module]) -> None:
     """Replace every ``nn.GroupNorm`` below ``module`` by its ``form``."""
     for name, child in module.named_children():
@@ -137,6 +169,15 @@ def clip_by_minimum(x: Tensor) -> Tensor:
     return (relu(x) - 1.0).clamp(max=0.0) + 1.0
 
 
+def clip_by_fused_relu(x: Tensor) -> Tensor:
+    """Clip to [0, 1] in a form that LiteRT's GPU accelerator takes behind a transposed convolution.
+
+    It has neither RELU_0_TO_1 nor a TRANSPOSE_CONV that holds a ReLU (version 4); here the ReLU is part of
+    the last addition.
+    """
+    return relu((x - 1.0).clamp(max=0.0) + 1.0)
+
+
 @dataclass(frozen=True)
 class Form:
     """The exact rewrites that one kind of target takes best.
@@ -158,6 +199,7 @@ class Form:
 
 CPU = Form(GroupNorm4d, clip_by_relus, rewrite_upsampling)
 CPU_CHANNELS_LAST = Form(GroupNormConv, clip_by_minimum, rewrite_upsampling)
+GPU = Form(GroupNormGpu, clip_by_fused_relu, rewrite_upsampling)
 
 
 def time_biases(unet: LUnet, times: Tensor) -> Tensor:

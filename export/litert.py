@@ -26,11 +26,16 @@ import torch
 from torch import Tensor, nn
 
 from elir_mobile.precision import Recipe
-from export.forms import GroupNormConv
+from export.forms import GroupNormConv, GroupNormGpu
 from export.observers import HistogramObserver, bounds, make_observer
 from export.programs import Delegation, Programs, Samples, check_samples
 
 CONV, TRANSPOSE_CONV, ADD, PAD = "CONV_2D", "TRANSPOSE_CONV", "ADD", "PAD"
+# Those of our programs that LiteRT's GPU accelerator 2.2.0 takes and computes right (docs/upstream.md).
+GPU_OPERATORS = {
+    ADD, CONV, PAD, TRANSPOSE_CONV, "CONCATENATION", "DEQUANTIZE", "LOGISTIC", "MINIMUM", "MUL", "RESHAPE",
+    "RSQRT", "SLICE", "SUB", "SUM", "TANH", "TRANSPOSE",
+}  # fmt: skip
 # Index of the activation, the filter and the bias among an operator's inputs.
 _OPERANDS = {CONV: (0, 1, 2), TRANSPOSE_CONV: (2, 1, 3)}
 # Class and name of a module in the converter's tensor names, "torch.nn.modules.conv.Conv2d_first_proj".
@@ -207,7 +212,7 @@ def _add_layer(name: str) -> str | None:
     paths = set()
     for hierarchy in filter(lambda part: "." in part, name.split(";")):
         modules = [m for part in hierarchy.split("/")[1:] if (m := _MODULE.fullmatch(part))]
-        if any(m[1] == GroupNormConv.__name__ for m in modules):
+        if any(m[1] in (GroupNormConv.__name__, GroupNormGpu.__name__) for m in modules):
             return None
         if not modules or not modules[-1][0].startswith("torch."):
             paths.add(".".join([*(m[2] for m in modules), "add"]))
@@ -387,3 +392,35 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     delegations = {name: delegation(content, name) for name in programs.modules}
     path.write_bytes(content)
     return delegations
+
+
+def lower_for_gpu(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
+    """The same for the GPU accelerator; its programs have norms as :class:`GroupNormGpu`."""
+    check_samples(recipe, samples)
+    content = quantize(_last_converted(programs), recipe.on(programs.roles), samples)
+    delegations = gpu_delegation(content)
+    path.write_bytes(content)
+    return delegations
+
+
+def gpu_delegation(content: bytes) -> dict[str, Delegation]:
+    """What the GPU accelerator leaves of each signature by the rules that it was found to have.
+
+    It takes the operators of ``GPU_OPERATORS`` on at most four dimensions, a TRANSPOSE_CONV without a fused
+    activation, and no grouped convolution.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    found = {}
+    for signature, subgraph in _signatures(model):
+        outside = []
+        for kind, op in _operators(model, subgraph):
+            tensors = [subgraph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]
+            flat = all(len(tensor.shape) <= 4 for tensor in tensors)
+            fused = kind == TRANSPOSE_CONV and op.builtinOptions.fusedActivationFunction != 0
+            grouped = kind == CONV and tensors[0].shape[-1] != tensors[1].shape[-1]
+            if kind not in GPU_OPERATORS or fused or grouped or not flat:
+                outside.append(kind)
+        found[signature.signatureKey.decode()] = Delegation(1, tuple(outside))
+    return found

@@ -7,17 +7,22 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elir_mobile.checkpoints import load_weights
+from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.models.restorer import Restorer, sample, seeded_noise
 from elir_mobile.models.velocity import resnet_blocks, time_embedding
 from elir_mobile.tasks import get_task
 from export.forms import (
     CPU,
     CPU_CHANNELS_LAST,
+    GPU,
     GroupNorm4d,
     GroupNormConv,
+    GroupNormGpu,
     TableUnet,
+    clip_by_fused_relu,
     clip_by_minimum,
     clip_by_relus,
     rewrite_group_norms,
@@ -50,7 +55,7 @@ def relative(out: Tensor, reference: Tensor) -> float:
     return ((out - reference).abs().max() / reference.abs().max().clamp(min=1)).item()
 
 
-GROUP_NORMS = (GroupNorm4d, GroupNormConv)
+GROUP_NORMS = (GroupNorm4d, GroupNormConv, GroupNormGpu)
 
 
 @pytest.mark.parametrize("form", GROUP_NORMS)
@@ -73,6 +78,31 @@ def test_group_norms_of_the_network(net: Restorer, form) -> None:
     assert not any(isinstance(m, nn.GroupNorm) for m in rewritten.modules())
     z, emb = latents(net), time_embedding(torch.tensor([0.4]), net.arch.t_emb_dim)
     assert relative(rewritten(z, emb), net.fmir(z, emb)) <= TOLERANCE
+
+
+def test_gpu_norm_does_not_overflow_in_float16() -> None:
+    """Every operator in float16, sums too, on a plane of 256 × 256 with activations of 200."""
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 8)
+    form = GroupNormGpu(norm)
+    x = (torch.rand(1, 8, 256, 256) * 2 - 1) * 200
+    assert x.abs().max() > 199
+    largest = []
+
+    class Half(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            out = operator(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and out.is_floating_point():
+                out = out.half().float()
+                largest.append(float(out.abs().max()))
+            return out
+
+    with Half():
+        out = form(x)
+    assert 1000 < max(largest) < 65504
+    assert sqnr_db(norm(x).detach().numpy(), out.numpy()) > 50
+    with Half():
+        assert torch.isinf((x * x).sum((2, 3))).all()  # what the form avoids
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -115,7 +145,7 @@ def test_table_has_one_column_for_each_block_channel(net: Restorer) -> None:
     assert timestep_table(net.fmir, 3).shape == (3, sum(widths))
 
 
-@pytest.mark.parametrize("form", [CPU, CPU_CHANNELS_LAST])
+@pytest.mark.parametrize("form", [CPU, CPU_CHANNELS_LAST, GPU])
 def test_programs_equal_the_network(net: Restorer, degraded, form) -> None:
     programs = build_programs(net, size=SIZE, steps=4, sigma_s=0.1, form=form)
     noise = seeded_noise(programs.latent_shape, 1)
@@ -131,7 +161,7 @@ def test_programs_equal_the_network(net: Restorer, degraded, form) -> None:
     assert (out - net(degraded[0], noise, steps=4, sigma_s=0.1)).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("clip", (clip_by_relus, clip_by_minimum))
+@pytest.mark.parametrize("clip", (clip_by_relus, clip_by_minimum, clip_by_fused_relu))
 def test_clip_forms_equal_a_clamp_and_never_leave_0_to_1(clip) -> None:
     x = torch.cat((torch.linspace(-1.5, 2.5, 4001), torch.tensor([-1e6, -1e-9, 1e-9, 1 + 1e-6, 1e6])))
     clipped = clip(x)

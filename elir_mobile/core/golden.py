@@ -24,7 +24,7 @@ def golden_outputs(loop: Loop, golden: GoldenArrays) -> dict[str, np.ndarray]:
     that the whole loop makes of the golden input and noise.
 
     Raises:
-        UserError: one of them has values that are not finite.
+        UserError: one of them has values that are not finite, or one value alone.
     """
     start = golden["coarse"] + np.float32(loop.sigma_s) * golden["noise"]
     outputs = {
@@ -34,18 +34,21 @@ def golden_outputs(loop: Loop, golden: GoldenArrays) -> dict[str, np.ndarray]:
         "image": loop.restore(golden["input"], golden["noise"])[0],
     }
     for name, values in outputs.items():
-        check_finite(name, values)
+        check_output(name, values)
     return outputs
 
 
-def check_finite(name: str, values: np.ndarray) -> None:
+def check_output(name: str, values: np.ndarray) -> None:
     """Refuse an output that no figure can be had of.
 
     Raises:
-        UserError: some of ``values`` are infinite or not a number.
+        UserError: some of ``values`` are infinite or not a number, or all are the same: GPUs and NPUs are
+            known to return zeros without an error.
     """
     if not np.isfinite(values).all():
         raise UserError(f"{name} gives values that are not finite")
+    if values.size > 1 and values.min() == values.max():
+        raise UserError(f"{name} gives {values.flat[0]:g} everywhere")
 
 
 def golden_parity_db(outputs: Mapping[str, np.ndarray], golden: GoldenArrays) -> dict[str, float | None]:

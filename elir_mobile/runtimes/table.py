@@ -15,9 +15,12 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from elir_mobile.core.errors import UserError
 
+# The Vulkan driver in software of Debian's Chromium, which has a Vulkan loader beside it.
+SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 EAGER = "eager"  # the float network in PyTorch, which has no file and so no row
 
 
@@ -40,6 +43,7 @@ class Runtime:
             operators itself.
         stand_in: what runs the files on this machine in place of a phone's chip, and shows what they
             compute; of their speed it says nothing. Empty: the runtime itself.
+        driver: a file of the system that the stand-in needs; None: none.
     """
 
     name: str
@@ -52,16 +56,19 @@ class Runtime:
     devices: tuple[str, ...]
     delegate: str | None
     stand_in: str = ""
+    driver: Path | None = None
 
     @property
     def extra(self) -> str:
-        """The extra of this package that installs it."""
-        return self.name.replace("/", "-")
+        """The extra of this package that installs it: of a delegate in the runtime's own package, its."""
+        runtime = RUNTIMES.get(self.name.partition("/")[0], self)
+        return (runtime if runtime.package == self.package else self).name.replace("/", "-")
 
     @property
     def installed(self) -> bool:
-        """Whether the package that runs the files is there."""
-        return bool(installed_versions((self.package,)))
+        """Whether the package that runs the files is there, and the driver that it needs."""
+        driven = self.driver is None or self.driver.is_file()
+        return driven and bool(installed_versions((self.package,)))
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -113,6 +120,19 @@ RUNTIMES: dict[str, Runtime] = {
             suffix=".tflite",
             devices=("host", "arm64", "adb", "android", "browser"),
             delegate="xnnpack",
+        ),
+        Runtime(
+            "litert/gpu",
+            "LiteRT on a GPU",
+            module="elir_mobile.runtimes.litert_gpu",
+            imports=("ai_edge_litert.compiled_model",),
+            package="ai-edge-litert",
+            exporters=("litert-torch", "ai-edge-quantizer"),
+            suffix=".tflite",
+            devices=("host",),
+            delegate=None,
+            stand_in="SwiftShader, a GPU in software,",
+            driver=SWIFTSHADER,
         ),
         Runtime(
             "coreml",
