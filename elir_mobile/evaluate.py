@@ -153,7 +153,8 @@ def measurer(
         else:
             assert task is not None and model is not None  # the command refuses to degrade without a task
             truth = square(truth, size or model.size)
-            kind, given = "degraded", task.degrade(truth, np.random.default_rng([seed, example.index]))
+            degrade = task.degradation(model.domain)
+            kind, given = "degraded", degrade(truth, np.random.default_rng([seed, example.index]))
         if given.size != truth.size:
             raise UserError(
                 f"{example.image} is {given.width}×{given.height} and its clean image "

@@ -45,6 +45,7 @@ class Model:
         multiple: sides of a picture smaller than a tile are padded to a multiple of this;
             0: to the whole tile, since the programs take no other size.
         channels: of the latent, and so of the noise.
+        domain: of the pictures it was trained on.
         fidelity: from the sample (0) to the coarse estimate (1), see
             :func:`elir_mobile.core.sampling.sample`.
         keeps_colors: whether the restored picture takes its low frequencies of colour from the input.
@@ -57,6 +58,7 @@ class Model:
     tile: int
     multiple: int
     channels: int
+    domain: str
     fidelity: float = 0.0
     keeps_colors: bool = False
 
@@ -91,6 +93,7 @@ def load_float(
         tile,
         arch.size_multiple,
         arch.latent_channels,
+        info.domain,
         fidelity,
         keeps_colors,
     )
@@ -125,7 +128,8 @@ def load_artifact(
     file = bundle.entry(target, precision)
     runner = open_runner(file["target"], folder / file["path"], bundle.table, threads)
     size, channels = facts["size"], facts["golden"]["arrays"]["noise"]["shape"][1]
-    return Model(runner, facts["steps"], facts["sigma_s"], size, size, 0, channels, fidelity, keeps_colors)
+    steps, sigma_s, domain = facts["steps"], facts["sigma_s"], facts["domain"]
+    return Model(runner, steps, sigma_s, size, size, 0, channels, domain, fidelity, keeps_colors)
 
 
 def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int, int], None]) -> Image.Image:

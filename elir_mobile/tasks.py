@@ -16,6 +16,7 @@ from elir_mobile.degradations import (
     degrade_colorization,
     degrade_denoising,
     degrade_inpainting,
+    degrade_photo_noise,
     degrade_sr,
 )
 from elir_mobile.models.restorer import Architecture
@@ -38,6 +39,7 @@ class Task:
     name: str
     title: str
     degrade: Degradation
+    photo_degrade: Degradation | None = None  # what networks for photographs are given instead
     size: int = 256  # side of the square the released network restores, pixels
     steps: int = 3  # K, Euler steps
     sigma_s: float = 0.1  # spread of the noise added to the coarse latent
@@ -47,6 +49,10 @@ class Task:
     upscale: int = 1  # how many times larger the restored image is than the user's
     enlarge: Image.Resampling = Image.Resampling.NEAREST  # how the user's image gets that large
     release: str | None = None  # file name on the upstream release page, where there is one
+
+    def degradation(self, domain: str) -> Degradation:
+        """What networks of ``domain`` are trained and measured on."""
+        return self.photo_degrade if self.photo_degrade and domain == PHOTO else self.degrade
 
 
 TASKS: dict[str, Task] = {
@@ -62,7 +68,14 @@ TASKS: dict[str, Task] = {
             release="elir_bfr.pth",
         ),
         Task("sr", "super-resolution ×8", degrade_sr, upscale=SR_FACTOR, release="elir_sr.pth"),
-        Task("denoising", "denoising", degrade_denoising, sigma_s=0.025, release="elir_denoising.pth"),
+        Task(
+            "denoising",
+            "denoising",
+            degrade_denoising,
+            degrade_photo_noise,
+            sigma_s=0.025,
+            release="elir_denoising.pth",
+        ),
         Task(
             "inpainting",
             "inpainting of scattered pixels",

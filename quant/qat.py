@@ -27,7 +27,7 @@ from elir_mobile.harness.report import number
 from elir_mobile.images import list_images, read_image, square, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import Recipe
-from elir_mobile.tasks import Task
+from elir_mobile.tasks import Degradation, Task
 from export.calibrate import calibrate
 from export.observers import activation_bits
 from export.programs import build_programs
@@ -66,7 +66,9 @@ def training_images(folder: Path | None, size: int) -> Tensor:
     return (torch.stack(tensors) * 255).round().byte()
 
 
-def draw_batch(images: Tensor, task: Task, count: int, generator: torch.Generator) -> tuple[Tensor, int]:
+def draw_batch(
+    images: Tensor, degrade: Degradation, count: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
     """Some of ``images`` (N, 3, S, S) uint8, with replacement, mirrored or not, and degraded.
 
     Returns:
@@ -78,7 +80,7 @@ def draw_batch(images: Tensor, task: Task, count: int, generator: torch.Generato
     )
     rng = np.random.default_rng(seed)
     clean = [images[i].flip(-1) if mirror else images[i] for i, mirror in zip(picks, mirrored, strict=True)]
-    degraded = [to_tensor(task.degrade(to_image(image.float() / 255), rng)) for image in clean]
+    degraded = [to_tensor(degrade(to_image(image.float() / 255), rng)) for image in clean]
     return torch.stack(degraded), seed
 
 
@@ -110,7 +112,7 @@ def train(
     size = images.shape[-1]
 
     def batch(generator: torch.Generator, count: int = config.batch) -> tuple[Tensor, int]:
-        return draw_batch(images, task, count, generator)
+        return draw_batch(images, task.degradation(info.domain), count, generator)
 
     generator = torch.Generator().manual_seed(config.seed)
     seen = [batch(generator, CALIBRATION_IMAGES)[0] for _ in range(CALIBRATION_SETS)]

@@ -318,7 +318,9 @@ def restorations(out: Fixtures, bundle: Path) -> list[dict]:
     """
     read = read_bundle(bundle)
     runner = stub_runner(STUBS["fp32"], read.table)
-    model = restore.Model(runner, STEPS, SIGMA_S, SIZE, SIZE, multiple=0, channels=CHANNELS)
+    model = restore.Model(
+        runner, STEPS, SIGMA_S, SIZE, SIZE, multiple=0, channels=CHANNELS, domain=ALIGNED_FACE
+    )
     entries = []
     for seed, (height, width) in enumerate(PICTURES):
         given = picture(height, width, seed)

@@ -14,11 +14,12 @@ from threading import Thread
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from elir_mobile import checkpoints
 from elir_mobile.checkpoints import (
     DEMO_AUTOENCODER,
+    DEMO_WEIGHTS,
     PARTS,
     build_restorer,
     collapse_state_dict,
@@ -34,6 +35,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
+from elir_mobile.training.demo import RECIPES
 from tests.conftest import SIGMA_S, STEPS, TINY
 
 BFR = get_task("bfr")
@@ -115,9 +117,12 @@ def test_weights_say_what_they_were_trained_on_and_the_task_does_where_they_do_n
     assert load_weights(str(path), bsr)[1].domain == bsr.domain == PHOTO
 
 
-@pytest.mark.parametrize("task", ["bfr", "sr", "denoising", "inpainting", "bsr"])
-def test_every_demo_model_was_trained_on_aligned_faces(task: str) -> None:
-    assert load_weights("demo", get_task(task))[1].domain == ALIGNED_FACE
+@pytest.mark.parametrize("task", RECIPES)
+def test_every_demo_model_says_its_domain_and_shares_the_decoder(task: str) -> None:
+    info = load_weights("demo", get_task(task))[1]
+    assert info.domain == (PHOTO if task in ("denoising", "bsr") else ALIGNED_FACE)
+    assert not any(name.startswith("dec.") for name in load_file(DEMO_WEIGHTS / f"demo-{task}.safetensors"))
+    assert sum(path.stat().st_size for path in DEMO_WEIGHTS.iterdir()) <= 30_000_000
 
 
 def test_a_decoder_can_be_stored_once_for_several_tasks(restorer, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from elir_mobile.degradations import (
     gaussian_noise,
     jpeg,
 )
-from elir_mobile.tasks import TASKS
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, TASKS
 
 GREY = Image.new("RGB", (128, 128), (128, 128, 128))
 
@@ -58,9 +58,10 @@ def test_jpeg_loses_more_at_lower_quality() -> None:
     assert 0 < errors[0] < errors[1] < errors[2]
 
 
+@pytest.mark.parametrize("domain", [ALIGNED_FACE, PHOTO])
 @pytest.mark.parametrize("task", TASKS)
-def test_degraded_image_depends_on_image_and_seed_alone(task: str) -> None:
-    degrade = TASKS[task].degrade
+def test_degraded_image_depends_on_image_and_seed_alone(task: str, domain: str) -> None:
+    degrade = TASKS[task].degradation(domain)
     first, again, other = (np.asarray(degrade(picture(128), np.random.default_rng(s))) for s in (1, 1, 2))
     assert first.shape == (128, 128, 3)
     assert np.array_equal(first, again)
@@ -123,6 +124,12 @@ def test_sr_is_an_eighth_of_the_resolution_with_noise() -> None:
     small = picture(128).resize((16, 16), Image.Resampling.BICUBIC)
     out = array(degrade_sr(picture(128), np.random.default_rng(0)))[::8, ::8]
     assert (out - array(small)).std() == pytest.approx(12.8, rel=0.1)
+
+
+def test_denoising_is_of_heavy_noise_on_faces_and_of_a_camera_s_on_photographs() -> None:
+    assert TASKS["denoising"].degradation(ALIGNED_FACE) is degrade_denoising
+    assert TASKS["denoising"].degradation(PHOTO) is degrade_photo_noise
+    assert TASKS["bsr"].degradation(ALIGNED_FACE) is TASKS["bsr"].degradation(PHOTO)
 
 
 def test_denoising_noise_has_the_stated_spread() -> None:

@@ -88,7 +88,7 @@ class PointwiseRunner:
 @given(st.integers(16, 200), st.integers(16, 200), st.sampled_from([(32, 0), (32, 16), (64, 0), (64, 32)]))
 def test_every_pixel_is_covered_once_whatever_the_size(width: int, height: int, tiles: tuple) -> None:
     tile, multiple = tiles
-    model = Model(PointwiseRunner(), 1, 0.03, tile, tile, multiple, 16)
+    model = Model(PointwiseRunner(), 1, 0.03, tile, tile, multiple, 16, ALIGNED_FACE)
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     told = []
     out = np.asarray(restore(Image.fromarray(pixels), model, 5, lambda *n: told.append(n)), float)

@@ -7,20 +7,27 @@ import copy
 import pytest
 from torch import nn
 
-from elir_mobile.checkpoints import load_weights
 from elir_mobile.models.autoencoder import Block
-from elir_mobile.models.restorer import Restorer
+from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.precision import FP32, RECIPES, check_rules
-from elir_mobile.tasks import get_task
 from export.programs import Programs, build_programs
 from export.simulate import layer_names
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 
 @pytest.fixture(scope="module")
-def demo() -> Programs:
-    restorer, info = load_weights("demo", get_task("denoising"))
-    return build_programs(restorer, size=info.size, steps=info.steps, sigma_s=info.sigma_s)
+def network() -> Programs:
+    arch = Architecture(
+        enc_width=32,
+        dec_width=32,
+        coarse_width=32,
+        n_rrdb=3,
+        hid_channels=32,
+        n_mid_blocks=2,
+        ch_mult=(1, 2, 1, 2),
+        t_emb_dim=32,
+    )
+    return build_programs(Restorer(arch), size=128, steps=3, sigma_s=SIGMA_S)
 
 
 ENDS = {"enc.layers.0", "fmir.first_proj", "fmir.final_proj", "dec.layers.0", "dec.layers.18"}
@@ -58,11 +65,11 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_built_in_recipes_on_the_demo_network(demo: Programs, name: str) -> None:
-    names = {layer for layers in layer_names(demo).values() for layer in layers}
+def test_built_in_recipes_on_a_network_in_the_taesd_form(network: Programs, name: str) -> None:
+    names = {layer for layers in layer_names(network).values() for layer in layers}
     assert len(names) == 208
     most, others = TABLE[name]
-    recipe = RECIPES[name].on(demo.roles)
+    recipe = RECIPES[name].on(network.roles)
     expected = dict.fromkeys(names, most) | {n: p for p, layers in others.items() for n in layers}
     assert {layer: recipe.precision_of(layer).name for layer in names} == expected
 

@@ -22,7 +22,7 @@ from elir_mobile.cli.options import alone
 from elir_mobile.cli.train import main
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
 from elir_mobile.training.folder import (
     Pictures,
     finished,
@@ -113,6 +113,7 @@ def test_a_stopped_run_resumes_and_its_weights_can_be_loaded(
         assert torch.allclose(tensor, resumed[name], atol=1e-6), name
     restorer, info = load_weights(str(whole / "denoising.safetensors"), get_task("denoising"))
     assert (info.size, info.steps, restorer.arch) == (SIDE, get_task("denoising").steps, TINY)
+    assert info.domain == ALIGNED_FACE
     assert list((whole / "tensorboard" / "from-0").glob("events.*"))
     with Image.open(whole / "strip-000004.png") as strip:
         assert strip.size == (4 * SIDE + 6, 3 * SIDE + 4)
@@ -158,6 +159,8 @@ def test_the_network_without_coarse_estimator_is_saved_as_one_that_computes_the_
 def test_batches_hold_degraded_and_clean_images_whoever_prepares_them(picture_folder: Path) -> None:
     paths = sorted(picture_folder.iterdir())
     pictures = Pictures(paths, get_task("denoising"), SIDE, 6, crops=False)
+    assert pictures.domain == ALIGNED_FACE
+    assert replace(pictures, crops=True).domain == PHOTO
     items = pictures.draw(torch.Generator().manual_seed(0))
     whole = pictures.prepare(items)
     assert whole.x_lq.shape == whole.x_hq.shape == (6, 3, SIDE, SIDE)

@@ -103,7 +103,7 @@ def main(
 
     from elir_mobile.checkpoints import load_weights, save_weights
     from elir_mobile.images import list_images
-    from elir_mobile.tasks import get_task
+    from elir_mobile.tasks import PHOTO, get_task
     from elir_mobile.training.demo import RECIPES
     from elir_mobile.training.folder import (
         Pictures,
@@ -120,7 +120,7 @@ def main(
     chosen = get_task(task)
     compute = Compute(devices, nodes, precision, workers).under_torchrun()
     size = size or chosen.size
-    crops = chosen.name == "bsr" if crops is None else crops
+    crops = chosen.domain == PHOTO if crops is None else crops
     sigma_s = chosen.sigma_s if sigma_s is None else sigma_s
     lr = lr or LR.get(task, OTHER_LR)
     dt = dt or DT.get(task, OTHER_DT)
@@ -185,5 +185,13 @@ def main(
     )
     if rank_zero_only.rank == 0:
         path = out / f"{task}.safetensors"
-        save_weights(finished(student), path, task=task, size=size, steps=chosen.steps, sigma_s=sigma_s)
+        save_weights(
+            finished(student),
+            path,
+            task=task,
+            size=size,
+            steps=chosen.steps,
+            sigma_s=sigma_s,
+            domain=pictures.domain,
+        )
         typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB")

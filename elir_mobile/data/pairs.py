@@ -44,18 +44,21 @@ class PairSets:
     source: str
 
 
-def make_pairs(paths: list[Path], task: Task, size: int, count: int, seed: int) -> list[Pair]:
-    """``count`` pairs of ``task``'s degradation, going round ``paths``, mirrored on every other round.
+def make_pairs(
+    paths: list[Path], task: Task, size: int, count: int, seed: int, domain: str = ALIGNED_FACE
+) -> list[Pair]:
+    """``count`` pairs of ``task``'s degradation for networks of ``domain``.
 
+    They go round ``paths``, mirrored on every other round.
     Pair ``i`` depends on its image, ``seed`` and ``i`` alone.
     """
-    pairs = []
+    degrade, pairs = task.degradation(domain), []
     for index in range(count):
         path = paths[index % len(paths)]
         clean = square(read_image(path), size)
         if index // len(paths) % 2:
             clean = ImageOps.mirror(clean)
-        degraded = task.degrade(clean, np.random.default_rng([seed, index]))
+        degraded = degrade(clean, np.random.default_rng([seed, index]))
         pairs.append(
             Pair(f"{path.stem}-{index}", to_tensor(degraded)[None], to_tensor(clean)[None], path.stem)
         )
@@ -96,7 +99,7 @@ def load_pair_sets(
         source = f"images of the folder {folder.name}"
     count = min(max(len(evaluation), counts.min_evaluation), counts.max_evaluation)
     return PairSets(
-        make_pairs(calibration, task, size, counts.calibration, seed),
-        make_pairs(evaluation, task, size, count, seed + 1),
+        make_pairs(calibration, task, size, counts.calibration, seed, domain),
+        make_pairs(evaluation, task, size, count, seed + 1, domain),
         source,
     )

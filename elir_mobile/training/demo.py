@@ -76,6 +76,7 @@ class Recipe:
     coarse_minutes: float
     flow_minutes: float
     side: int = 128  # of the training squares, pixels
+    best_steps: int | None = None  # where it restores best with another K than it was trained with
 
     @property
     def use_side(self) -> int:
@@ -102,7 +103,7 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 RECIPES: dict[str, Recipe] = {
     "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 92),
     "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.1, 20, 30),
-    "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.3, 15, 40),
+    "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.1, 15, 45, best_steps=1),
     "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 8, 12),
     "inpainting": Recipe(ALIGNED_FACE, degrade_inpainting, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 8, 12),
 }
@@ -472,7 +473,7 @@ def bundle(run_dir: RunDir, to: Target, tasks: Tasks = EVERY_TASK) -> None:
             path,
             task=task,
             size=recipe.use_side,
-            steps=recipe.steps,
+            steps=recipe.best_steps or recipe.steps,
             sigma_s=recipe.sigma_s,
             domain=recipe.domain,
             shared_decoder=True,

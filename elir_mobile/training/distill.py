@@ -102,7 +102,8 @@ class Distiller:
         rng = np.random.default_rng([asked.seed, 1])
         heldout = [square(read_image(path), asked.size) for path in paths[1::10][:HELD_OUT]]
         self.clean = stacked([np.asarray(image) for image in heldout]).float() / 255
-        self.shown = stacked([np.asarray(asked.task.degrade(image, rng)) for image in heldout]).float() / 255
+        self.degrade = asked.task.degradation(asked.info.domain)
+        self.shown = stacked([np.asarray(self.degrade(image, rng)) for image in heldout]).float() / 255
 
     def degraded(self, count: int, rng: np.random.Generator) -> Tensor:
         """Degraded training squares (count, 3, side, side) uint8: crops of photographs, whole faces."""
@@ -113,7 +114,7 @@ class Distiller:
                 image = square(image, self.asked.size)
             else:
                 image = Image.fromarray(random_crop(np.asarray(image), self.asked.size, rng))
-            squares.append(np.asarray(self.asked.task.degrade(image, rng)))
+            squares.append(np.asarray(self.degrade(image, rng)))
         return stacked(squares)
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ from elir_mobile.images import read_image, square, to_tensor
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.coarse import RESIDUAL_SCALE, RRDBNet
 from elir_mobile.models.restorer import Architecture, Restorer
-from elir_mobile.tasks import Task
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, Task
 from elir_mobile.training.lcfm import Batch
 
 
@@ -59,6 +59,11 @@ class Pictures:
     batch: int
     crops: bool
 
+    @property
+    def domain(self) -> str:
+        """Of what is trained on these."""
+        return PHOTO if self.crops else ALIGNED_FACE
+
     def draw(self, generator: torch.Generator) -> list[Item]:
         """What is in a whole batch."""
         columns = (
@@ -83,11 +88,11 @@ class Pictures:
         clean = random_square(image, self.size, rng) if self.crops else square(image, self.size)
         if item.mirrored:
             clean = ImageOps.mirror(clean)
-        return to_tensor(self.task.degrade(clean, rng)), to_tensor(clean)
+        return to_tensor(self.task.degradation(self.domain)(clean, rng)), to_tensor(clean)
 
     def strip(self, count: int) -> tuple[Tensor, Tensor]:
         """The first images, degraded and clean, always the same."""
-        pairs = make_pairs(self.paths, self.task, self.size, min(count, len(self.paths)), 0)
+        pairs = make_pairs(self.paths, self.task, self.size, min(count, len(self.paths)), 0, self.domain)
         return torch.cat([pair.degraded for pair in pairs]), torch.cat([pair.clean for pair in pairs])
 
 
