@@ -7,7 +7,10 @@
 import { FILTERS, planar } from "./pictures.js";
 
 const SCHEMA_VERSION = 2;
-const TARGET = "litert";
+const [TARGET, GPU_TARGET] = ["litert", "litert/gpu"];
+
+/** Whether `entry` is a file for WebGPU. */
+export const isForGpu = (entry) => entry.target === GPU_TARGET;
 
 /** What a person can mend; the message is one sentence. */
 export class UserError extends Error {}
@@ -49,11 +52,12 @@ export class Bundle {
     return bundle;
   }
 
-  /** The entries of the files that run here, the one that the manifest recommends first. */
+  /** The entries of the files for browsers: first those that the manifest recommends, for WebGPU and without it. */
   get files() {
-    const first = this.manifest.recommendation?.browser;
-    const files = this.manifest.files.filter((entry) => entry.target === TARGET);
-    return files.toSorted((a, b) => (b.path === first) - (a.path === first));
+    const { "browser-gpu": gpu, browser } = this.manifest.recommendation ?? {};
+    const place = ({ path }) => [gpu, browser].indexOf(path) + 1 || 3;
+    const files = this.manifest.files.filter(({ target }) => target === TARGET || target === GPU_TARGET);
+    return files.toSorted((a, b) => place(a) - place(b));
   }
 
   get size() {

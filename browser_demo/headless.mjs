@@ -13,7 +13,9 @@ const [modules, executablePath, url] = process.argv.slice(2);
 const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
 
 // Chromium's own sandbox cannot be set up by root; the page and the files are our own.
-const browser = await chromium.launch({ executablePath, chromiumSandbox: process.getuid?.() !== 0 });
+// A machine without a GPU has WebGPU in software.
+const args = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+const browser = await chromium.launch({ executablePath, args, chromiumSandbox: process.getuid?.() !== 0 });
 try {
   const page = await browser.newPage();
   let [crashed, last] = [null, ""];

@@ -5,9 +5,9 @@
  * hits all of them.
  */
 
-import { Bundle, fileStem, sha256 } from "./bundle.js";
+import { Bundle, fileStem, isForGpu, sha256 } from "./bundle.js";
 import { goldenParity } from "./fidelity.js";
-import { PROGRAMS, Restorer, floatBytes, startRuntime } from "./restorer.js";
+import { PROGRAMS, Restorer, floatBytes, isGpuSoftware, startRuntime } from "./restorer.js";
 
 const SCHEMA_VERSION = 1;
 
@@ -51,7 +51,9 @@ export async function deviceFacts() {
  * @returns the content of the result file. A file that fails has its sentence in its row's `error`.
  */
 export async function runJob(job, bundle, { keep = null, progress = async () => {} } = {}) {
-  await startRuntime();
+  const asked = bundle.files.filter(({ path }) => job.files.includes(path));
+  const gpu = asked.some(isForGpu); // one runtime for all, since all stay loaded
+  await startRuntime(gpu);
   const { input, noise } = bundle.golden;
   const turns = job.runs > 0 ? job.warmup + job.runs : 0;
   const all = job.files.length * (1 + turns);
@@ -69,12 +71,14 @@ export async function runJob(job, bundle, { keep = null, progress = async () => 
       continue;
     }
     try {
-      const restorer = await Restorer.open(bundle, entry, job.threads);
+      const restorer = await Restorer.open(bundle, entry, job.threads, gpu);
       row.threads = restorer.threads;
-      row.load_ms = restorer.loadMs;
-      if (turns) row.first_ms = (await restorer.restore(input, noise)).times.total;
+      const timed = turns && !(isForGpu(entry) && (await isGpuSoftware()));
+      if (timed) row.load_ms = restorer.loadMs;
+      if (timed) row.first_ms = (await restorer.restore(input, noise)).times.total;
       if (job.parity) await addParity(row, restorer, bundle, keep);
-      opened.push({ row, restorer, runs: [] });
+      if (timed) opened.push({ row, restorer, runs: [] });
+      else restorer.close();
     } catch (error) {
       failed(row, error);
     }
@@ -88,10 +92,6 @@ export async function runJob(job, bundle, { keep = null, progress = async () => 
   }
   for (const { row, restorer, runs } of opened) {
     restorer.close();
-    if (!turns) {
-      row.load_ms = null; // nothing was timed
-      continue;
-    }
     const of = (name) => statistics(runs.map((times) => times[name]));
     row.programs = Object.fromEntries(PROGRAMS.map((name) => [name, of(name)]));
     row.total = of("total");

@@ -6,10 +6,10 @@
  */
 
 import { deviceFacts, runJob, runJobFile } from "./jobs.js";
-import { Bundle, UserError } from "./bundle.js";
+import { Bundle, UserError, isForGpu } from "./bundle.js";
 import { checks } from "./fidelity.js";
 import { enlarged, planar, rgba } from "./pictures.js";
-import { Restorer } from "./restorer.js";
+import { Restorer, hasGpu, isGpuSoftware } from "./restorer.js";
 
 // What photos a model is for, by the domain that its manifest names.
 const DOMAINS = { "aligned-face": "for a photo that one upright face fills", photo: "for any photo" };
@@ -94,7 +94,9 @@ async function restorePhoto() {
   });
   photoTimes = times;
   showTimes();
-  const way = restorer.threads > 1 ? `${restorer.threads} threads` : "one thread";
+  const way = isForGpu(restorer.entry)
+    ? "the GPU"
+    : restorer.threads > 1 ? `${restorer.threads} threads` : "one thread";
   $("status").textContent = `Restored in ${Math.round(times.total)} ms with ${way}. Move the slider to compare.`;
 }
 
@@ -200,7 +202,11 @@ async function openPage() {
   bundle = await Bundle.open(new URL("bundle/", document.baseURI));
   const { model, size } = bundle.manifest;
   const { title, domain } = bundle.task;
-  const entries = bundle.files;
+  const gpu = await hasGpu();
+  const slow = gpu && (await isGpuSoftware());
+  const entries = bundle.files
+    .filter((entry) => gpu || !isForGpu(entry))
+    .toSorted((a, b) => (slow ? isForGpu(a) - isForGpu(b) : 0));
   if (!entries.length) {
     throw new UserError("the bundle has no .tflite file: export it with --targets litert");
   }
@@ -210,9 +216,10 @@ async function openPage() {
   $("about").textContent =
     `Model ${model.name}, ${size}×${size} pixels${suited}. Everything runs on this device: the photo does not leave it.`;
   $("model").replaceChildren(
-    ...entries.map(({ path, precision, bytes }) => {
-      const megabytes = (bytes / 1e6).toFixed(1);
-      return new Option(`${NOTES[precision] ?? precision} · ${megabytes} MB`, path);
+    ...entries.map((entry) => {
+      const { path, precision, bytes } = entry;
+      const note = isForGpu(entry) ? `${precision} on the GPU` : (NOTES[precision] ?? precision);
+      return new Option(`${note} · ${(bytes / 1e6).toFixed(1)} MB`, path);
     }),
   );
   const { name, system, arch, cpu } = await deviceFacts();

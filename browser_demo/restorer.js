@@ -2,16 +2,38 @@
  * A bundle's LiteRT file in the browser: its three programs and the sampling loop of `elir_mobile/core/sampling.py`.
  */
 
-import { Tensor, loadAndCompile, loadLiteRt } from "@litertjs/core";
-import { UserError } from "./bundle.js";
+import { Tensor, loadAndCompile, loadLiteRt, unloadLiteRt } from "@litertjs/core";
+import { UserError, isForGpu } from "./bundle.js";
 
 export const PROGRAMS = ["encode", "step", "decode"];
 
+/** Whether this browser has what LiteRT's GPU accelerator needs: WebGPU, and promises inside WebAssembly. */
+export async function hasGpu() {
+  return "Suspending" in WebAssembly && Boolean(await navigator.gpu?.requestAdapter());
+}
+
+/** Whether that GPU is one in software, whose speed says nothing of this device's. */
+export async function isGpuSoftware() {
+  const { info } = (await navigator.gpu.requestAdapter()) ?? {};
+  return info?.isFallbackAdapter || info?.architecture === "swiftshader";
+}
+
 let runtime; // promise of the most threads that can be used
-/** Load the runtime once; resolves to the number of threads that it can use. */
-export function startRuntime() {
+let withGpu; // whether it is the build that has the GPU accelerator, and one thread
+
+/** Load the runtime, for files on the GPU or for others; resolves to the number of threads that it can use. */
+export function startRuntime(gpu) {
+  if (runtime && withGpu !== gpu) {
+    unloadLiteRt();
+    runtime = null;
+  }
+  withGpu = gpu;
   runtime ??= (async () => {
     const folder = new URL("litert/core/wasm/", document.baseURI).href;
+    if (gpu) {
+      await loadLiteRt(folder, { jspi: true });
+      return 1;
+    }
     if (!globalThis.crossOriginIsolated) {
       await loadLiteRt(folder);
       return 1;
@@ -37,18 +59,26 @@ export function floatBytes(values) {
 
 /** The three programs of one file. */
 export class Restorer {
-  /** Load the file of `entry` with at most `threads` threads. `loadMs` leaves the download out. */
-  static async open(bundle, entry, threads) {
-    const [bytes, most] = [await bundle.bytes(entry), await startRuntime()];
+  /**
+   * Load the file of `entry` with at most `threads` threads. `loadMs` leaves the download out.
+   *
+   * @param gpu whether the runtime is to have the GPU accelerator; what another one has opened is lost.
+   */
+  static async open(bundle, entry, threads, gpu = isForGpu(entry)) {
+    if (isForGpu(entry) && !(await hasGpu())) {
+      throw new UserError(`${entry.path} needs WebGPU, which this browser lacks: choose another file`);
+    }
+    const [bytes, most] = [await bundle.bytes(entry), await startRuntime(gpu)];
     const self = new Restorer();
     self.bundle = bundle;
     self.entry = entry;
     self.threads = Math.max(1, Math.min(threads, most));
     const start = performance.now();
-    self.model = await loadAndCompile(bytes, {
-      accelerator: "wasm",
-      cpuOptions: { numThreads: self.threads },
-    });
+    // Asked for fp16, LiteRT.js 2.5.3 writes shaders that need f16 where WebGPU has none; they fail without an error.
+    const options = isForGpu(entry)
+      ? { accelerator: "webgpu", gpuOptions: { precision: "fp32" } }
+      : { accelerator: "wasm", cpuOptions: { numThreads: self.threads } };
+    self.model = await loadAndCompile(bytes, options);
     self.loadMs = performance.now() - start;
     const missing = PROGRAMS.find((name) => !(name in self.model.signatures));
     if (missing) throw new UserError(`${entry.path} has no signature '${missing}': export it again`);
@@ -60,7 +90,7 @@ export class Restorer {
     inputs.forEach(([values, shape], i) => (given[`args_${i}`] = new Tensor(values, shape)));
     try {
       const { output_0: out } = await this.model.run(name, given);
-      const values = Float32Array.from(out.toTypedArray());
+      const values = Float32Array.from(await out.data());
       out.delete();
       return values;
     } finally {

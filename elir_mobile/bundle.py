@@ -74,6 +74,8 @@ RECOMMENDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ios": (("coreml", "executorch"), (*_INT8, "fp16", "fp32")),
     "browser": (("litert",), (*_INT8, "fp32", "fp16")),  # fp16 is not delegated there, and far slower
     "host": (("litert", "executorch"), (*_INT8, "fp32", "fp16")),
+    # Where there is WebGPU.
+    "browser-gpu": (("litert/gpu",), ("fp16", "fp32")),
 }
 
 

@@ -1,13 +1,13 @@
 /**
- * Does with the page what a person does: `node page.mjs MODULES CHROMIUM URL PHOTO OUT`. Leaves screenshots in OUT and
- * prints one line of JSON: what was seen at each width.
+ * Does with the page what a person does: `node page.mjs MODULES CHROMIUM URL PHOTO OUT [ARGUMENT…]`, further arguments of
+ * Chromium. Leaves screenshots in OUT and prints one line of JSON: what was seen at each width.
  */
 
 import { join } from "node:path";
 import { VIEWS, launch } from "./views.mjs";
 
-const [modules, executablePath, url, photo, out] = process.argv.slice(2);
-const browser = await launch(modules, executablePath);
+const [modules, executablePath, url, photo, out, ...args] = process.argv.slice(2);
+const browser = await launch(modules, executablePath, args);
 const seen = {};
 try {
   for (const [name, options] of Object.entries(VIEWS)) {
@@ -22,9 +22,15 @@ try {
     });
     await page.goto(url);
     await page.locator("#choose:enabled").waitFor();
+    if (args.length) {
+      const models = await page.locator("#model option").count();
+      await page.locator("#model").selectOption({ index: models - 1 }); // a GPU in software comes last
+      await page.locator("#choose:enabled").waitFor();
+    }
     await page.locator("#file").setInputFiles(photo);
     await page.locator("#compare").waitFor();
     await page.locator("#choose:enabled").waitFor();
+    const restored = await page.locator("#status").textContent();
     await page.locator("#slider").fill("30");
     await page.locator("#check").click();
     await page.locator("#check:enabled").waitFor();
@@ -59,7 +65,7 @@ try {
     // A file that is no picture is one sentence, and the page stays usable.
     await page.locator("#file").setInputFiles({ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("text") });
     await page.locator("#problem").waitFor();
-    Object.assign(seen[name], { problem: await page.locator("#problem").textContent(), requests, errors });
+    Object.assign(seen[name], { problem: await page.locator("#problem").textContent(), restored, requests, errors });
     await page.close();
   }
 } finally {

@@ -43,13 +43,14 @@ from elir_mobile.devices.protocol import Device, device
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.runner import open_runner
+from elir_mobile.runtimes.table import RUNTIMES
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import executorch, litert
 from export.programs import build_programs
 from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import adbd
-from tests.conftest import SIGMA_S, SIZE, STEPS, golden_budgets, write_pictures
+from tests.conftest import SIGMA_S, SIZE, STEPS, golden_budgets, write_micro_bundle, write_pictures
 
 app = alone(main)
 
@@ -666,6 +667,54 @@ def test_the_page_restores_a_photo_at_every_width(
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 10
     assert views["dark"]["ground"] != views["desktop"]["ground"]
+
+
+@pytest.fixture(scope="module")
+def gpu_bundle(degraded, tiny_weights: Path, tmp_path_factory) -> Path:
+    """LiteRT's fp32 file for processors, and those for GPUs."""
+    if not RUNTIMES["litert/gpu"].installed:
+        pytest.skip("there is no Vulkan driver: make gpu")
+    artifacts = (("litert", "fp32"), ("litert/gpu", "fp32"), ("litert/gpu", "fp16"))
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-gpu"
+    return write_micro_bundle(folder, artifacts, degraded, tiny_weights)
+
+
+@pytest.mark.devices
+@pytest.mark.lowering
+def test_the_browser_runs_gpu_files_as_this_machine_does(
+    chromium: browser.Browser, gpu_bundle: Path, tmp_path: Path
+) -> None:
+    files = ("litert/gpu/bfr-fp32.tflite", "litert/gpu/bfr-fp16.tflite", "litert/bfr-fp32.tflite")
+    listed = {entry["path"]: entry for entry in read_bundle(gpu_bundle).manifest["files"]}
+    assert sorted(files) == sorted(listed)
+    result = chromium.run(gpu_bundle, job_of(files), tmp_path, Watch())
+    for row in result.rows:
+        assert row.error is None
+        software = listed[row.path]["target"] == "litert/gpu"  # no time is claimed of a GPU in software
+        assert (row.total is None) == software
+        for name, decibels in row.parity.items():
+            assert decibels is None or decibels >= listed[row.path]["parity"][name]["budget_db"], name
+
+
+@pytest.mark.devices
+@pytest.mark.lowering
+@pytest.mark.parametrize("gpu", [True, False])
+def test_the_page_offers_the_gpu_where_there_is_one_and_says_when_it_used_it(
+    chromium: browser.Browser, gpu_bundle: Path, gpu: bool, tmp_path: Path
+) -> None:
+    Image.effect_noise((80, 80), 50).convert("RGB").save(tmp_path / "photo.png")
+    script = Path(__file__).with_name("page.mjs")
+    flags = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] if gpu else ["--disable-gpu"]
+    with browser.serving(gpu_bundle) as url:
+        command = [chromium.node, script, browser.modules_folder(), chromium.chromium, url]
+        command += [tmp_path / "photo.png", tmp_path, *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    on_gpu = ["litert/gpu/bfr-fp16.tflite", "litert/gpu/bfr-fp32.tflite"] if gpu else []
+    for view in json.loads(done.stdout).values():
+        assert view["models"] == ["litert/bfr-fp32.tflite", *on_gpu]
+        assert ("with the GPU" in view["restored"]) == gpu
+        assert view["status"].startswith("This device computes")
 
 
 @pytest.mark.devices

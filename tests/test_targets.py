@@ -323,9 +323,10 @@ def test_runtimes_run_on_known_devices_of_which_the_host_is_one() -> None:
         assert "host" in runtime.devices
     assert runtimes_on("android") == runtimes_on("arm64") == ("executorch", "litert")
     assert runtimes_on("ios") == ("executorch", "coreml")
-    assert runtimes_on("browser") == ("litert",)
+    assert runtimes_on("browser") == ("litert", "litert/gpu")
     for kind, (targets, _) in RECOMMENDED.items():
-        assert all(can_run(kind, {"target": target}) for target in targets), kind
+        device = kind.removesuffix("-gpu")
+        assert all(can_run(device, {"target": target}) for target in targets), kind
 
 
 class Here:

@@ -13,8 +13,8 @@ export const VIEWS = {
   "dark-phone": { ...phone, colorScheme: "dark" },
 };
 
-/** Chromium at `executablePath`, driven by the playwright-core in the folder `modules`. */
-export function launch(modules, executablePath) {
+/** Chromium at `executablePath`, driven by the playwright-core in the folder `modules`, with further `args`. */
+export function launch(modules, executablePath, args = []) {
   const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
-  return chromium.launch({ executablePath, chromiumSandbox: process.getuid?.() !== 0 });
+  return chromium.launch({ executablePath, args, chromiumSandbox: process.getuid?.() !== 0 });
 }

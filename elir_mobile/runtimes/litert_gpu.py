@@ -69,9 +69,12 @@ def _program(model: Any, name: str) -> Program:
     shape = tuple(int(side) for side in model.get_output_tensor_details(name)[output]["shape"])
 
     def run(*values: np.ndarray) -> np.ndarray:
-        for number, value in enumerate(values):
-            by_argument[f"args_{number}"].write(np.ascontiguousarray(value, np.float32))
-        model.run_by_index(index, inputs, outputs)
-        return np.array(outputs[0].read(int(np.prod(shape)), np.float32)).reshape(shape)
+        try:
+            for number, value in enumerate(values):
+                by_argument[f"args_{number}"].write(np.ascontiguousarray(value, np.float32))
+            model.run_by_index(index, inputs, outputs)
+            return np.array(outputs[0].read(int(np.prod(shape)), np.float32)).reshape(shape)
+        except RuntimeError as error:
+            raise UserError(f"the GPU did not finish '{name}': it may lack memory or time") from error
 
     return run
