@@ -60,7 +60,7 @@ npu: $(VENV)/ready  ## fetch Qualcomm's NPU compiler and emulator, 98 MB, under 
 	$(PIP) --no-deps onnxruntime-qnn==2.7.0
 
 gpu:  ## install a GPU in software, SwiftShader of Debian's Chromium (docs/chips.md)
-	apt-get install -y -qq chromium
+	apt-get update -qq && apt-get install -y -qq chromium
 
 browser: $(VENV)/ready  ## fetch LiteRT.js for the browser device and the page (docs/devices.md)
 	$(BIN)/python -m elir_mobile.devices.browser --set-up
