@@ -84,13 +84,15 @@ def recipes_table() -> Table:
     """Every recipe, what it is made of, and which target realizes it."""
     table = Table(title="recipes and the targets that realize them")
     table.add_column("recipe")
-    table.add_column("rules, the first match wins", max_width=48)
-    for name in TARGETS:
-        table.add_column(name, justify="center")
+    table.add_column("rules, the first match wins", max_width=44)
+    table.add_column("targets")
     for recipe in RECIPES.values():
         rules = "; ".join(f"{rule.pattern} {rule.precision.name}" for rule in recipe.rules) or "all float32"
-        marks = ("yes" if realizes(target, recipe) else "–" for target in TARGETS.values())
-        table.add_row(recipe.name, rules, *marks)
+        table.add_row(
+            recipe.name,
+            rules,
+            ", ".join(name for name, target in TARGETS.items() if realizes(target, recipe)),
+        )
     return table
 
 

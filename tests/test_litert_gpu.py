@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from elir_mobile.core.golden import check_output
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.runner import open_runner
-from elir_mobile.runtimes.table import RUNTIMES
+from elir_mobile.runtimes.table import RUNTIMES, SWIFTSHADER
 from export.forms import CPU_CHANNELS_LAST, GPU
 from export.litert import convert, gpu_delegation
 from export.programs import Programs, build_programs
@@ -91,6 +93,18 @@ def test_a_gpu_takes_the_programs_whole_and_computes_the_network(
     assert sqnr_db(restorer.decode(wanted[-1]).numpy(), out.numpy()) > LEAST_DB[precision]
     update, computed = wanted[-1] - wanted[0], trajectory[-1] - trajectory[0]
     assert sqnr_db(update.numpy(), computed.numpy()) > LEAST_DB[precision] - 20
+
+
+@needs_a_driver
+def test_a_process_that_a_gpu_runner_started_has_the_gpu_too(monkeypatch) -> None:
+    """The driver's name is inherited, the loader that was loaded is not."""
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(SWIFTSHADER))
+    code = (
+        "import ctypes, elir_mobile.runtimes.litert_gpu as gpu; "
+        "gpu._load_vulkan(); ctypes.CDLL('libvulkan.so.1')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @needs_a_driver

@@ -304,7 +304,7 @@ def test_a_runtimes_own_delegate_may_be_named() -> None:
         "onnx/cpu",
         "",
     ):
-        with pytest.raises(UserError, match="choose from executorch, litert, coreml"):
+        with pytest.raises(UserError, match=f"choose from {', '.join(TARGETS)}"):
             get_target(name)
 
 

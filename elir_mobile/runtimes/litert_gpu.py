@@ -26,8 +26,8 @@ def _load_vulkan() -> None:
     Raises:
         UserError: there is none.
     """
-    if "VK_ICD_FILENAMES" in os.environ:
-        return
+    if os.environ.get("VK_ICD_FILENAMES", str(SWIFTSHADER)) != str(SWIFTSHADER):
+        return  # the user's own driver, whose loader is where all libraries are
     if not SWIFTSHADER.is_file():
         raise UserError("there is no Vulkan driver: make gpu installs one in software")
     ctypes.CDLL(str(SWIFTSHADER.with_name("libvulkan.so.1")))
