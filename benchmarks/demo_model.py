@@ -218,7 +218,7 @@ def main(
                 sha256="",
                 trained=True,
                 size=recipe.use_side,
-                steps=recipe.best_steps or recipe.steps,
+                steps=recipe.use_steps,
                 sigma_s=recipe.sigma_s,
                 domain=recipe.domain,
             )

@@ -7,7 +7,7 @@
 
 import { Bundle, fileStem, isForGpu, sha256 } from "./bundle.js";
 import { goldenParity } from "./fidelity.js";
-import { PROGRAMS, Restorer, floatBytes, isGpuSoftware, startRuntime } from "./restorer.js";
+import { PROGRAMS, Restorer, floatBytes, hasGpu, isGpuSoftware, startRuntime } from "./restorer.js";
 
 const SCHEMA_VERSION = 1;
 
@@ -52,7 +52,8 @@ export async function deviceFacts() {
  */
 export async function runJob(job, bundle, { keep = null, progress = async () => {} } = {}) {
   const asked = bundle.files.filter(({ path }) => job.files.includes(path));
-  const gpu = asked.some(isForGpu); // one runtime for all, since all stay loaded
+  // One runtime for all, since all stay loaded. Without a GPU its files fail, and the others run.
+  const gpu = asked.some(isForGpu) && (await hasGpu());
   await startRuntime(gpu);
   const { input, noise } = bundle.golden;
   const turns = job.runs > 0 ? job.warmup + job.runs : 0;

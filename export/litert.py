@@ -387,17 +387,20 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
         ValueError: the recipe needs calibration and there are no samples, or it asks for a precision
             that LiteRT does not have.
     """
-    check_samples(recipe, samples)
-    content = quantize(_last_converted(programs), recipe.on(programs.roles), samples)
+    content = _lowered(programs, recipe, samples)
     delegations = {name: delegation(content, name) for name in programs.modules}
     path.write_bytes(content)
     return delegations
 
 
-def lower_for_gpu(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
-    """The same for the GPU accelerator; its programs have norms as :class:`GroupNormGpu`."""
+def _lowered(programs: Programs, recipe: Recipe, samples: Samples) -> bytes:
     check_samples(recipe, samples)
-    content = quantize(_last_converted(programs), recipe.on(programs.roles), samples)
+    return quantize(_last_converted(programs), recipe.on(programs.roles), samples)
+
+
+def lower_for_gpu(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
+    """As :func:`lower` for the GPU accelerator; its programs have norms as :class:`GroupNormGpu`."""
+    content = _lowered(programs, recipe, samples)
     delegations = gpu_delegation(content)
     path.write_bytes(content)
     return delegations

@@ -83,6 +83,11 @@ class Recipe:
         """Of the squares or tiles that it restores."""
         return 128 if self.domain == ALIGNED_FACE else 256
 
+    @property
+    def use_steps(self) -> int:
+        """K that it restores with."""
+        return self.best_steps or self.steps
+
 
 def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_mid: int) -> Architecture:
     return Architecture(
@@ -473,7 +478,7 @@ def bundle(run_dir: RunDir, to: Target, tasks: Tasks = EVERY_TASK) -> None:
             path,
             task=task,
             size=recipe.use_side,
-            steps=recipe.best_steps or recipe.steps,
+            steps=recipe.use_steps,
             sigma_s=recipe.sigma_s,
             domain=recipe.domain,
             shared_decoder=True,
