@@ -12,7 +12,7 @@ import torch
 from elir_mobile import metrics
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
-from elir_mobile.harness.compare import damage
+from elir_mobile.harness.compare import ROUNDING_PSNR_DB, damage, psnr_between, reference_facts
 from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
 from export.calibrate import calibrate
 from export.observers import MinMaxObserver
@@ -110,3 +110,21 @@ def test_only_the_changed_program_and_those_after_it_run(judge: Judge, monkeypat
     judge.judge(Recipe("two", (Rule("dec.layers.1.conv.0", FP32), *RECIPES["w8a8"].rules)))
     assert all(torch.equal(judge._starts[key], value) for key, value in before.items())  # noqa: SLF001
     assert len(judge._starts) == len(before)  # noqa: SLF001
+
+
+def test_a_picture_that_its_degradation_left_alone_does_not_make_the_mean_infinite() -> None:
+    clean = torch.rand(2, 3, 64, 64)
+    spoiled = (clean[1:] - 0.1).clamp(0, 1)
+    pairs = [Pair(str(i), x[None], x[None], str(i)) for i, x in enumerate(clean)]
+    facts = reference_facts([clean[:1], spoiled], pairs)
+    other = metrics.psnr(spoiled, clean[1:]).item()
+    assert facts["psnr_db"] == pytest.approx((ROUNDING_PSNR_DB + other) / 2, abs=1e-3)
+    rounded = (clean * 255).round() / 255
+    assert metrics.psnr(rounded, clean).mean().item() == pytest.approx(ROUNDING_PSNR_DB, abs=0.1)
+
+
+def test_equal_images_say_nothing_of_how_far_the_others_are() -> None:
+    images = [torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.25)]
+    reference = [images[0], images[1] + 0.01]
+    assert psnr_between(images, reference) == pytest.approx(40, abs=1e-3)
+    assert psnr_between(images, images) is None

@@ -24,7 +24,8 @@ from elir_mobile.data.pairs import Pair
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SOURCES = 10  # photographs; an interval over fewer says little of the next one
 ENOUGH_SQNR_DB = 90.0
-ENOUGH_PSNR_DB = 50.0  # an 8-bit picture itself is 59 dB from the one it was rounded from
+ROUNDING_PSNR_DB = 10 * math.log10(12 * 255**2)  # 59 dB: of an 8-bit picture to the one that was rounded
+ENOUGH_PSNR_DB = 50.0  # of which a device may lose some
 
 
 @dataclass
@@ -42,8 +43,14 @@ class Parity:
         return cls(trajectory=[Sqnr() for _ in range(steps)])
 
 
+def psnr_of_8_bit(image: Tensor, clean: Tensor) -> Tensor:
+    """PSNR of each image in dB, at most what rounding to 8 bits leaves, 10 log10(12 · 255²): some
+    degradations leave some pictures as they are, and one that is infinite would be the mean of all."""
+    return metrics.psnr(image, clean).clamp(max=ROUNDING_PSNR_DB)
+
+
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "psnr_db": metrics.psnr,
+    "psnr_db": psnr_of_8_bit,
     "ssim": metrics.ssim,
     "lpips": metrics.lpips,
 }
@@ -132,9 +139,10 @@ def no_damage() -> dict[str, float | None]:
 
 
 def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
-    """Mean PSNR of ``images`` against ``reference`` in dB; None where they are equal throughout."""
-    value = metrics.psnr(torch.cat(images), torch.cat(reference)).mean().item()
-    return value if value != float("inf") else None
+    """Mean PSNR in dB of those ``images`` that differ from their ``reference``; None if none does."""
+    values = metrics.psnr(torch.cat(images), torch.cat(reference))
+    different = values[values != math.inf]
+    return different.mean().item() if len(different) else None
 
 
 def pairwise_psnr(restored: Mapping[tuple[str, str], list[Tensor]]) -> list[dict[str, object]]:
