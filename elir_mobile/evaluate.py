@@ -11,6 +11,7 @@ Confidence intervals are bootstrapped over the pictures (Efron 1979).
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,7 +27,8 @@ from torch import Tensor
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import CONFIDENCE, bootstrap
-from elir_mobile.images import list_images, read_image, square, to_tensor
+from elir_mobile.images import Reading, list_images, read_photo, square, to_tensor
+from elir_mobile.records import COMPARED, comparison
 from elir_mobile.restore import Model, enlarged, restore
 from elir_mobile.tasks import Task
 
@@ -103,6 +105,7 @@ class Measured:
     size: tuple[int, int]  # width, height
     scores: dict[str, Scores]
     truth: np.ndarray | None  # features of the ground truth
+    notes: tuple[str, ...] = ()
 
 
 def score(image: Image.Image, truth: Image.Image) -> Scores:
@@ -132,9 +135,14 @@ def _features(image: Image.Image) -> np.ndarray:
 
 
 def measurer(
-    restorer: tuple[Callable[[], Model], Task] | None, size: int | None, seed: int
-) -> Callable[[Example], Measured]:
+    restorer: tuple[Callable[[], Model], Task] | None,
+    size: int | None,
+    seed: int,
+    reading: Reading = Reading(),
+) -> Callable[[Example], Measured | str]:
     """A worker that restores and measures one example, see :func:`elir_mobile.engine.run`.
+
+    It returns what is wrong with pictures that cannot be measured: one must not hold up the others.
 
     Args:
         restorer: what loads the model, and its task; None: images are measured as they are.
@@ -144,10 +152,19 @@ def measurer(
     load, task = restorer or (None, None)
     model = load() if load else None
 
-    def measure(example: Example) -> Measured:
-        truth = read_image(example.clean)
+    def measure(example: Example) -> Measured | str:
+        try:
+            return measured(example)
+        except UserError as error:
+            said = str(error)
+            return said if example.name in said else f"{example.name}: {said}"
+
+    def measured(example: Example) -> Measured:
+        photos = [read_photo(path, reading) for path in (example.clean, example.image) if path]
+        notes = tuple(f"holds {photo.frames} pictures: the first was taken" for photo in photos if photo.frames > 1)
+        truth = photos[0].image
         if example.image:
-            kind, given = "images", read_image(example.image)
+            kind, given = "images", photos[1].image
             if task:
                 given = enlarged(given, task)
         else:
@@ -165,31 +182,47 @@ def measurer(
             pictures["restored"] = restore(given, model, seed, lambda done, total: None)
         scores = {kind: score(picture, truth) for kind, picture in pictures.items()}
         known = all(s.features is not None for s in scores.values())
-        return Measured(example.name, truth.size, scores, _features(truth) if known else None)
+        return Measured(example.name, truth.size, scores, _features(truth) if known else None, notes)
 
     return measure
 
 
-def examples(clean: Path, images: Path | None) -> list[Example]:
+def examples(
+    clean: Path, images: Path | None, tell: Callable[[str], None] = lambda text: None
+) -> tuple[list[Example], list[str]]:
     """What there is to measure: every clean image, or every image with its clean one.
 
-    Names match with their endings or, where the endings differ, without.
+    Names match with their endings or, where the endings differ, without. What ``restore --compare`` wrote
+    beside the images is no image.
+
+    Args:
+        tell: is told what else is in the folders.
+
+    Returns:
+        The examples, and a sentence for each image that has no clean one or several.
 
     Raises:
-        UserError: a folder is missing or empty, or an image has no clean one or several.
+        UserError: a folder is missing or empty.
     """
-    truths = list_images(clean)
+    truths = list_images(clean, tell, comparison)
     if images is None:
-        return [Example(path.name, index, path.resolve(), None) for index, path in enumerate(truths)]
-    found = []
-    for index, path in enumerate(list_images(images)):
-        same = [truth for truth in truths if truth.name == path.name]
-        same = same or [truth for truth in truths if truth.stem == path.stem]
-        if len(same) != 1:
+        return [Example(path.name, index, path.resolve(), None) for index, path in enumerate(truths)], []
+    by_name, by_stem = {path.name: path for path in truths}, defaultdict(list)
+    for path in truths:
+        by_stem[path.stem].append(path)
+    found, wrong = [], []
+    for index, path in enumerate(list_images(images, tell, comparison)):
+        same = [by_name[path.name]] if path.name in by_name else by_stem[path.stem]
+        if len(same) == 1:
+            found.append(Example(path.name, index, same[0].resolve(), path.resolve()))
+        elif not same and path.name.endswith(COMPARED) and by_stem[path.name.removesuffix(COMPARED)]:
+            tell(f"{path} is a comparison: left out")
+        else:
             number = "no image" if not same else "several images"
-            raise UserError(f"{clean} has {number} named like {path}: give each image one clean one")
-        found.append(Example(path.name, index, same[0].resolve(), path.resolve()))
-    return found
+            wrong.append(f"{clean} has {number} named like {path}: give each image one clean one")
+    if not found:
+        raise UserError(wrong[0] if wrong else f"{images} has nothing but comparisons: name another folder")
+    return found, wrong
 
 
 def summarize(measured: list[Measured], resamples: int, seed: int) -> tuple[dict, dict[str, str]]:

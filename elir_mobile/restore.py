@@ -6,10 +6,12 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,20 +19,32 @@ from PIL import Image
 
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import absolute_weights, load_weights
-from elir_mobile.colors import keep_colors
+from elir_mobile.colors import is_grey, keep_colors
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import written
+from elir_mobile.core.files import named
+from elir_mobile.core.manifest import sha256_of
 from elir_mobile.core.tiling import Window, axis_windows
-from elir_mobile.images import SUFFIXES, Photo, hstack_images, list_images, read_photo, to_tensor
+from elir_mobile.images import (
+    FRAMED,
+    WRITTEN_SUFFIXES,
+    Photo,
+    Reading,
+    hstack_images,
+    list_images,
+    read_photo,
+    save_options,
+    to_tensor,
+    with_alpha,
+)
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.records import COMPARED, COMPARISON, comparison, recorded, state
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.runner import Runner, open_runner
 from elir_mobile.tasks import Task
 
 TILE = 512  # of the float model. Smaller ones agree less: group norms see the tile, not the picture
 OVERLAP = 0.25  # of the tile's side; upstream's 512-pixel tiles overlap by 64
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class Model:
         fidelity: from the sample (0) to the coarse estimate (1), see
             :func:`elir_mobile.core.sampling.sample`.
         keeps_colors: whether the restored picture takes its low frequencies of colour from the input.
+        keeps_grey: whether a grey picture stays grey.
+        identity: SHA-256 of the weights or of the exported file.
     """
 
     runner: Runner
@@ -61,6 +77,8 @@ class Model:
     domain: str
     fidelity: float = 0.0
     keeps_colors: bool = False
+    keeps_grey: bool = False
+    identity: str = ""
 
 
 def load_float(
@@ -70,8 +88,10 @@ def load_float(
     tile: int = TILE,
     threads: int | None = None,
     *,
+    sigma_s: float | None = None,
     fidelity: float = 0.0,
     keeps_colors: bool = False,
+    keeps_grey: bool = False,
 ) -> Model:
     """The float network of ``weights``, on ``threads`` of PyTorch (None: as many as it takes by itself).
 
@@ -88,7 +108,7 @@ def load_float(
     return Model(
         eager_runner(restorer, steps or info.steps),
         steps or info.steps,
-        info.sigma_s,
+        info.sigma_s if sigma_s is None else sigma_s,
         info.size,
         tile,
         arch.size_multiple,
@@ -96,6 +116,8 @@ def load_float(
         info.domain,
         fidelity,
         keeps_colors,
+        keeps_grey,
+        info.sha256,
     )
 
 
@@ -107,8 +129,10 @@ def load_artifact(
     steps: int | None = None,
     threads: int | None = None,
     *,
+    sigma_s: float | None = None,
     fidelity: float = 0.0,
     keeps_colors: bool = False,
+    keeps_grey: bool = False,
 ) -> Model:
     """An exported file of the bundle in ``folder``, on ``threads`` (None: one for each core).
 
@@ -128,8 +152,20 @@ def load_artifact(
     file = bundle.entry(target, precision)
     runner = open_runner(file["target"], folder / file["path"], bundle.table, threads)
     size, channels = facts["size"], facts["golden"]["arrays"]["noise"]["shape"][1]
-    steps, sigma_s, domain = facts["steps"], facts["sigma_s"], facts["domain"]
-    return Model(runner, steps, sigma_s, size, size, 0, channels, domain, fidelity, keeps_colors)
+    return Model(
+        runner,
+        facts["steps"],
+        facts["sigma_s"] if sigma_s is None else sigma_s,
+        size,
+        size,
+        0,
+        channels,
+        facts["domain"],
+        fidelity,
+        keeps_colors,
+        keeps_grey,
+        file["sha256"],
+    )
 
 
 def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int, int], None]) -> Image.Image:
@@ -140,6 +176,9 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
         model: what restores a tile.
         seed: of the noise, which is drawn for the whole image.
         advance: told (tiles done, tiles in all) after each tile.
+
+    Raises:
+        UserError: the model gives values that are not finite.
     """
     sides = [_padded(side, model) for side in (image.height, image.width)]
     below, right = sides[0] - image.height, sides[1] - image.width
@@ -164,12 +203,16 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
                 sigma_s=model.sigma_s,
                 fidelity=model.fidelity,
             )
+            if not made.isfinite().all():
+                raise UserError("the model gives values that are not finite: check its weights, or export it anew")
             weights = row.weights[:, None, None] * column.weights[None, :, None]
             band[:, x] += weights * made[0].permute(1, 2, 0).numpy()
             advance(above * len(columns) + left, len(rows) * len(columns))
     out[top:] = _to_bytes(band)
     restored = Image.fromarray(out[: image.height, : image.width])
-    return keep_colors(restored, image) if model.keeps_colors else restored
+    if model.keeps_colors or (model.keeps_grey and is_grey(image)):
+        restored = keep_colors(restored, image)
+    return restored
 
 
 def tile_windows(side: int, tile: int) -> list[Window]:
@@ -192,44 +235,83 @@ def _latent(window: Window) -> slice:
     return slice(window.start // DOWNSCALE, window.stop // DOWNSCALE)
 
 
-def save_photo(photo: Photo, restored: Image.Image, path: Path) -> None:
-    """Write ``restored`` with the alpha, ICC profile and EXIF of ``photo``; JPEG drops the alpha.
+@dataclass(frozen=True)
+class Job:
+    """Which file becomes which, and where the two are shown side by side, if anywhere."""
 
-    Raises:
-        UserError: the place cannot be written.
-    """
-    if photo.alpha is not None and path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
-        alpha = photo.alpha
-        if alpha.size != restored.size:
-            alpha = alpha.resize(restored.size, Image.Resampling.BICUBIC)
-        restored.putalpha(alpha)
-    options: dict = {"exif": photo.exif} if photo.exif else {}
-    if photo.icc_profile:
-        options["icc_profile"] = photo.icc_profile
-    if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
-        options["quality"] = JPEG_QUALITY
-    with written(path) as staged:
-        restored.save(staged, **options)
+    source: Path
+    out: Path
+    comparison: Path | None = None
 
 
-def plan(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def plan(
+    source: Path, target: Path, compare: bool = False, tell: Callable[[str], None] = lambda text: None
+) -> list[Job]:
     """Which file becomes which: one file, or every image of a folder under its own name.
 
+    A name that ends in a format that is read and not written ends in ``.png`` then. No two outputs have one
+    name, not even where a file system takes large letters for small ones.
+
+    Args:
+        compare: whether comparisons are written too.
+        tell: is told what else is in a folder.
+
     Raises:
-        UserError: nothing at ``source``, ``target`` is no image name for a single file, or would
-            replace the original.
+        UserError: nothing at ``source``, ``target`` is no image name for a single file, or something would
+            replace an original.
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is what is to be restored: name another place, so that it is kept")
     if source.is_dir():
-        return [(path, target / path.name) for path in list_images(source)]
-    if not source.exists():
+        sources = list_images(source, tell, comparison)
+        named_alike = {path.name.casefold() for path in sources if path.suffix.lower() in WRITTEN_SUFFIXES}
+        outs = []
+        for path in sources:
+            name = path.name
+            if path.suffix.lower() not in WRITTEN_SUFFIXES:
+                name = named(path.stem, ".png")
+                if name.casefold() in named_alike:
+                    name = named(path.name, ".png")
+                named_alike.add(name.casefold())
+            outs.append(target / name)
+    elif not source.exists():
         raise UserError(f"no image or folder at {source}: check the path")
-    if target.is_dir():
-        return plan(source, target / source.name)
-    if target.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{target} is no image name: end it in one of {', '.join(sorted(SUFFIXES))}")
-    return [(source, target)]
+    elif target.is_dir():
+        return plan(source, target / source.name, compare, tell)
+    elif target.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise UserError(f"{target} is no image name: end it in one of {', '.join(sorted(WRITTEN_SUFFIXES))}")
+    else:
+        sources, outs = [source], [target]
+    taken = {out.name.casefold() for out in outs}
+    alike = Counter(out.stem.casefold() for out in outs)
+    jobs = []
+    for path, out in zip(sources, outs, strict=True):
+        beside = None
+        if compare:
+            stem = out.stem if alike[out.stem.casefold()] == 1 else out.name
+            beside = out.with_name(named(stem, COMPARED))
+            if beside.name.casefold() in taken:
+                beside = out.with_name(named(out.name, COMPARED))
+            taken.add(beside.name.casefold())
+        jobs.append(Job(path.resolve(), out.resolve(), beside and beside.resolve()))
+    _keep_originals(jobs)
+    return jobs
+
+
+def _keep_originals(jobs: list[Job]) -> None:
+    """Refuse to write over a picture that is to be restored, whatever it is called.
+
+    Raises:
+        UserError: two jobs write one file, or one writes what another reads.
+    """
+    originals = {(facts.st_dev, facts.st_ino) for facts in (job.source.stat() for job in jobs)}
+    seen: set[str] = set()
+    for place in (place for job in jobs for place in (job.out, job.comparison) if place):
+        if place.exists() and (place.stat().st_dev, place.stat().st_ino) in originals:
+            raise UserError(f"{place} is what is to be restored: name another place, so that it is kept")
+        if str(place).casefold() in seen:
+            raise UserError(f"two pictures would be written to {place}: rename one of them")
+        seen.add(str(place).casefold())
 
 
 Advance = Callable[[str, int, int], None]  # told (file name, tiles done, tiles in all)
@@ -247,6 +329,7 @@ def model_loader(
     *,
     weights: str = "demo",
     steps: int | None = None,
+    sigma_s: float | None = None,
     tile: int | None = None,
     bundle: Path | None = None,
     target: str | None = None,
@@ -260,37 +343,126 @@ def model_loader(
         load = partial(load_artifact, task, bundle.resolve(), target, precision, steps, threads)
     else:
         load = partial(load_float, task, absolute_weights(weights), steps, tile or TILE, threads)
-    return partial(load, fidelity=fidelity, keeps_colors=task.keeps_colors and not no_keep_colors)
+    return partial(
+        load,
+        sigma_s=sigma_s,
+        fidelity=fidelity,
+        keeps_colors=task.keeps_colors and not no_keep_colors,
+        keeps_grey=not task.adds_colors and not no_keep_colors,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: ``restored``, ``done`` before, or ``failed``; why, and what was lost."""
+
+    name: str
+    became: Literal["restored", "done", "failed"]
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def file_restorer(
     load: Callable[[], Model],
     task: Task,
     seed: int,
-    compare: bool,
     advance: Advance = lambda name, done, total: None,
-) -> Callable[[tuple[Path, Path]], str | None]:
+    *,
+    reading: Reading = Reading(),
+    every_frame: bool = False,
+    overwrite: bool = False,
+) -> Callable[[Job], Outcome]:
     """A worker that restores one file into another, see :func:`elir_mobile.engine.run`.
 
-    It returns what is wrong with a file that cannot be read: one must not hold up the others.
+    Whatever is wrong with one file is its outcome, and does not hold up the others.
+
+    Args:
+        every_frame: all pictures of a file that holds several, not the first alone.
+        overwrite: also what is done, and what this program did not write.
     """
     model = load()
 
-    def restore_file(job: tuple[Path, Path]) -> str | None:
-        path, out = job
+    def restore_file(job: Job) -> Outcome:
         try:
-            photo = read_photo(path)
+            return _restored(job)
         except UserError as error:
-            return str(error)
-        given = enlarged(photo.image, task)
-        restored = restore(given, model, seed, partial(advance, path.name))
-        if compare:
-            with written(out.with_name(f"{out.stem}-compare.png")) as staged:
-                hstack_images([given, restored]).save(staged)
-        save_photo(photo, restored, out)
-        return None
+            said = str(error)
+            return Outcome(job.source.name, "failed", said if job.source.name in said else f"{job.source}: {said}")
+        except (MemoryError, RuntimeError) as error:  # PyTorch's want of memory is the second
+            return Outcome(job.source.name, "failed", f"{job.source} could not be restored: {error}")
+
+    def _restored(job: Job) -> Outcome:
+        facts = {
+            "kind": "restored",
+            "source": sha256_of(job.source),
+            "task": task.name,
+            "seed": seed,
+            "every_frame": every_frame,
+            **asdict(reading),
+            **{key: value for key, value in vars(model).items() if key != "runner"},
+        }
+        compared = facts | {"kind": COMPARISON}
+        if not overwrite:
+            states = [(job.out, state(job.out, facts))]
+            states += [(job.comparison, state(job.comparison, compared))] if job.comparison else []
+            for place, found in states:
+                if found == "foreign":
+                    raise UserError(
+                        f"{place} is not what this command wrote there: choose another place, or replace it with "
+                        "--overwrite"
+                    )
+            if all(found == "done" for _, found in states):
+                return Outcome(job.source.name, "done")
+        photo = _as_coloured(read_photo(job.source, reading), model)
+        size = photo.image.width * task.upscale, photo.image.height * task.upscale
+        options, lost = save_options(photo, job.out, size)
+        notes = [*photo.notes, *lost]
+        count = photo.frames if every_frame else 1
+        if count > 1 and options["format"] not in FRAMED:
+            raise UserError(f"{options['format']} holds one picture, not {count}: name a .png, .webp or .tif")
+        if count < photo.frames:
+            notes.append(f"holds {photo.frames} pictures, and the first was restored: --frames all restores each")
+        made, durations = [], []
+        for index in range(count):
+            if index:
+                photo = _as_coloured(read_photo(job.source, reading, index), model)
+            given = enlarged(photo.image, task)
+            restored = restore(given, model, seed, partial(advance, job.source.name))
+            if job.comparison and not index:
+                both = hstack_images([given, restored])
+                with recorded(job.comparison, compared) as staged:
+                    both.save(staged)
+            made.append(with_alpha(photo, restored, options["format"]))
+            durations.append(photo.duration)
+        with recorded(job.out, facts) as staged:
+            _save(made, durations, staged, options)
+        return Outcome(job.source.name, "restored", notes=tuple(notes))
 
     return restore_file
+
+
+def _as_coloured(photo: Photo, model: Model) -> Photo:
+    """``photo``, no longer a grey one where the model gives it colours."""
+    return photo if model.keeps_grey else replace(photo, grey=False)
+
+
+def _save(made: list[Image.Image], durations: list[float], path: Path, options: dict[str, Any]) -> None:
+    """Write one picture, or several of which each stands for its time.
+
+    Raises:
+        UserError: they are of several sizes, and the format has one.
+    """
+    first, *others = made
+    if not others:
+        first.save(path, **options)
+        return
+    if len({image.size for image in made}) > 1 and options["format"] != "TIFF":
+        raise UserError("its pictures are of several sizes: name a .tif")
+    if len({image.mode for image in made}) > 1:
+        mode = "RGBA" if any(image.mode.endswith("A") for image in made) else "RGB"
+        first, *others = (image.convert(mode) for image in made)
+    timed = {"duration": [round(one) for one in durations], "loop": 0} if any(durations) else {}
+    first.save(path, save_all=True, append_images=others, **timed, **options)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Task:
     arch: Architecture = SMALL
     domain: str = ALIGNED_FACE  # what the network was trained on, where its weights do not say
     keeps_colors: bool = True  # whether the degradation leaves the low frequencies of colour alone
+    adds_colors: bool = False  # whether a grey picture is to come back in colour
     upscale: int = 1  # how many times larger the restored image is than the user's
     enlarge: Image.Resampling = Image.Resampling.NEAREST  # how the user's image gets that large
     release: str | None = None  # file name on the upstream release page, where there is one
@@ -94,7 +95,13 @@ TASKS: dict[str, Task] = {
             enlarge=Image.Resampling.BICUBIC,
             release="elir_bsr.pth",
         ),
-        Task("colorization", "colorization of noisy grey images", degrade_colorization, keeps_colors=False),
+        Task(
+            "colorization",
+            "colorization of noisy grey images",
+            degrade_colorization,
+            keeps_colors=False,
+            adds_colors=True,
+        ),
         Task("mask", "inpainting of a box", degrade_box, keeps_colors=False),
     )
 }

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from elir_mobile.core.files import written
 from elir_mobile.engine import RAY_INSTALL, _ray_cluster, run
 from elir_mobile.images import list_images
 from elir_mobile.models.restorer import Restorer
-from elir_mobile.restore import file_restorer, model_loader
+from elir_mobile.restore import Job, file_restorer, model_loader
 from elir_mobile.tasks import get_task
 from export.programs import Programs
 from tests.conftest import SIGMA_S, SIZE, STEPS
@@ -92,10 +93,10 @@ def held_up(make_worker, folder: Path):
     """
     worker, name = make_worker(), "2.png"
 
-    def work(job: tuple[Path, Path]) -> None:
+    def work(job: Job) -> None:
         mark = folder / "waiting"
-        if job[1].name == name and not mark.exists():
-            with written(job[1]) as staged:
+        if job.out.name == name and not mark.exists():
+            with written(job.out) as staged:
                 staged.write_bytes(b"half a file")
                 mark.with_suffix(".new").write_text(str(os.getpid()))
                 mark.with_suffix(".new").rename(mark)
@@ -117,7 +118,7 @@ def test_no_file_is_lost_when_a_worker_is_killed(
         Image.fromarray(pixels).save(picture_folder / f"{index}.png")
     task = get_task("bfr")
     load = model_loader(task, weights=str(weights), tile=64)
-    make = partial(file_restorer, load, task, 0, False)
+    make = partial(file_restorer, load, task, 0)
     killed: list[int] = []
 
     def kill() -> None:
@@ -129,11 +130,12 @@ def test_no_file_is_lost_when_a_worker_is_killed(
         os.kill(killed[0], signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    jobs = [(path, out / path.name) for path in list_images(picture_folder)]
+    jobs = [Job(path, out / path.name) for path in list_images(picture_folder)]
     run(partial(held_up, make, tmp_path), jobs, engine="ray", workers=2)
     assert len(killed) == 1
-    assert sorted(path.name for path in out.iterdir()) == [f"{index}.png" for index in range(FILES)]
-    run(make, [(path, expected / path.name) for path, _ in jobs], engine="local")
+    assert [path.name for path in list_images(out)] == [f"{index}.png" for index in range(FILES)]
+    assert not list(out.glob(".*.part"))
+    run(make, [replace(job, out=expected / job.out.name) for job in jobs], engine="local")
     for path in list_images(expected):
         ours, theirs = (np.asarray(Image.open(folder / path.name), float) for folder in (out, expected))
         assert np.abs(ours - theirs).max() <= 1  # threads may differ

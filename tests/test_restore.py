@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +20,15 @@ from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import absolute_weights, save_weights
+from elir_mobile.cli.evaluate import main as evaluate_main
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
 from elir_mobile.colors import keep_colors
 from elir_mobile.data.pairs import BUNDLED
-from elir_mobile.images import to_image, to_tensor
+from elir_mobile.images import RECORDS, list_images, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
+from elir_mobile.records import recorded, state
 from elir_mobile.restore import Model, load_float, restore
 from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
 from export.programs import Programs, build_programs
@@ -159,13 +166,17 @@ def test_other_kinds_of_pictures_are_converted(weights: Path, tmp_path: Path, mo
     assert np.abs(out - expected).mean() < 3
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != RECORDS)
+
+
 def test_a_stopped_folder_goes_on(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
     out = tmp_path / "restored"
-    out.mkdir()
-    (out / "1.png").write_bytes(b"done before")
+    call(picture_folder / "1.png", out / "1.png", "--weights", weights)
+    before = (out / "1.png").stat().st_mtime_ns
     assert "1 of 3 are already in" in call(picture_folder, out, "--weights", weights).replace("\n", " ")
-    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "2.png"]
-    assert (out / "1.png").read_bytes() == b"done before"
+    assert names(out) == ["0.png", "1.png", "2.png"]
+    assert (out / "1.png").stat().st_mtime_ns == before
     call(picture_folder, out, "--weights", weights, "--overwrite", "--compare")
     with Image.open(out / "1.png") as image, Image.open(out / "1-compare.png") as both:
         assert image.size == (96, 80)
@@ -175,15 +186,148 @@ def test_a_stopped_folder_goes_on(weights: Path, tmp_path: Path, picture_folder:
         assert np.array_equal(np.asarray(right), np.asarray(image))
 
 
+def test_what_a_picture_was_made_from_decides_whether_it_is_done(
+    weights: Path, restorer: Restorer, tmp_path: Path, picture_folder: Path
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other.safetensors"
+    facts = {"task": "bfr", "size": SIZE, "steps": STEPS, "sigma_s": SIGMA_S}
+    call(picture_folder, out, "--weights", weights)
+    made = {path.name: path.read_bytes() for path in list_images(out)}
+    assert "3 of 3 are already" in call(picture_folder, out, "--weights", weights)
+    shutil.copy(picture_folder / "2.png", picture_folder / "0.png")  # another source of the same name
+    assert "2 of 3 are already" in call(picture_folder, out, "--weights", weights)
+    assert (out / "0.png").read_bytes() == (out / "2.png").read_bytes() != made["0.png"]
+    changed = copy.deepcopy(restorer)
+    changed.dec.layers[-1].bias.data += 0.1
+    save_weights(changed, other, **facts)
+    for arguments in (("--weights", other), ("--weights", other, "--sigma-s", 0.5)):
+        before = (out / "1.png").read_bytes()
+        assert "already" not in call(picture_folder, out, *arguments)
+        assert (out / "1.png").read_bytes() != before
+
+
+def test_what_somebody_else_wrote_is_kept(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "1.png").write_bytes(b"mine")
+    assert "1.png is not what this command wrote" in refused(picture_folder, out, "--weights", weights)
+    assert names(out) == ["0.png", "1.png", "2.png"]  # the others are made
+    assert (out / "1.png").read_bytes() == b"mine"
+    (out / "0.png").write_bytes(b"retouched")
+    assert "0.png is not what this" in refused(picture_folder / "0.png", out / "0.png", "--weights", weights)
+    call(picture_folder, out, "--weights", weights, "--overwrite")
+    assert Image.open(out / "1.png").size == (96, 80)
+
+
+def test_a_killed_run_knows_its_own_files(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    """Between the record and the renaming the older file still lies there."""
+    out, facts = tmp_path / "x.png", {"kind": "restored", "seed": 1}
+    with recorded(out, facts) as staged:
+        staged.write_bytes(b"older")
+    assert [state(out, facts), state(out, {**facts, "seed": 2})] == ["done", "stale"]
+    with recorded(out, {**facts, "seed": 2}) as staged:
+        staged.write_bytes(b"newer")
+    out.write_bytes(b"older")
+    assert state(out, {**facts, "seed": 2}) == "stale"
+    out.unlink()
+    assert state(out, facts) == "absent"
+
+
 def test_a_damaged_image_does_not_hold_up_the_others(
     weights: Path, tmp_path: Path, picture_folder: Path
 ) -> None:
     (picture_folder / "0.png").write_bytes((picture_folder / "0.png").read_bytes()[:200])
     (picture_folder / "note.jpg").write_text("no image")
+    Image.fromarray(np.zeros((40, 40), np.float32)).save(picture_folder / "float.tif")
     said = refused(picture_folder, tmp_path / "out", "--weights", weights)
-    assert "0.png is not an image that can be read" in said
-    assert "(and 1 more like it)" in said
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "2.png"]
+    for name in ("0.png is not an image", "note.jpg is not an image", "float.tif has float values"):
+        assert name in said
+    assert names(tmp_path / "out") == ["1.png", "2.png"]
+
+
+def test_what_a_folder_has_besides_is_counted_and_said(
+    weights: Path, tmp_path: Path, picture_folder: Path
+) -> None:
+    for name in ("._1.png", ".DS_Store", "Thumbs.db", "clip.mov"):
+        (picture_folder / name).write_bytes(b"\0\5\26\7")
+    (picture_folder / "album.png").mkdir()
+    os.mkfifo(picture_folder / "pipe.png")
+    (picture_folder / "loop.png").symlink_to("loop.png")
+    picture = photo(64, 64)
+    for name in ("x.gif", "x.jfif", "x.bmp", "x.jp2", "x.avif", "x.png", "y.tga"):
+        picture.save(picture_folder / name)
+    said = " ".join(call(picture_folder, tmp_path / "out", "--weights", weights).split())
+    assert "3 hidden (.DS_Store, ._1.png, Thumbs.db)" in said
+    assert "1 folders (album.png)" in said
+    assert "1 of other formats (clip.mov)" in said
+    assert "2 no regular files (loop.png, pipe.png)" in said
+    made = ["0.png", "1.png", "2.png", "x.avif", "x.bmp", "x.gif.png", "x.jfif", "x.jp2", "x.png", "y.png"]
+    assert names(tmp_path / "out") == made
+    for path in list_images(tmp_path / "out"):
+        with Image.open(path) as out:
+            assert {".jfif": "JPEG", ".jp2": "JPEG2000"}.get(path.suffix, path.suffix[1:].upper()) == out.format
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "device.png", "socket.png", "loop.png"])
+def test_a_special_file_is_refused_at_once(weights: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("pipe"):
+        os.mkfifo(path)
+    elif name.startswith("device"):
+        path.symlink_to("/dev/zero")
+    elif name.startswith("socket"):
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(path))
+    else:
+        path.symlink_to(path)
+    assert name in refused(path, tmp_path / "out.png", "--weights", weights)
+
+
+def test_comparisons_replace_nothing_and_have_names_of_their_own(
+    weights: Path, tmp_path: Path, picture_folder: Path
+) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    photo(64, 64).save(photos / "a.jpg")
+    photo(64, 64).convert("L").save(photos / "a.png")
+    photo(64, 64).save(photos / "c-compare.png")
+    original = (photos / "c-compare.png").read_bytes()
+    said = refused(photos / "a.png", photos / "c.png", "--weights", weights, "--compare")
+    assert "c-compare.png is not what this command wrote there" in said
+    assert (photos / "c-compare.png").read_bytes() == original
+    call(photos, out, "--weights", weights, "--compare")
+    made = ["a.jpg", "a.jpg-compare.png", "a.png", "a.png-compare.png", "c-compare-compare.png", "c-compare.png"]
+    assert names(out) == made
+    assert "3 comparisons" in " ".join(call(out, tmp_path / "again", "--weights", weights).split())
+    report = tmp_path / "report.json"
+    measured = CliRunner().invoke(alone(evaluate_main), [str(photos), "--images", str(out), "--json", str(report)])
+    assert measured.exit_code == 0, measured.output
+    shutil.rmtree(out / RECORDS)  # of an earlier version
+    measured = CliRunner().invoke(alone(evaluate_main), [str(photos), "--images", str(out), "--json", str(report)])
+    assert [row["name"] for row in json.loads(report.read_text())["images"]] == ["a.jpg", "a.png", "c-compare.png"]
+
+
+def test_outputs_that_would_fall_together_are_refused(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    shutil.copy(picture_folder / "0.png", picture_folder / "A.png")
+    shutil.copy(picture_folder / "1.png", picture_folder / "a.png")
+    assert "two pictures would be written to" in refused(picture_folder, tmp_path / "out", "--weights", weights)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "0.png").symlink_to(picture_folder / "0.png")
+    (picture_folder / "a.png").unlink()
+    said = refused(picture_folder, tmp_path / "out", "--weights", weights, "--overwrite")
+    assert "is what is to be restored" in said
+
+
+@pytest.mark.parametrize(("name", "tail"), [("фото" * 31, ".jpg"), ("x" * 251, ".png"), ("я" * 120, ".gif")])
+def test_names_as_long_as_there_are(weights: Path, tmp_path: Path, name: str, tail: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    photo(64, 64).save(folder / f"{name}{tail}")
+    call(folder, tmp_path / "out", "--weights", weights, "--compare")
+    made = names(tmp_path / "out")
+    assert len(made) == 2 and all(len(os.fsencode(one)) <= 255 for one in made)
+    assert f"{name}{tail}" in made or tail == ".gif"
+    assert "1 of 1 are already" in call(folder, tmp_path / "out", "--weights", weights, "--compare")
 
 
 def test_originals_are_never_replaced(weights: Path, picture_folder: Path) -> None:

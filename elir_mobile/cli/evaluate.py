@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2, say
 from elir_mobile.core.files import write_json
 
 
@@ -28,6 +28,7 @@ def main(
     ] = None,
     *,
     model: options.Model,
+    pictures: options.Pictures,
     size: options.Size = None,
     seed: options.Seed = 0,
     resamples: Annotated[int, typer.Option(metavar="N", min=100, help="Of the bootstrap.")] = 1000,
@@ -38,8 +39,9 @@ def main(
     workers: options.Workers = None,
 ) -> None:
     """Measure images against the ground truth in the folder CLEAN."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from elir_mobile.terminal import Described, Terminal
 
     if images is None and task is None:
         raise UserError("nothing to measure: name --images FOLDER, or --task to degrade and restore CLEAN")
@@ -49,28 +51,33 @@ def main(
     if images is not None:
         options.refuse(context, "is of the squares that are degraded where --images is not given", "size")
     options.check_model(context, model, engine)
-    console = Console()
+    console = Terminal()
     with console.status("loading"):
         from elir_mobile.bundle import read_bundle
         from elir_mobile.engine import run
-        from elir_mobile.evaluate import examples, measurer, summarize, terminal_table, to_json
+        from elir_mobile.evaluate import Measured, examples, measurer, summarize, terminal_table, to_json
+        from elir_mobile.images import Reading
         from elir_mobile.restore import model_loader
         from elir_mobile.tasks import get_task
     restorer = None
     if task:
         chosen = get_task(task)
         restorer = model_loader(chosen, **vars(model)), chosen
-    jobs = examples(clean, images)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    jobs, wrong = examples(clean, images, say)
+    columns = (Described(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("images", total=len(jobs))
-        measured = run(
-            partial(measurer, restorer, size, seed),
+        made = run(
+            partial(measurer, restorer, size, seed, Reading(**pictures.reading)),
             jobs,
             engine=engine,
             workers=workers,
             advance=lambda: progress.advance(bar),
         )
+        wrong += [said for said in made if isinstance(said, str)]
+        measured = [one for one in made if isinstance(one, Measured)]
+        if not measured:
+            raise UserError(wrong[0])
         progress.add_task("confidence intervals", total=None)
         table, missing = summarize(measured, resamples, seed)
     facts: dict[str, object] = {"task": task, "seed": seed, "resamples": resamples}
@@ -80,10 +87,17 @@ def main(
             file = read_bundle(model.bundle).entry(model.target, model.precision)
             facts["model"] = f"{model.bundle.name} {file['target']} {file['precision']}"
         facts |= {"fidelity": model.fidelity, "keep_colors": chosen.keeps_colors and not model.no_keep_colors}
-        facts["steps"] = model.steps  # null: the model's own
+        facts |= {"steps": model.steps, "sigma_s": model.sigma_s}  # null: the model's own
     report = to_json(measured, table, missing, facts)
     write_json(out, report)
     console.print(terminal_table(table))
     for key, why in missing.items():
-        console.print(f"{key}: {why}", style="yellow", markup=False)
-    console.print(f"{len(jobs)} images; report: {out}")
+        console.print(f"{key}: {why}", style="yellow")
+    console.print(f"{len(measured)} images; report: {out}")
+    for one in measured:
+        for note in dict.fromkeys(one.notes):
+            say(f"{one.name}: {note}")
+    for said in wrong[:-1]:
+        say(f"error: {said}")
+    if wrong:
+        raise UserError(wrong[-1])

@@ -7,6 +7,7 @@ once, and a package that is not installed is missed only by the command that nee
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -51,6 +52,50 @@ def _in_list(names: Iterable[str]) -> Callable[[str], list[str]]:
     return complete
 
 
+def _finite(value: float | None) -> float | None:
+    """Refuse what a comparison with a limit does not: ``nan`` is below none."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not finite")
+    return value
+
+
+def _range(value: str | None) -> str | None:
+    """``value``, if it is a range of values."""
+    if value is not None:
+        read_range(value)
+    return value
+
+
+def read_range(value: str) -> tuple[float, float]:
+    """Black and white of ``BLACK..WHITE``, or of ``WHITE`` alone."""
+    low, dots, high = value.rpartition("..")
+    try:
+        black, white = float(low) if dots else 0.0, float(high)
+    except ValueError:
+        black = white = 0.0
+    if black == white or not (math.isfinite(black) and math.isfinite(white)):
+        raise typer.BadParameter(f"'{value}' is no range: give the values of black and white, as 0..4095")
+    return black, white
+
+
+def _color(value: str | None) -> str | None:
+    """``value``, if it is a colour."""
+    if value is not None:
+        read_color(value)
+    return value
+
+
+def read_color(value: str) -> tuple[int, int, int]:
+    """A colour by its CSS name or as ``#rrggbb``."""
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(value)[:3]
+    except ValueError as error:
+        raise typer.BadParameter(f"'{value}' is no colour: give a name, or #rrggbb") from error
+    return red, green, blue
+
+
 Task = Annotated[
     str, typer.Option(metavar="NAME", help=f"{', '.join(_TASKS)}, …", autocompletion=lambda: _TASKS)
 ]
@@ -67,6 +112,12 @@ Images = Annotated[
 ]
 Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the images. Default: the model's.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of noise and degradations.")]
+SigmaS = Annotated[
+    float | None,
+    typer.Option(
+        "--sigma-s", metavar="X", min=0, callback=_finite, help="Spread of the noise. Default: the model's."
+    ),
+]
 Steps = Annotated[int | None, typer.Option(metavar="K", min=1, help="Euler steps. Default: the model's.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Default: one for each core.")]
 _TARGET = typer.Option(
@@ -135,6 +186,7 @@ class Model:
 
     weights: Weights = "demo"
     steps: Steps = None
+    sigma_s: SigmaS = None
     tile: Annotated[
         int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")
     ] = None
@@ -155,19 +207,48 @@ class Model:
     )
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are read that do not say it themselves: options of the commands that restore."""
+
+    range: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BLACK..WHITE", callback=_range, help="Values of images of more than 8 bits."
+        ),
+    ] = None
+    background_color: Annotated[
+        str | None,
+        typer.Option(metavar="COLOR", callback=_color, help="Behind transparent images. Default: white."),
+    ] = None
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of :class:`elir_mobile.images.Reading`."""
+        chosen: dict[str, Any] = {"range": read_range(self.range)} if self.range else {}
+        return chosen | ({"background": read_color(self.background_color)} if self.background_color else {})
+
+
+_GROUPS: dict[str, type] = {"model": Model, "pictures": Pictures}
+
+
 def with_model(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` with each field of its parameter ``model``, a :class:`Model`, as an option of its own."""
+    """``command`` with each field of its parameters ``model``, a :class:`Model`, and ``pictures``, a
+    :class:`Pictures`, as an option of its own."""
 
     @wraps(command)
     def wrapper(**given: Any) -> None:
-        chosen = {field.name: given.pop(field.name) for field in fields(Model)}
-        command(**given, model=Model(**chosen))
+        groups = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})
+            for name, group in _GROUPS.items()
+        }
+        command(**given, **groups)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     listed: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        declared = inspect.signature(Model, eval_str=True) if parameter.name == "model" else None
-        listed += declared.parameters.values() if declared else [parameter]
+        group = _GROUPS.get(parameter.name)
+        listed += inspect.signature(group, eval_str=True).parameters.values() if group else [parameter]
     wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads
         [parameter.replace(kind=keyword) for parameter in listed]
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2, say
 
 
 @exits_with_2
@@ -20,12 +20,16 @@ def main(
     out: Annotated[Path, typer.Argument(metavar="OUT", hidden=True)],
     task: options.Task,
     model: options.Model,
+    pictures: options.Pictures,
+    frames: Annotated[
+        Literal["first", "all"], typer.Option(metavar="first|all", help="Of files with several pictures.")
+    ] = "first",
     seed: options.Seed = 0,
     compare: Annotated[
         bool, typer.Option("--compare", help="Also write NAME-compare.png: before and after.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="What OUT already has of a folder, too.")
+        bool, typer.Option("--overwrite", help="What OUT already has, whoever wrote it.")
     ] = False,
     engine: options.Engine = "local",
     workers: options.Workers = None,
@@ -34,27 +38,31 @@ def main(
 
     A folder that was stopped goes on. A damaged image does not hold up the others.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from elir_mobile.terminal import Described, Terminal
 
     options.check_model(context, model, engine)
-    console = Console()
+    console = Terminal()
     with console.status("loading"):
         from elir_mobile.engine import run
+        from elir_mobile.images import Reading, few
         from elir_mobile.restore import file_restorer, model_loader, plan
         from elir_mobile.tasks import get_task
     chosen = get_task(task)
-    jobs = plan(source, out)
-    if source.is_dir() and not overwrite:
-        everything = len(jobs)
-        jobs = [(path, place) for path, place in jobs if not place.exists()]
-        if len(jobs) < everything:
-            console.print(f"{everything - len(jobs)} of {everything} are already in {out}")
-    jobs = [(path.resolve(), place.resolve()) for path, place in jobs]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    jobs = plan(source, out, compare, say)
+    columns = (Described(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         images = progress.add_task("images", total=len(jobs), visible=len(jobs) > 1)
-        make = partial(file_restorer, model_loader(chosen, **vars(model)), chosen, seed, compare)
+        make = partial(
+            file_restorer,
+            model_loader(chosen, **vars(model)),
+            chosen,
+            seed,
+            reading=Reading(**pictures.reading),
+            every_frame=frames == "all",
+            overwrite=overwrite,
+        )
         if engine == "local":
             tiles = progress.add_task("loading the model", total=None)
             make = partial(
@@ -63,8 +71,18 @@ def main(
                     tiles, description=f"{name}, tiles", completed=done, total=total
                 ),
             )
-        said = run(make, jobs, engine=engine, workers=workers, advance=lambda: progress.advance(images))
-    unreadable = [message for message in said if message]
-    if unreadable:
-        others = f" (and {len(unreadable) - 1} more like it)" if len(unreadable) > 1 else ""
-        raise UserError(f"{unreadable[0]}{others}")
+        outcomes = run(make, jobs, engine=engine, workers=workers, advance=lambda: progress.advance(images))
+    done = sum(outcome.became == "done" for outcome in outcomes)
+    if done:
+        console.print(f"{done} of {len(jobs)} are already in {out}")
+    noted: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for note in outcome.notes:
+            noted.setdefault(note, []).append(outcome.name)
+    for note, names in noted.items():
+        say(f"{few(names)}: {note}")
+    failed = [outcome.reason for outcome in outcomes if outcome.became == "failed"]
+    for reason in failed[:-1]:
+        say(f"error: {reason}")
+    if failed:
+        raise UserError(failed[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires
@@ -15,6 +16,30 @@ R = TypeVar("R")
 
 class UserError(Exception):
     """Bad input or environment; the message is one sentence that says what to do."""
+
+
+_UNPRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories
+# Of the marks that do not print, those that join letters and emoji.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    """``text`` with what a terminal would obey, or cannot show, written out: control characters (but the end of
+    a line), marks that turn the direction of writing, bytes of a file name that are no text."""
+    return "".join(
+        c if c == "\n" or c in _JOINERS or unicodedata.category(c) not in _UNPRINTED else _escaped(c) for c in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def say(text: str) -> None:
+    """A line on stderr for people, whatever is in it, see :func:`printable`."""
+    encoding = sys.stderr.encoding or "utf-8"
+    line = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    print(line, file=sys.stderr)
 
 
 def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
@@ -32,7 +57,7 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
             said = f"{error.name} is not installed: pip install 'elir-mobile[{extra}]'"
         except OSError as error:
             said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-        print(f"error: {said}", file=sys.stderr)
+        say(f"error: {said}")
         raise SystemExit(2)
 
     return wrapper

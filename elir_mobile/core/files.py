@@ -7,14 +7,57 @@ that number.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from elir_mobile.core.errors import UserError
+
+NAME_BYTES = 255  # that the name of a file may have, on every file system in use on desktops and phones
+FILE_BYTES = 4 << 30  # the largest file that is read from outside
+
+
+@contextmanager
+def opened(path: Path, limit: int = FILE_BYTES) -> Iterator[BinaryIO]:
+    """A file from outside, opened for reading: a pipe would block, and a device or a socket never end.
+
+    Raises:
+        UserError: no regular file is there, it cannot be read, or has more than ``limit`` bytes.
+    """
+    try:
+        # Without waiting for the other end of a pipe, which is then seen to be none of ours.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise UserError(f"{path} is no regular file: name a file")
+        if facts.st_size > limit:
+            raise UserError(f"{path} has {facts.st_size} bytes, and {limit} are the most that is read")
+        yield file
+
+
+def read_bytes(path: Path, limit: int = FILE_BYTES) -> bytes:
+    """The content of a file from outside; raises as :func:`opened`."""
+    with opened(path, limit) as file:
+        return file.read(limit)
+
+
+def named(stem: str, tail: str) -> str:
+    """A file name of ``stem`` and ``tail``; where that is too long, with a digest for what is cut off."""
+    if len(os.fsencode(stem + tail)) <= NAME_BYTES:
+        return stem + tail
+    mark = f"-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}{tail}"
+    while len(os.fsencode(stem + mark)) > NAME_BYTES:
+        stem = stem[:-1]
+    return stem + mark
 
 
 def cache_dir() -> Path:
@@ -39,7 +82,7 @@ def written(path: Path, *, synced: bool = True) -> Iterator[Path]:
     Raises:
         UserError: the place cannot be written, or the disk is full.
     """
-    staging = path.with_name(f".{path.name}.{os.getpid()}.part")
+    staging = path.with_name(_staging(path.name, str(os.getpid())))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear(path)
@@ -81,11 +124,14 @@ def write_json(path: Path, value: object) -> None:
 
 def _clear(path: Path) -> None:
     """Remove what writers of ``path`` left that no longer live, or that had this process's number."""
-    head, tail = f".{path.name}.", ".part"
     for left in path.parent.iterdir():
-        owner = left.name.removeprefix(head).removesuffix(tail)
-        if left.name == f"{head}{owner}{tail}" and owner.isdecimal() and not _lives(int(owner)):
+        owner = left.name.removesuffix(".part").rpartition(".")[2]
+        if owner.isdecimal() and left.name == _staging(path.name, owner) and not _lives(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _staging(name: str, owner: str) -> str:
+    return named(f".{name}", f".{owner}.part")
 
 
 def _lives(pid: int) -> bool:

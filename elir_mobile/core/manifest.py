@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import write_json
+from elir_mobile.core.files import opened, write_json
 from elir_mobile.core.reader import OPTIONAL, Limit, NotNegative, Positive, Sha256, load_object, one_of, read
 
 SCHEMA_VERSION = 2
@@ -27,8 +27,12 @@ GoldenArrays = dict[str, np.ndarray]
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """Hexadecimal SHA-256 of a file's bytes.
+
+    Raises:
+        UserError: no regular file, or one that cannot be read.
+    """
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
