@@ -6,12 +6,16 @@ export function goldenParity(outputs, golden) {
     // In JSON a NaN is null, which says equal.
     if (!values.every(Number.isFinite)) throw new Error(`${name} gives values that are not finite`);
   }
-  return {
+  const found = {
     encode: sqnr(golden.coarse, outputs.encode),
     step: sqnr(golden.step, outputs.step),
     decode: psnr(golden.output, outputs.decode),
     image: psnr(golden.output, outputs.image),
   };
+  for (const [name, value] of Object.entries(found)) {
+    if (value !== null && !Number.isFinite(value)) throw new Error(`${name} has a golden vector that is not finite`);
+  }
+  return found;
 }
 
 /** Signal to noise in dB; null where `out` equals `reference`. */
@@ -38,7 +42,7 @@ export function psnr(reference, out) {
  */
 export function checks(parity, budgets) {
   return ["encode", "step", "decode", "image"].map((name) => {
-    const here = parity ? (parity[name] ?? Infinity) : null;
+    const here = parity && name in parity ? (parity[name] ?? Infinity) : null;
     const budget = budgets?.[name]?.budget_db ?? null;
     return { name, here, budget, holds: here === null || budget === null ? null : here >= budget };
   });

@@ -53,6 +53,7 @@ from elir_mobile.core.manifest import (
     read_table,
     sha256_of,
 )
+from elir_mobile.core.reader import load_object
 from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
@@ -61,7 +62,8 @@ from elir_mobile.runtimes.runner import Runner
 from elir_mobile.runtimes.table import RUNTIMES, can_run, canonical, runtime_name, runtimes_on
 from elir_mobile.tasks import Task, get_task
 
-GOLDEN = "golden"
+GOLDEN, REPORT = "golden", "report"
+MADE_BY = "elir-mobile"  # in manifests: a folder without it is somebody else's, and never replaced
 GOLDEN_SEED = 0
 ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
 
@@ -132,16 +134,38 @@ def _place(precision: str, precisions: tuple[str, ...]) -> int:
 def building(target: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` when the block ends well, and vanishes if not.
 
-    An existing ``target`` is replaced only then, and only if it is a bundle.
+    An existing ``target`` is replaced only then, and only if it is a bundle that this program wrote, with
+    nothing else in it.
 
     Raises:
         UserError: the place cannot be written, or something else lies there.
     """
-    if target.exists() and not (target / MANIFEST).is_file():
-        raise UserError(f"{target} exists and is not a bundle: choose another --out")
+    if (target.exists() or target.is_symlink()) and (foreign := _foreign(target)):
+        raise UserError(f"{target} exists and {foreign}: choose another --out, or move it away")
     with written(target) as staging:
         staging.mkdir()
         yield staging
+
+
+def _foreign(folder: Path) -> str | None:
+    """Why the folder must not be replaced, in words that follow its name; None: it is a bundle of ours."""
+    if folder.is_symlink() or not (folder / MANIFEST).is_file():
+        return "is not a bundle"
+    try:
+        manifest = load_object(folder / MANIFEST, SCHEMA_VERSION)
+        if manifest.get("made_by") != MADE_BY:
+            return f"was not written by {MADE_BY}, or by an earlier one that did not sign"
+        arrays = manifest.get("golden", {"arrays": {}})["arrays"]
+        named = [manifest["table"], *arrays.values(), *manifest["files"]]
+        known = {MANIFEST, *(entry["path"] for entry in named)} - {".", ""}
+    except (UserError, KeyError, TypeError, AttributeError):
+        return "is not a bundle that can be read"
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        places = {name.as_posix(), *(parent.as_posix() for parent in name.parents)}
+        if not path.is_dir() and not places & (known | {REPORT}):
+            return f"holds {name}, which is no part of a bundle"
+    return None
 
 
 def write_table(folder: Path, table: Tensor) -> dict:
@@ -201,8 +225,8 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write ``manifest.json``; schema version and recommendation are added."""
-    added = {"recommendation": recommendation(manifest["files"])}
+    """Write ``manifest.json``; schema version, signature and recommendation are added."""
+    added = {"made_by": MADE_BY, "recommendation": recommendation(manifest["files"])}
     write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest, **added})
 
 

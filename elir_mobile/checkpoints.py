@@ -8,6 +8,9 @@ Three formats, one result, a collapsed float32 :class:`Restorer`:
 - ``.safetensors``: ours, the same names as ``.pth``, usually in float16, with the model's facts as
   metadata.
 
+Each may lie in what training programs wrap around it: a dictionary (``params_ema``, ``state_dict``, …) and
+names that begin with ``module.`` (DistributedDataParallel) or ``_orig_mod.`` (``torch.compile``).
+
 The architecture is read from the tensors' shapes. Nothing in a file is ever executed. Downloads are
 trusted on first use: their sha256 is kept beside the cached file, and another one later is an error.
 """
@@ -19,26 +22,28 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import cache_dir, write_text, written
+from elir_mobile.core.files import cache_dir, opened, read_bytes, write_text, written
 from elir_mobile.core.manifest import sha256_of
+from elir_mobile.core.reader import OPTIONAL, NotNegative, Positive, read
 from elir_mobile.models.autoencoder import Decoder, Encoder, Form
 from elir_mobile.models.overparam import collapse_pair
 from elir_mobile.models.restorer import Architecture, Restorer
 from elir_mobile.tasks import Task, get_task
+from elir_mobile.terminal import Described, Terminal
 
 StateDict = dict[str, Tensor]
 
@@ -50,6 +55,19 @@ DEMO_AUTOENCODER = "demo-autoencoder.safetensors"
 RELEASE = "https://github.com/eladc-git/ELIR/releases/download/v1.0/"
 SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 NETWORK_TIMEOUT = 30  # seconds without a byte
+# What training programs call the weights in a file with more, the averaged ones first: BasicSR, Lightning and
+# PyTorch's own examples.
+WRAPPERS = (
+    "params_ema",
+    "ema_state_dict",
+    "model_ema",
+    "ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "model",
+)
+PREFIXES = ("module.", "_orig_mod.")
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
 PAIR = {"fmir": (2, 3), "mmse": (0, 1)}
 
@@ -66,6 +84,18 @@ class ModelInfo:
     steps: int  # K
     sigma_s: float
     domain: str  # what it was trained on: tasks.ALIGNED_FACE or tasks.PHOTO
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What our files say of their network."""
+
+    task: str
+    size: Positive
+    steps: Positive
+    sigma_s: NotNegative
+    domain: str = field(default="", metadata=OPTIONAL)
+    autoencoder: str | None = field(default=None, metadata=OPTIONAL)
 
 
 def collapse_state_dict(state: Mapping[str, Tensor]) -> StateDict:
@@ -129,9 +159,12 @@ def build_restorer(state: Mapping[str, Tensor]) -> Restorer:
     """A collapsed, frozen, evaluation-mode float32 restorer with these weights.
 
     Raises:
-        UserError: tensors are missing, left over or of the wrong shape.
+        UserError: tensors are missing, left over, of the wrong shape, or not finite.
     """
     state = {name: tensor.float() for name, tensor in collapse_state_dict(state).items()}
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"the weights at {name} are not finite: get a checkpoint from before they broke")
     try:
         restorer = Restorer(infer_architecture(state))
         restorer.load_state_dict(state)
@@ -141,24 +174,36 @@ def build_restorer(state: Mapping[str, Tensor]) -> Restorer:
     return restorer.eval().requires_grad_(False)
 
 
+def unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What lies in the dictionaries and under the prefixes of :data:`WRAPPERS` and :data:`PREFIXES`."""
+    inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+    if inner is not None:
+        return unwrapped(inner)
+    for prefix in PREFIXES:
+        if content and all(str(name).startswith(prefix) for name in content):
+            return unwrapped({name.removeprefix(prefix): value for name, value in content.items()})
+    return content
+
+
 def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
     """Tensors and metadata of a checkpoint file, names as in upstream's ``.pth``.
 
     Raises:
         UserError: missing, truncated, of unknown format, or would execute code.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no weights file at {path}: check the path")
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="pt") as file:
+            with opened(path), safe_open(path, framework="pt") as file:
                 names = list(file.keys())  # noqa: SIM118 - the handle is no mapping
-                return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in names}
+                return _tensors(unwrapped(tensors), path), file.metadata() or {}
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file: download it again") from error
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is not a known weights file: use .pth, .ckpt or .safetensors")
-    data = io.BytesIO(path.read_bytes())  # so that a damaged file cannot pass for a failing disk
+    data = io.BytesIO(read_bytes(path))  # so that a damaged file cannot pass for a failing disk
     try:
         content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for files that are no checkpoint
@@ -169,6 +214,7 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
         raise UserError(f"{path} {why}: get the file again from a source you trust") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
+    content = unwrapped(content)
     if "state_dict_fmir" in content:
         missing = [part for part in PARTS if not isinstance(content.get(f"state_dict_{part}"), dict)]
         if missing:
@@ -176,12 +222,27 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
         content = {
             f"{part}.{name}": tensor
             for part in PARTS
-            for name, tensor in content[f"state_dict_{part}"].items()
+            for name, tensor in unwrapped(content[f"state_dict_{part}"]).items()
         }
+    return _tensors(content, path), {}
+
+
+def _tensors(content: Mapping[str, Any], path: Path) -> StateDict:
+    """The tensors of a state dict.
+
+    Raises:
+        UserError: there is none, or they are a training run's or a quantized file's.
+    """
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f"{path} holds no tensors at its top level: it is not an ELIR checkpoint")
-    return state, {}
+    if any(name.startswith("student.") for name in state):
+        raise UserError(f"{path} is a training run's own: name the .safetensors that it writes at its end")
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{path} holds {kind} at {name}: name the float weights that it was made from")
+    return state
 
 
 def absolute_weights(weights: str) -> str:
@@ -227,14 +288,17 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         path = Path(weights)
         name = path.stem
     state, metadata = read_state_dict(path)
-    stated = json.loads(metadata.get("elir", "{}"))
+    stated = _stated(metadata, path)
     if digest := stated.get("autoencoder"):
         shared = path.with_name(DEMO_AUTOENCODER)
         tensors, _ = read_state_dict(shared)
         state |= {name: tensor for name, tensor in tensors.items() if name.startswith("dec.")}
         if sha256_of(shared) != digest:
             raise UserError(f"{path.name} was trained with another decoder than {shared}: get both anew")
-    restorer = build_restorer(state)
+    try:
+        restorer = build_restorer(state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     info = ModelInfo(name, source, sha256_of(path), True, task.size, task.steps, task.sigma_s, task.domain)
     if stated:
         if stated["task"] != task.name:
@@ -242,6 +306,22 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
         known = {key: stated[key] for key in ("size", "steps", "sigma_s")}
         info = replace(info, **known, domain=stated.get("domain", task.domain))
     return restorer, info
+
+
+def _stated(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What :func:`save_weights` wrote beside the weights; empty where it is not ours.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if "elir" not in metadata:
+        return {}
+    try:
+        stated = json.loads(metadata["elir"])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: its facts are no JSON; get it again") from error
+    read(_Facts, stated, path)
+    return dict(stated)
 
 
 def random_weights(task: Task, seed: int) -> tuple[Restorer, ModelInfo]:
@@ -292,7 +372,12 @@ def save_autoencoder(encoder: Encoder, decoder: Decoder, path: Path) -> None:
 
 
 def _write(state: StateDict, path: Path, dtype: torch.dtype, metadata: dict[str, str]) -> None:
-    state = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    # A value that float16 does not hold keeps its tensor in float32.
+    narrow = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    state = {
+        name: tensor if tensor.isfinite().all() else state[name].contiguous()
+        for name, tensor in narrow.items()
+    }
     with written(path) as staged:
         save_file(state, staged, metadata=metadata)
         staged.chmod(0o644)  # safetensors makes it private
@@ -379,8 +464,8 @@ def download(address: str, folder: Path) -> Path:
 
 
 def _fetch(address: str, path: Path) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    columns = (Described(), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Terminal(stderr=True))
     with urlopen(address, timeout=NETWORK_TIMEOUT) as answer, path.open("wb") as file, progress:
         length = answer.headers.get("Content-Length")
         bar = progress.add_task(path.name, total=int(length) if length else None)

@@ -27,7 +27,7 @@ from torch import Tensor
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import CONFIDENCE, bootstrap
-from elir_mobile.images import Reading, list_images, read_photo, square, to_tensor
+from elir_mobile.images import AS_STORED, Reading, list_images, read_photo, square, to_tensor
 from elir_mobile.records import COMPARED, comparison
 from elir_mobile.restore import Model, enlarged, restore
 from elir_mobile.tasks import Task
@@ -138,7 +138,7 @@ def measurer(
     restorer: tuple[Callable[[], Model], Task] | None,
     size: int | None,
     seed: int,
-    reading: Reading = Reading(),
+    reading: Reading = AS_STORED,
 ) -> Callable[[Example], Measured | str]:
     """A worker that restores and measures one example, see :func:`elir_mobile.engine.run`.
 
@@ -161,7 +161,9 @@ def measurer(
 
     def measured(example: Example) -> Measured:
         photos = [read_photo(path, reading) for path in (example.clean, example.image) if path]
-        notes = tuple(f"holds {photo.frames} pictures: the first was taken" for photo in photos if photo.frames > 1)
+        notes = tuple(
+            f"holds {photo.frames} pictures: the first was taken" for photo in photos if photo.frames > 1
+        )
         truth = photos[0].image
         if example.image:
             kind, given = "images", photos[1].image

@@ -1,7 +1,7 @@
 """Pictures in and out: files to tensors, tensors to pictures, rows and columns of pictures.
 
-What a file holds is trusted as little as its name: it is opened by the decoders of :data:`FORMATS` alone, none
-of which runs what is in a file, as PostScript's does. Whatever is wrong with one file is one sentence.
+What a file holds is trusted as little as its name: it is opened by the decoders of :data:`FORMATS` alone,
+none of which runs what is in a file, as PostScript's does. Whatever is wrong with one file is one sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, say
 from elir_mobile.core.files import opened
 from elir_mobile.metadata import Metadata, fitting, read_metadata
 
@@ -90,6 +90,9 @@ class Reading:
     background: tuple[int, int, int] = WHITE
 
 
+AS_STORED = Reading()
+
+
 @dataclass(frozen=True)
 class Photo:
     """An upright picture and what its file said beside the colours.
@@ -115,7 +118,7 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
-def read_photo(path: Path, reading: Reading = Reading(), frame: int = 0) -> Photo:
+def read_photo(path: Path, reading: Reading = AS_STORED, frame: int = 0) -> Photo:
     """An image file of any kind; greyscale, 16-bit, palette and CMYK images become 8-bit RGB.
 
     Args:
@@ -138,9 +141,8 @@ def read_photo(path: Path, reading: Reading = Reading(), frame: int = 0) -> Phot
         except Exception as error:  # decoders have no error of their own
             raise UserError(_unreadable(path, file, error)) from error
     if min(photo.image.size) < MIN_SIDE:
-        raise UserError(
-            f"{path} is {photo.image.width}×{photo.image.height}: use images of at least {MIN_SIDE} pixels a side"
-        )
+        width, height = photo.image.size
+        raise UserError(f"{path} is {width}×{height}: use images of at least {MIN_SIDE} pixels a side")
     return photo
 
 
@@ -315,7 +317,7 @@ def _on(
     return Image.composite(shown, Image.new("RGB", shown.size, background), alpha), alpha
 
 
-def read_image(path: Path, reading: Reading = Reading()) -> Image.Image:
+def read_image(path: Path, reading: Reading = AS_STORED) -> Image.Image:
     """The colours of :func:`read_photo`."""
     return read_photo(path, reading).image
 
@@ -347,7 +349,9 @@ def save_options(photo: Photo, path: Path, size: tuple[int, int]) -> tuple[dict[
     try:
         options, notes = fitting(photo.metadata, kind, mode, quality)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{kind} cannot be written here ({error}): restore {path.name} into a .png") from error
+        raise UserError(
+            f"{kind} cannot be written here ({error}): restore {path.name} into a .png"
+        ) from error
     return {**options, "format": kind}, notes
 
 
@@ -453,7 +457,7 @@ def list_images(
 
 
 def readable(
-    paths: Iterable[Path], tell: Callable[[str], None], reading: Reading = Reading()
+    paths: Iterable[Path], tell: Callable[[str], None], reading: Reading = AS_STORED
 ) -> Iterator[Path]:
     """Those that can be read; ``tell`` is told of each other one."""
     for path in paths:
@@ -465,6 +469,31 @@ def readable(
         if photo.frames > 1:
             tell(f"{path} holds {photo.frames} pictures: the first is taken")
         yield path
+
+
+@dataclass
+class Source:
+    """The images of a training set, read as they are drawn; one that cannot be read is told of once and
+    stands for the next that can, so that a draw means the same picture whenever it is made."""
+
+    paths: list[Path]
+    tell: Callable[[str], None] = say
+    damaged: set[int] = field(default_factory=set)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        for offset in range(len(self.paths)):
+            place = (index + offset) % len(self.paths)
+            if place in self.damaged:
+                continue
+            try:
+                return read_image(self.paths[place])
+            except UserError as error:
+                self.tell(f"left out: {error}")
+                self.damaged.add(place)
+        raise UserError(f"{self.paths[0].parent} has no image that can be read: put others into it")
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

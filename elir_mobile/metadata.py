@@ -51,8 +51,8 @@ class Metadata:
 def read_metadata(opened: Image.Image) -> tuple[Metadata, int, list[str]]:
     """The metadata of a picture whose pixels are not read yet, its orientation, and what was left out.
 
-    The opened image forgets its EXIF, so that loading its pixels cannot trip over it: Pillow turns a TIFF when
-    it loads it, and reads all its tags to do so.
+    The opened image forgets its EXIF, so that loading its pixels cannot trip over it: Pillow turns a TIFF
+    when it loads it, and reads all its tags to do so.
 
     Returns:
         metadata; the orientation, 1 to 8; a note for each kind of thing that was left out.
@@ -214,7 +214,10 @@ def _fitting_exif(tags: _Tags, works: Callable[[_Tags], bool]) -> tuple[_Tags, l
         return tags, []
     single = [{tag: value} for tag, value in tags.items() if not isinstance(value, dict)]
     single += [
-        {ifd: {tag: value}} for ifd, inside in tags.items() if isinstance(inside, dict) for tag, value in inside.items()
+        {ifd: {tag: value}}
+        for ifd, inside in tags.items()
+        if isinstance(inside, dict)
+        for tag, value in inside.items()
     ]
     left = sorted((one for one in single if works(one)), key=lambda one: len(_bytes(one)))
     while left and not works(_merged(left)):

@@ -1,4 +1,4 @@
-"""What a command wrote into a folder, and from what: a file for each picture in the hidden folder ``.elir-mobile``.
+"""What a command wrote into a folder, and from what: a record of each file in the hidden folder beside it.
 
 A picture whose record names the same source, model and options is done; one whose record names others is made
 again; and a file that has no record, or is no longer the one that was recorded, is somebody's own and never

@@ -25,6 +25,7 @@ from elir_mobile.core.files import named
 from elir_mobile.core.manifest import sha256_of
 from elir_mobile.core.tiling import Window, axis_windows
 from elir_mobile.images import (
+    AS_STORED,
     FRAMED,
     WRITTEN_SUFFIXES,
     Photo,
@@ -204,7 +205,9 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
                 fidelity=model.fidelity,
             )
             if not made.isfinite().all():
-                raise UserError("the model gives values that are not finite: check its weights, or export it anew")
+                raise UserError(
+                    "the model gives values that are not finite: check its weights, or export it anew"
+                )
             weights = row.weights[:, None, None] * column.weights[None, :, None]
             band[:, x] += weights * made[0].permute(1, 2, 0).numpy()
             advance(above * len(columns) + left, len(rows) * len(columns))
@@ -368,7 +371,7 @@ def file_restorer(
     seed: int,
     advance: Advance = lambda name, done, total: None,
     *,
-    reading: Reading = Reading(),
+    reading: Reading = AS_STORED,
     every_frame: bool = False,
     overwrite: bool = False,
 ) -> Callable[[Job], Outcome]:
@@ -387,7 +390,9 @@ def file_restorer(
             return _restored(job)
         except UserError as error:
             said = str(error)
-            return Outcome(job.source.name, "failed", said if job.source.name in said else f"{job.source}: {said}")
+            return Outcome(
+                job.source.name, "failed", said if job.source.name in said else f"{job.source}: {said}"
+            )
         except (MemoryError, RuntimeError) as error:  # PyTorch's want of memory is the second
             return Outcome(job.source.name, "failed", f"{job.source} could not be restored: {error}")
 
@@ -408,8 +413,8 @@ def file_restorer(
             for place, found in states:
                 if found == "foreign":
                     raise UserError(
-                        f"{place} is not what this command wrote there: choose another place, or replace it with "
-                        "--overwrite"
+                        f"{place} is not what this command wrote there: "
+                        "choose another place, or replace it with --overwrite"
                     )
             if all(found == "done" for _, found in states):
                 return Outcome(job.source.name, "done")
@@ -421,7 +426,9 @@ def file_restorer(
         if count > 1 and options["format"] not in FRAMED:
             raise UserError(f"{options['format']} holds one picture, not {count}: name a .png, .webp or .tif")
         if count < photo.frames:
-            notes.append(f"holds {photo.frames} pictures, and the first was restored: --frames all restores each")
+            notes.append(
+                f"holds {photo.frames} pictures, and the first was restored: --frames all restores each"
+            )
         made, durations = [], []
         for index in range(count):
             if index:

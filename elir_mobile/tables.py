@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import read_bytes
+
+TOML_BYTES = 1 << 20  # of the largest file that is read
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,10 +28,9 @@ def load_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is no TOML.
     """
+    data = read_bytes(path, TOML_BYTES)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        return tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not a TOML file: {str(error).splitlines()[0]}") from error
 

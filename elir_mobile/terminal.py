@@ -1,9 +1,8 @@
 """What people see of a command on the terminal, whoever wrote the words in it.
 
-File names, manifests, reports and what a device answers are others' words: in rich's markup ``[litert]`` would
-vanish and ``[/x]`` be an error, and a terminal obeys control characters. So every command prints through
-:class:`Terminal`, its bars through :class:`Described`, and single lines through
-:func:`elir_mobile.core.errors.say`.
+File names, manifests, reports and what a device answers are others' words: in rich's markup ``[litert]``
+would vanish and ``[/x]`` be an error, and a terminal obeys control characters. So every command prints by
+:class:`Terminal`, its bars by :class:`Described`, and single lines by :func:`elir_mobile.core.errors.say`.
 """
 
 from __future__ import annotations

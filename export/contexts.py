@@ -90,9 +90,10 @@ def main(
     chips: Annotated[str, typer.Option(metavar="NAME,…", help=f"{', '.join(CHIPS)}.")] = ",".join(CHIPS),
 ) -> None:
     """Compile a bundle's onnx/qnn file for chips, a folder for each."""
-    from rich.console import Console
     from rich.progress import track
     from rich.table import Table
+
+    from elir_mobile.terminal import Terminal
 
     asked = chips.split(",")
     if unknown := [chip for chip in asked if chip not in CHIPS]:
@@ -111,7 +112,7 @@ def main(
             made = compile_program(source / f"{program}.onnx", chip, path)
             facts = (made.partitions, len(made.outside), f"{made.bytes / 1e6:.2f}", f"{made.seconds:.1f}")
             table.add_row(made.chip, f"v{made.version}", program, *map(str, facts))
-    Console().print(table)
+    Terminal().print(table)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def verdicts(rows: list[dict], recipe: str, budget: Budget) -> list[tuple[str, b
         if row["precision"] != recipe:
             continue
         image, update_db = row["image"], row["update_sqnr_db"]
-        update = math.inf if update_db is None else update_db
+        update = -math.inf if update_db is None else update_db  # what is not known does not hold
         holds = budget.held_by(image["psnr_drop_db_high"], image["lpips_rise_high"], update)
         holds = holds and (budget.max_bytes is None or row["bytes"] <= budget.max_bytes)
         drop, rise = (

@@ -13,7 +13,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
-    TextColumn,
     TimeElapsedColumn,
 )
 
@@ -25,6 +24,7 @@ from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import Recipe, get_recipe
 from elir_mobile.runtimes.table import RUNTIMES
 from elir_mobile.tasks import Task
+from elir_mobile.terminal import Described
 from export.programs import Programs, build_programs
 from export.targets import TARGETS, Target, get_target, realizes
 
@@ -114,7 +114,7 @@ class Stages(Progress):
 
     def __init__(self, console: Console) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        super().__init__(SpinnerColumn(), TextColumn("{task.description}"), *columns, console=console)
+        super().__init__(SpinnerColumn(), Described(), *columns, console=console)
 
     @contextmanager
     def stage(self, text: str, total: int | None = None) -> Iterator[None]:

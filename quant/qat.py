@@ -18,13 +18,13 @@ from rich.table import Table
 from torch import Tensor
 
 from elir_mobile.checkpoints import ModelInfo, save_weights
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, say
 from elir_mobile.core.files import write_text
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import PairSets
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.report import number
-from elir_mobile.images import list_images, read_image, square, to_image, to_tensor
+from elir_mobile.images import list_images, read_image, readable, square, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import Recipe
 from elir_mobile.tasks import Degradation, Task
@@ -58,11 +58,14 @@ def training_images(folder: Path | None, size: int) -> Tensor:
     """Clean images (N, 3, size, size) uint8 of a folder, or the face set's training identities.
 
     Raises:
-        UserError: the folder has no images, or the face set cannot be downloaded.
+        UserError: the folder has no images that can be read, or the face set cannot be downloaded.
     """
     if folder is None:
         return load_faces(face_split()[0], size)
-    tensors = [to_tensor(square(read_image(path), size)) for path in list_images(folder)]
+    paths = readable(list_images(folder, say), say)
+    tensors = [to_tensor(square(read_image(path), size)) for path in paths]
+    if not tensors:
+        raise UserError(f"{folder} has no image that can be read: put others into it")
     return (torch.stack(tensors) * 255).round().byte()
 
 

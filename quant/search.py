@@ -79,7 +79,7 @@ class Budget:
 
     def held_by(self, psnr_drop_db: float | None, lpips_rise: float | None, update_db: float) -> bool:
         """Whether pictures so much worse than float are within the budget; what is not known is not."""
-        if self.min_update_db is not None and update_db < self.min_update_db:
+        if self.min_update_db is not None and not update_db >= self.min_update_db:
             return False
         limits = ((psnr_drop_db, self.psnr_drop_db), (lpips_rise, self.lpips_rise))
         return all(most is None or (value is not None and value <= most) for value, most in limits)

@@ -265,7 +265,9 @@ def test_what_a_folder_has_besides_is_counted_and_said(
     assert names(tmp_path / "out") == made
     for path in list_images(tmp_path / "out"):
         with Image.open(path) as out:
-            assert {".jfif": "JPEG", ".jp2": "JPEG2000"}.get(path.suffix, path.suffix[1:].upper()) == out.format
+            assert {".jfif": "JPEG", ".jp2": "JPEG2000"}.get(
+                path.suffix, path.suffix[1:].upper()
+            ) == out.format
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "device.png", "socket.png", "loop.png"])
@@ -296,21 +298,40 @@ def test_comparisons_replace_nothing_and_have_names_of_their_own(
     assert "c-compare.png is not what this command wrote there" in said
     assert (photos / "c-compare.png").read_bytes() == original
     call(photos, out, "--weights", weights, "--compare")
-    made = ["a.jpg", "a.jpg-compare.png", "a.png", "a.png-compare.png", "c-compare-compare.png", "c-compare.png"]
+    made = [
+        "a.jpg",
+        "a.jpg-compare.png",
+        "a.png",
+        "a.png-compare.png",
+        "c-compare-compare.png",
+        "c-compare.png",
+    ]
     assert names(out) == made
     assert "3 comparisons" in " ".join(call(out, tmp_path / "again", "--weights", weights).split())
     report = tmp_path / "report.json"
-    measured = CliRunner().invoke(alone(evaluate_main), [str(photos), "--images", str(out), "--json", str(report)])
+    measured = CliRunner().invoke(
+        alone(evaluate_main), [str(photos), "--images", str(out), "--json", str(report)]
+    )
     assert measured.exit_code == 0, measured.output
     shutil.rmtree(out / RECORDS)  # of an earlier version
-    measured = CliRunner().invoke(alone(evaluate_main), [str(photos), "--images", str(out), "--json", str(report)])
-    assert [row["name"] for row in json.loads(report.read_text())["images"]] == ["a.jpg", "a.png", "c-compare.png"]
+    measured = CliRunner().invoke(
+        alone(evaluate_main), [str(photos), "--images", str(out), "--json", str(report)]
+    )
+    assert [row["name"] for row in json.loads(report.read_text())["images"]] == [
+        "a.jpg",
+        "a.png",
+        "c-compare.png",
+    ]
 
 
-def test_outputs_that_would_fall_together_are_refused(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+def test_outputs_that_would_fall_together_are_refused(
+    weights: Path, tmp_path: Path, picture_folder: Path
+) -> None:
     shutil.copy(picture_folder / "0.png", picture_folder / "A.png")
     shutil.copy(picture_folder / "1.png", picture_folder / "a.png")
-    assert "two pictures would be written to" in refused(picture_folder, tmp_path / "out", "--weights", weights)
+    assert "two pictures would be written to" in refused(
+        picture_folder, tmp_path / "out", "--weights", weights
+    )
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0.png").symlink_to(picture_folder / "0.png")
     (picture_folder / "a.png").unlink()

@@ -9,18 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from elir_mobile.core.errors import UserError
 from elir_mobile.training import stage
+from elir_mobile.training.checkpoint import previous, read_checkpoint, write_checkpoint
 from elir_mobile.training.pool import Pool
 from elir_mobile.training.stage import (
     LAST,
-    PREVIOUS,
     Plan,
     averaged,
     learning_rate,
-    read_checkpoint,
     read_state,
     train,
-    write_checkpoint,
     write_state,
 )
 
@@ -54,7 +53,7 @@ def test_a_stage_trains_for_its_minutes_and_leaves_the_average(clock, tmp_path: 
     net, seen = fit(tmp_path, 50)
     assert len(seen) == 100
     assert net.weight.item() == pytest.approx(2, abs=0.1)
-    checkpoint = read_checkpoint(tmp_path)
+    _, checkpoint = read_checkpoint(tmp_path / LAST)
     assert checkpoint is not None
     assert torch.equal(checkpoint["average"]["weight"], net.weight)
     assert not torch.equal(checkpoint["net"]["weight"], net.weight)
@@ -92,15 +91,22 @@ def test_a_stage_goes_on_from_exported_weights(clock, tmp_path: Path) -> None:
     assert kept[1] == 5
 
 
-def test_the_checkpoint_before_the_last_is_kept(tmp_path: Path) -> None:
+def test_the_checkpoint_before_the_last_is_kept_and_stands_for_a_damaged_one(tmp_path: Path) -> None:
+    last, told = tmp_path / LAST, []
     for step in range(3):
-        write_checkpoint({"step": step}, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, PREVIOUS]
-    assert torch.load(tmp_path / PREVIOUS)["step"] == 1
-    (tmp_path / LAST).unlink()  # killed between the two renames
-    found = read_checkpoint(tmp_path)
-    assert found is not None
-    assert found["step"] == 1
+        write_checkpoint({"step": step}, last)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LAST, previous(last).name]
+    assert read_checkpoint(last, told.append) == (last, {"step": 2})
+    last.write_bytes(last.read_bytes()[:100])
+    assert read_checkpoint(last, told.append) == (previous(last), {"step": 1})
+    assert told == [f"{last} is damaged: going on from previous.pt, the one before it"]
+    last.unlink()  # killed between the two renames
+    assert read_checkpoint(last, told.append) == (previous(last), {"step": 1})
+    previous(last).write_text("")
+    with pytest.raises(UserError, match="last.pt is damaged, and no earlier one is whole: remove it"):
+        read_checkpoint(last, told.append)
+    previous(last).unlink()
+    assert read_checkpoint(last) is None
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -36,9 +36,10 @@ def main(
     was stopped goes on.
     """
     import torch
-    from rich.console import Console
 
-    console = Console()
+    from elir_mobile.terminal import Terminal
+
+    console = Terminal()
     with console.status("loading"):
         from elir_mobile.checkpoints import load_weights
         from elir_mobile.tasks import get_task

@@ -14,7 +14,19 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
-from elir_mobile.core.files import write_text, written
+from elir_mobile.core.files import read_bytes, write_text, written
+
+
+def written_before(out: Path) -> bool:
+    """Whether the folder ``out`` is what this command wrote there, to the last byte."""
+    from elir_mobile.bundle import MADE_BY
+    from elir_mobile.core.manifest import artifact_sha256
+
+    try:
+        facts = json.loads(read_bytes(out.with_name(f"{out.name}.json")))
+        return bool(facts["made_by"] == MADE_BY and facts["sha256"] == artifact_sha256(out))
+    except (UserError, ValueError, TypeError, KeyError):
+        return False
 
 
 @exits_with_2
@@ -35,14 +47,16 @@ def main(
     Beside FILE comes FILE.json: size, steps, time table, delegation. Calibrates as quantize
     does, on every other image, and so writes what quantize writes.
     """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
+
+    from elir_mobile.terminal import Described, Terminal
 
     rounding = options.one_recipe(context, precision, recipe)
-    console = Console()
+    console = Terminal()
     with console.status("loading"):
+        from elir_mobile.bundle import MADE_BY
         from elir_mobile.checkpoints import load_weights
-        from elir_mobile.core.manifest import bytes_of
+        from elir_mobile.core.manifest import artifact_sha256, bytes_of
         from elir_mobile.data.pairs import PairCounts, load_pair_sets
         from elir_mobile.precision import check_rules
         from elir_mobile.tasks import get_task
@@ -53,6 +67,8 @@ def main(
         chosen, kind = get_task(task), get_target(target)
         if not realizes(kind, rounding):
             raise UserError(f"{target} has no {rounding.name}: use {', '.join(kind.precisions)}")
+        if out.is_dir() and not written_before(out):
+            raise UserError(f"{out} is not what export wrote there: choose another name, or move it away")
         if out.suffix != kind.suffix:
             raise UserError(f"{out} is no name for a {target} file: end it in {kind.suffix}")
         restorer, info = load_weights(weights, chosen)
@@ -69,7 +85,7 @@ def main(
         if rounding.needs_calibration:
             none = PairCounts(max_evaluation=0)
             pairs = load_pair_sets(images, chosen, side, seed, none, info.domain).calibration
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), Described(), TimeElapsedColumn())
     with written(out) as staged, Progress(*columns, console=console) as progress:
         samples: Samples = {}
         if pairs:
@@ -79,6 +95,8 @@ def main(
         progress.add_task(f"exporting {target} {rounding.name}", total=None)
         delegation = kind.lower(programs, rounding, samples, staged)
         facts = {
+            "made_by": MADE_BY,
+            "sha256": artifact_sha256(staged),
             "task": task,
             "model": asdict(info),
             **kind.to_json(),

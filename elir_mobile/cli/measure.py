@@ -55,8 +55,9 @@ def main(
 
     --targets and --precision choose among the files; --weights are those that it was made of.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    from elir_mobile.terminal import Described, Terminal
 
     if between is not None:
         if bundle is not None:
@@ -65,7 +66,7 @@ def main(
         return
     if bundle is None:
         raise UserError("name the bundle folder to measure, or two reports with --compare")
-    console = Console()
+    console = Terminal()
     with console.status("loading"):
         from elir_mobile.bundle import read_bundle
         from elir_mobile.devices.protocol import device
@@ -81,7 +82,7 @@ def main(
         devices = [device(spec) for spec in dict.fromkeys(on or ["host"])]
     counts = {"threads": threads, "warmups": warmups, "runs": runs}
     protocol = Protocol(**{name: count for name, count in counts.items() if count is not None})
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (Described(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting", total=None)
         report, shown = measure_bundle(
@@ -125,8 +126,7 @@ def compare(
 
     Both measured by one protocol; a time has changed where the intervals do not overlap.
     """
-    from rich.console import Console
-
     from elir_mobile.harness.difference import difference_table, read_report
+    from elir_mobile.terminal import Terminal
 
-    Console().print(difference_table(read_report(before), read_report(after)))
+    Terminal().print(difference_table(read_report(before), read_report(after)))

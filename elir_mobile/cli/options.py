@@ -213,9 +213,7 @@ class Pictures:
 
     range: Annotated[
         str | None,
-        typer.Option(
-            metavar="BLACK..WHITE", callback=_range, help="Values of images of more than 8 bits."
-        ),
+        typer.Option(metavar="BLACK..WHITE", callback=_range, help="Values of images of more than 8 bits."),
     ] = None
     background_color: Annotated[
         str | None,

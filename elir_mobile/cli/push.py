@@ -34,18 +34,19 @@ def main(
     ] = None,
 ) -> None:
     """Copy the folder BUNDLE to where the demo apps find it."""
-    from rich.console import Console
+    from elir_mobile.terminal import Terminal
 
     if not (android or android_folder or ios_folder):
         raise UserError("say where to: --android, --android-folder PATH or --ios-folder PATH")
-    with Console().status("copying"):
+    console = Terminal()
+    with console.status("copying"):
         from elir_mobile.bundle import copy_bundle, push_to_phone, read_bundle
 
         bundle = read_bundle(folder)
         name = folder.resolve().name
         if android_folder:
-            typer.echo(copy_bundle(bundle, android_folder / name, "android"))
+            console.print(str(copy_bundle(bundle, android_folder / name, "android")))
         if ios_folder:
-            typer.echo(copy_bundle(bundle, ios_folder / name, "ios"))
+            console.print(str(copy_bundle(bundle, ios_folder / name, "ios")))
         if android:
-            typer.echo(push_to_phone(bundle, serial))
+            console.print(push_to_phone(bundle, serial))

@@ -35,10 +35,10 @@ def main(
 
     The comparison is simulated. A run that was stopped goes on where it was.
     """
-    from rich.console import Console
+    from elir_mobile.terminal import Terminal
 
     rounding = options.one_recipe(context, precision, recipe)
-    console = Console()
+    console = Terminal()
     with console.status("loading"):
         import lightning  # noqa: F401 - if it is missing, say so before pictures are fetched
         from rich.progress import track

@@ -18,12 +18,11 @@ BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes", "min_update_sqnr")
 
 def _list_and_exit(asked: bool) -> None:
     if asked:
-        from rich.console import Console
-
         from elir_mobile.precision import PRECISIONS
+        from elir_mobile.terminal import Terminal
         from quant.ptq import recipes_table
 
-        console = Console()
+        console = Terminal()
         console.print(recipes_table())
         console.print(
             f"a recipe of your own is a TOML file for --recipe; its rules may name {', '.join(PRECISIONS)}"
@@ -85,9 +84,9 @@ def main(
     ] = False,
 ) -> None:
     """Quantize, export, run every file and compare it with float: OUT/TASK-MODEL."""
-    from rich.console import Console
+    from elir_mobile.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     if reconstruct:
         console.print("--reconstruct is called --gptq now; the old name goes with the next release")
     budgeted = max_psnr_drop is not None or max_lpips_rise is not None

@@ -28,10 +28,10 @@ def main(
 
     To the picture, and what rounding all but it does. A run that was stopped goes on where it was.
     """
-    from rich.console import Console
+    from elir_mobile.terminal import Terminal
 
     chosen = options.one_recipe(context, precision, recipe)
-    console = Console()
+    console = Terminal()
     with console.status("calibrating"):
         import matplotlib  # noqa: F401 - if it is missing, say so before all is measured
 

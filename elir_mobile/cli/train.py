@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2, printable, say
 
 LR = {"bfr": 1e-4}  # upstream's peak learning rates
 OTHER_LR = 2e-4
@@ -133,7 +133,7 @@ def main(
     ):
         if rest:
             raise UserError(said)
-    paths = list_images(data)
+    paths = list_images(data, say)
 
     teacher = teacher or ["demo"]
     teaching, decoder = load_autoencoder(teacher)
@@ -194,4 +194,4 @@ def main(
             sigma_s=sigma_s,
             domain=pictures.domain,
         )
-        typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB")
+        typer.echo(printable(f"wrote {path}, {path.stat().st_size / 1e6:.2f} MB"))

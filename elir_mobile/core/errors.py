@@ -19,15 +19,14 @@ class UserError(Exception):
 
 
 _UNPRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode's categories
-# Of the marks that do not print, those that join letters and emoji.
-_JOINERS = "\u200c\u200d"
+_SHOWN = "\n\u200c\u200d"  # of these the end of a line, and what joins letters and emoji
 
 
 def printable(text: str) -> str:
-    """``text`` with what a terminal would obey, or cannot show, written out: control characters (but the end of
-    a line), marks that turn the direction of writing, bytes of a file name that are no text."""
+    """``text`` with what a terminal would obey, or cannot show, written out: control characters (but the end
+    of a line), marks that turn the direction of writing, bytes of a file name that are no text."""
     return "".join(
-        c if c == "\n" or c in _JOINERS or unicodedata.category(c) not in _UNPRINTED else _escaped(c) for c in text
+        _escaped(c) if unicodedata.category(c) in _UNPRINTED and c not in _SHOWN else c for c in text
     )
 
 
@@ -38,7 +37,7 @@ def _escaped(character: str) -> str:
 def say(text: str) -> None:
     """A line on stderr for people, whatever is in it, see :func:`printable`."""
     encoding = sys.stderr.encoding or "utf-8"
-    line = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    line = printable(text).replace("\n", "\\n").encode(encoding, "backslashreplace").decode(encoding)
     print(line, file=sys.stderr)
 
 
@@ -52,9 +51,13 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
         except UserError as error:
             said = str(error)
         except ModuleNotFoundError as error:
-            if (extra := _extra_of(error.name or "")) is None:
+            name = (error.name or "").partition(".")[0]
+            if name in _OWN:
                 raise
-            said = f"{error.name} is not installed: pip install 'elir-mobile[{extra}]'"
+            extra = _extra_of(name)
+            wanted = f"'elir-mobile[{extra}]'" if extra else name
+            # Some packages look for another one themselves, and say so in words of their own.
+            said = f"{name} is not installed: pip install {wanted}" if name else _first_line(error)
         except OSError as error:
             said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
         say(f"error: {said}")
@@ -63,9 +66,16 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+_OWN = ("elir_mobile", "export", "quant")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _extra_of(module: str) -> str | None:
     """The pip extra of this package that installs ``module``; None: no extra does."""
-    wanted = module.partition(".")[0].replace("_", "-")
+    wanted = module.replace("_", "-")
     try:
         lines = requires("elir-mobile") or []
     except PackageNotFoundError:

@@ -7,6 +7,8 @@ tensors on this). A reader trusts nothing: schema, paths and checksums are verif
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import Annotated
 import numpy as np
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import opened, write_json
+from elir_mobile.core.files import opened, read_bytes, write_json
 from elir_mobile.core.reader import OPTIONAL, Limit, NotNegative, Positive, Sha256, load_object, one_of, read
 
 SCHEMA_VERSION = 2
@@ -37,10 +39,19 @@ def sha256_of(path: Path) -> str:
 
 
 def artifact_sha256(path: Path) -> str:
-    """SHA-256 of an artifact. Of a package folder: over its files' relative names and digests."""
+    """SHA-256 of an artifact. Of a package folder: over its files' relative names and digests.
+
+    Raises:
+        UserError: what lies there is no regular file, or a link inside a package: what it leads to is not the
+            package's, and copying it would copy that.
+    """
     if not path.is_dir():
         return sha256_of(path)
-    names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    inside = sorted(path.rglob("*"))
+    for place in inside:
+        if place.is_symlink():
+            raise UserError(f"{place} is a link: put the file itself into {path.name}, or write it again")
+    names = [place.relative_to(path).as_posix() for place in inside if not place.is_dir()]
     lines = "".join(f"{sha256_of(path / name)}  {name}\n" for name in names)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -127,7 +138,7 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
     artifacts = [file for file in facts.files if files is None or file.path in files]
     named: list[_File] = [facts.table, *facts.golden.arrays.values(), *artifacts]
     for file in named:
-        path = (folder / file.path).resolve()
+        path = Path(os.path.realpath(folder / file.path))  # resolve() fails on a link to itself
         if not path.is_relative_to(root):
             raise UserError(f"{place} names {file.path}, which is outside the bundle")
         if not path.exists() or artifact_sha256(path) != file.sha256:
@@ -145,23 +156,43 @@ def copy_files(folder: Path, manifest: dict, kept: list[dict], target: Path) -> 
     for entry in (manifest["table"], *arrays, *kept):
         source, copy = folder / entry["path"], target / entry["path"]
         copy.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+        if source.is_dir():
+            shutil.copytree(source, copy, symlinks=True)  # there were none when it was verified
+        else:
+            shutil.copyfile(source, copy)
     write_json(target / MANIFEST, {**manifest, "files": kept})
 
 
 def read_table(folder: Path, manifest: dict) -> np.ndarray:
-    """The K-row table of time biases: (K, ΣC) float32."""
-    entry = manifest["table"]
-    values = np.fromfile(folder / entry["path"], "<f4")
-    return values.reshape(entry["shape"]).astype(np.float32)
+    """The K-row table of time biases: (K, ΣC) float32.
+
+    Raises:
+        UserError: its size is not what the manifest says, or a value is not finite.
+    """
+    return _array(folder, manifest["table"], "float32").astype(np.float32)
+
+
+def _array(folder: Path, entry: dict, dtype: str) -> np.ndarray:
+    """The values of a file without a header, of the shape that its entry in the manifest says."""
+    path, kind, count = folder / entry["path"], np.dtype(dtype).newbyteorder("<"), math.prod(entry["shape"])
+    data = read_bytes(path)
+    if len(data) != count * kind.itemsize:
+        raise UserError(f"{path} has {len(data)} bytes, not {count * kind.itemsize}: write the bundle again")
+    values = np.frombuffer(data, kind).reshape(entry["shape"])
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} has values that are not finite: write the bundle again")
+    return values
 
 
 def read_golden(folder: Path, golden: dict) -> GoldenArrays:
-    """The arrays of ``golden/``, float32; images as (1, 3, H, W) in [0, 1]."""
+    """The arrays of ``golden/``, float32; images as (1, 3, H, W) in [0, 1].
+
+    Raises:
+        UserError: as :func:`read_table`.
+    """
     arrays = {}
     for name, entry in golden["arrays"].items():
-        values = np.fromfile(folder / entry["path"], np.dtype(entry["dtype"]).newbyteorder("<"))
-        array = values.reshape(entry["shape"]).astype(np.float32)
+        array = _array(folder, entry, entry["dtype"]).astype(np.float32)
         if entry["dtype"] == "uint8":
             array = np.ascontiguousarray(array.transpose(2, 0, 1)[None] / np.float32(255))
         arrays[name] = array

@@ -18,9 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import read_bytes
 
 T = TypeVar("T")
 OPTIONAL = {"optional": True}
+JSON_BYTES = 64 << 20  # of the largest file that is read
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,9 @@ def load_object(path: Path, schema: int) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is no such object, or is of another schema.
     """
+    data = read_bytes(path, JSON_BYTES)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
         raise UserError(f"{path} is damaged: it is not a JSON file") from error
     return checked_schema(value, schema, path)

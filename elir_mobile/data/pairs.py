@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import ImageOps
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError
-from elir_mobile.images import list_images, read_image, square, to_tensor
+from elir_mobile.core.errors import UserError, say
+from elir_mobile.images import list_images, read_image, readable, square, to_tensor
 from elir_mobile.tasks import ALIGNED_FACE, Task
 
 BUNDLED = Path(__file__).with_name("evaluation_set")  # (faces or photos)/(calibration or evaluation)
@@ -77,20 +79,26 @@ def load_pair_sets(
     seed: int,
     counts: PairCounts = PairCounts(),
     domain: str = ALIGNED_FACE,
+    tell: Callable[[str], None] = say,
 ) -> PairSets:
     """Pairs for calibration and evaluation from a folder of clean images, or from the bundled ones.
 
-    Of a user's folder every other image, in the order of names, is kept for evaluation. ``domain`` is what
-    the network was trained on: it chooses between the bundled portraits and the bundled photographs.
+    Of a user's folder every other image that can be read, in the order of names, is kept for evaluation.
+    ``domain`` is what the network was trained on: it chooses between the bundled portraits and the bundled
+    photographs. ``tell`` is told of what cannot be read and of what else is in the folder.
 
     Raises:
-        UserError: no folder, fewer than two images where some are evaluated, or one that cannot be used.
+        UserError: no folder, no images, or fewer than two where some are evaluated.
     """
     if folder is None:
         calibration, evaluation = bundled(domain, "calibration"), bundled(domain, "evaluation")
         source = f"bundled {'portraits' if domain == ALIGNED_FACE else 'photographs'}"
     else:
-        paths = list_images(folder)
+        listed = list_images(folder, tell)
+        # No more than are used: of a large folder, reading all would take minutes.
+        paths = list(islice(readable(listed, tell), 2 * max(counts.calibration, counts.max_evaluation)))
+        if not paths:
+            raise UserError(f"{folder} has no image that can be read: put others into it")
         if len(paths) < 2 and counts.max_evaluation:
             raise UserError(
                 f"{folder} has one image: put in at least two, to calibrate on one and evaluate on the other"

@@ -44,6 +44,7 @@ from elir_mobile.devices.remote import (
     told_by,
 )
 from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
+from elir_mobile.terminal import Terminal
 
 SUITE = "bookworm"  # its Python is 3.11, which the wheels are for
 DEBIAN_PACKAGES = (
@@ -276,7 +277,7 @@ def main(
     again: Annotated[bool, typer.Option("--again", help="Set it up anew even where it is ready.")] = False,
 ) -> None:
     """Set up the emulated arm64 device in the cache, at most ten minutes and 1.2 GB while it works."""
-    console = Console()
+    console = Terminal()
     if is_ready(home()) and not again:
         console.print(f"ready: {home()}")
         return

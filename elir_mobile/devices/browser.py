@@ -28,7 +28,6 @@ from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
-from rich.console import Console
 
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import cache_dir, written
@@ -37,6 +36,7 @@ from elir_mobile.core.manifest import read_manifest
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import call, last_line, only_finite
 from elir_mobile.runtimes.table import runtimes_on
+from elir_mobile.terminal import Terminal
 
 PAGE = Path(__file__).parents[2] / "browser_demo"
 PACKAGES = ("package.json", "package-lock.json")
@@ -238,7 +238,7 @@ def main(
     ] = False,
 ) -> None:
     """Serve the page that restores photos in the browser, on this machine only."""
-    console = Console()
+    console = Terminal()
     if fetch and not is_ready():
         with console.status("fetching npm packages"):
             set_up()

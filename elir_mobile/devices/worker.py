@@ -28,6 +28,7 @@ import numpy as np
 
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.golden import (
+    check_finite,
     check_output,
     golden_outputs,
     golden_parity_db,
@@ -292,6 +293,8 @@ class Server:
             "trajectory": np.stack([np.concatenate(latents) for _, latents in done]),
         }
         check_output("image", made["image"])
+        # A clipped picture can be finite where the latents before it are not.
+        check_finite("step", made["trajectory"])
         if request["starts"]:
             starts = [latents[0] for _, latents in done]
             made["identity"] = np.concatenate([loop.decode(z) for z in starts])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.statistics import Sqnr, bootstrap
+from elir_mobile.core.statistics import Sqnr, bootstrap, unless_equal
 from elir_mobile.data.pairs import Pair
 
 PARITY_MARGIN_DB = 3.0
@@ -142,7 +142,7 @@ def psnr_between(images: list[Tensor], reference: list[Tensor]) -> float | None:
     """Mean PSNR in dB of those ``images`` that differ from their ``reference``; None if none does."""
     values = metrics.psnr(torch.cat(images), torch.cat(reference))
     different = values[values != math.inf]
-    return different.mean().item() if len(different) else None
+    return unless_equal(different.mean().item()) if len(different) else None
 
 
 def pairwise_psnr(restored: Mapping[tuple[str, str], list[Tensor]]) -> list[dict[str, object]]:

@@ -24,8 +24,10 @@ from elir_mobile.bundle import Bundle, write_manifest
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.colors import keep_colors
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import read_bytes
+from elir_mobile.core.golden import expected, output_sha256
 from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
-from elir_mobile.core.manifest import MANIFEST, sha256_of
+from elir_mobile.core.manifest import MANIFEST, read_golden, sha256_of
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.statistics import sqnr_db, unless_equal
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
@@ -117,9 +119,9 @@ def evaluation(bundle: Bundle, images: Path | None) -> Evaluation | None:
         return None
     seed, ours = 0, False
     try:
-        data = json.loads((bundle.folder / "report" / "report.json").read_text())["data"]
+        data = json.loads(read_bytes(bundle.folder / "report" / "report.json"))["data"]
         seed, ours = int(data["seed"]), str(data["source"]).startswith("bundled")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError):
         pass  # a bundle without a readable report: seed 0, and pictures of the user's
     if images is None and not ours:
         return None
@@ -326,6 +328,7 @@ class Ran:
                 if row.error is None:
                     with np.load(pictures_of(self.folder, *key)) as arrays:
                         self.restored[key] = dict(arrays)
+        self.expected = expected(read_golden(self.bundle.folder, self.bundle.manifest["golden"]))
         self.reference = self._reference()
         self.parities = {key: self._parity(key) for key in self.restored}
         pairs = self.judged.pairs if self.judged and self.trained else []
@@ -484,7 +487,7 @@ class Ran:
             "speedup_vs_fp32": _ratio(fp32_ms, latency["total"]["median"]),
             "memory": {"peak_bytes": row.peak_bytes, "base_bytes": row.base_bytes},
             "programs": self._programs(row, entry, folder, latency),
-            "golden": self._golden(row, entry),
+            "golden": self._golden(row, entry, folder),
             "same_file_on_host": None if on_host or key not in self.here else self._against_host(row, folder),
             "trajectory_sqnr_db": [None if is_reference else energy.db for energy in parity.trajectory]
             if parity
@@ -537,8 +540,12 @@ class Ran:
         path = folder / row.outputs[name] if row and name in row.outputs else None
         return np.fromfile(path, "<f4") if path and path.is_file() else None
 
-    def _golden(self, row: Row, entry: dict | None) -> dict[str, dict]:
-        """Of each golden vector: dB, the budget of the manifest, and how far above it."""
+    def _golden(self, row: Row, entry: dict | None, folder: Path) -> dict[str, dict]:
+        """Of each golden vector: dB, the budget of the manifest, how far above it, and whether it holds.
+
+        No decibels say that an output equals the float one to the last bit. That is taken from the bits,
+        never from the want of a figure.
+        """
         budgets = (entry or {}).get("parity", {})
         found = {}
         for name in OUTPUTS:
@@ -551,9 +558,18 @@ class Ran:
                 "db": value,
                 "budget_db": budget,
                 "margin_db": margin,
-                "holds": None if budget is None else value is None or value >= budget,
+                "holds": None
+                if budget is None
+                else (self._equals(row, folder, name) if value is None else value >= budget),
             }
         return found
+
+    def _equals(self, row: Row, folder: Path, name: str) -> bool:
+        """Whether a golden output is the float one to the last bit."""
+        found = self._output(row, folder, name)
+        if found is None:
+            return row.output_sha256.get(name) == output_sha256(self.expected[name])
+        return np.array_equal(found, self.expected[name].ravel())
 
     def _against_host(self, row: Row, folder: Path) -> dict[str, dict]:
         """Of each golden output: whether the bits are the host's, and the SQNR against the host's in dB."""

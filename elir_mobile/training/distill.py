@@ -15,6 +15,7 @@ A stage is left out where student and teacher do not differ in it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from elir_mobile.checkpoints import ModelInfo, save_weights
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, say
 from elir_mobile.data.crops import random_crop
-from elir_mobile.images import list_images, read_image, square
+from elir_mobile.images import Source, list_images, read_image, readable, square
 from elir_mobile.metrics.fidelity import psnr
 from elir_mobile.metrics.perceptual import lpips, lpips_available
 from elir_mobile.models.autoencoder import Form
@@ -95,12 +96,15 @@ class Distiller:
     def __init__(self, teacher: Restorer, student: Restorer, asked: Distillation, folder: Path) -> None:
         self.teacher, self.student, self.asked = teacher.eval().requires_grad_(False), student.eval(), asked
         self.student.requires_grad_(False)
-        paths = list_images(folder)
+        paths = list_images(folder, say)
         if len(paths) < 2:
             raise UserError(f"{folder} has one image: put in more, one of ten is held out")
-        self.paths = [path for index, path in enumerate(paths) if index % 10 != 1]
+        self.images = Source([path for index, path in enumerate(paths) if index % 10 != 1])
         rng = np.random.default_rng([asked.seed, 1])
-        heldout = [square(read_image(path), asked.size) for path in paths[1::10][:HELD_OUT]]
+        kept = islice(readable(paths[1::10], say), HELD_OUT)
+        heldout = [square(read_image(path), asked.size) for path in kept]
+        if not heldout:
+            raise UserError(f"none of the images of {folder} that are held out can be read: put in others")
         self.clean = stacked([np.asarray(image) for image in heldout]).float() / 255
         self.degrade = asked.task.degradation(asked.info.domain)
         self.shown = stacked([np.asarray(self.degrade(image, rng)) for image in heldout]).float() / 255
@@ -109,7 +113,7 @@ class Distiller:
         """Degraded training squares (count, 3, side, side) uint8: crops of photographs, whole faces."""
         squares = []
         for _ in range(count):
-            image = read_image(self.paths[int(rng.integers(len(self.paths)))])
+            image = self.images[int(rng.integers(len(self.images)))]
             if self.asked.info.domain == ALIGNED_FACE or min(image.size) < self.asked.size:
                 image = square(image, self.asked.size)
             else:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +27,10 @@ from elir_mobile.checkpoints import (
     load_taesd,
     read_state_dict,
 )
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, say
 from elir_mobile.core.files import write_json
 from elir_mobile.data.pairs import make_pairs
-from elir_mobile.images import read_image, square, to_tensor
+from elir_mobile.images import Source, readable, square, to_tensor
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.coarse import RESIDUAL_SCALE, RRDBNet
 from elir_mobile.models.restorer import Architecture, Restorer
@@ -59,6 +61,11 @@ class Pictures:
     batch: int
     crops: bool
 
+    @cached_property
+    def images(self) -> Source:
+        """Those of ``paths``."""
+        return Source(self.paths)
+
     @property
     def domain(self) -> str:
         """Of what is trained on these."""
@@ -84,7 +91,7 @@ class Pictures:
 
     def _pair(self, item: Item) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(item.seed)
-        image = read_image(self.paths[item.image])
+        image = self.images[item.image]
         clean = random_square(image, self.size, rng) if self.crops else square(image, self.size)
         if item.mirrored:
             clean = ImageOps.mirror(clean)
@@ -92,7 +99,10 @@ class Pictures:
 
     def strip(self, count: int) -> tuple[Tensor, Tensor]:
         """The first images, degraded and clean, always the same."""
-        pairs = make_pairs(self.paths, self.task, self.size, min(count, len(self.paths)), 0, self.domain)
+        paths = list(islice(readable(self.paths, say), count))
+        if not paths:
+            raise UserError(f"{self.paths[0].parent} has no image that can be read: put others into it")
+        pairs = make_pairs(paths, self.task, self.size, len(paths), 0, self.domain)
         return torch.cat([pair.degraded for pair in pairs]), torch.cat([pair.clean for pair in pairs])
 
 

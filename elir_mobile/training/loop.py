@@ -8,23 +8,26 @@ later, is divided over the processes of a distributed run, which so train as one
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.training.checkpoint import read_checkpoint, write_checkpoint
 
 MakeBatch = Callable[[torch.Generator], object]
 Prepare = Callable[[list], object]
@@ -78,6 +81,13 @@ class SeededBatches(IterableDataset):
             else:
                 assert isinstance(drawn, list)
                 yield self.prepare(drawn[self.rank :: self.world])
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, written by :func:`elir_mobile.training.checkpoint.write_checkpoint`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
 
 
 @dataclass(eq=False)
@@ -137,16 +147,17 @@ def fit(
 
     Raises:
         ValueError: ``steps`` is not a multiple of ``save_every``, so that the end would not be saved.
-        UserError: this machine lacks the devices.
+        UserError: this machine lacks the devices, or no checkpoint of the run is whole.
+        SystemExit: it was told to end, with 143.
     """
     if steps % save_every:
         raise ValueError(f"{steps} steps are not a multiple of the {save_every} between checkpoints")
     if compute.processes > 1 and prepare is None:
         raise ValueError("a run on several processes needs batches that can be divided")
     run_dir.mkdir(parents=True, exist_ok=True)
-    last, start = run_dir / "last.ckpt", 0
-    if last.exists():
-        checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+    found, start = read_checkpoint(run_dir / "last.ckpt"), 0
+    if found:
+        whole, checkpoint = found
         start = checkpoint["global_step"]
         if start >= steps:  # finished before; the saved weights are the averaged ones
             module.load_state_dict(checkpoint["state_dict"])
@@ -169,9 +180,16 @@ def fit(
             gradient_clip_val=clip,
             use_distributed_sampler=False,  # the batches divide themselves
             enable_model_summary=False,
+            plugins=[WholeCheckpoints()],
             callbacks=[
                 EMAWeightAveraging(decay=ema_decay),
-                ModelCheckpoint(run_dir, save_last=True, save_top_k=0, every_n_train_steps=save_every),
+                ModelCheckpoint(
+                    run_dir,
+                    save_last=True,
+                    save_top_k=0,
+                    every_n_train_steps=save_every,
+                    enable_version_counter=False,  # a folder that was moved goes on, too
+                ),
                 Strips(draw, save_every, run_dir),
                 RichProgressBar(refresh_rate=10),
                 *callbacks,
@@ -181,4 +199,11 @@ def fit(
         raise UserError(f"this machine cannot train on {compute.devices} devices: {error}") from error
     batches = SeededBatches(make_batch, seed, start, prepare, trainer.global_rank, trainer.world_size)
     loader = DataLoader(batches, batch_size=None, num_workers=compute.workers)
-    trainer.fit(module, loader, ckpt_path=str(last) if start else None, weights_only=True)
+    try:
+        trainer.fit(module, loader, ckpt_path=str(whole) if found else None, weights_only=True)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None  # Lightning's own exit says that all is well
+    except UserError as error:  # of a process that prepares batches it comes with a traceback in its words
+        raise UserError(
+            str(error).strip().splitlines()[-1].rpartition(f"{UserError.__name__}: ")[2]
+        ) from error

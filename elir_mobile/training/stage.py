@@ -9,7 +9,6 @@ was raised goes on from where its schedule then is.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from elir_mobile.training.checkpoint import read_checkpoint, write_checkpoint
 from elir_mobile.training.muon import optimizers
 
 CLIP = 1.0  # norm that gradients are scaled down to
 FINAL_LR = 0.02  # at the end, as a share of the peak
-LAST, PREVIOUS = "last.pt", "previous.pt"
+LAST = "last.pt"
 
 Loss = Callable[[np.random.Generator, float], dict[str, Tensor]]
 Show = Callable[[Path], str]
@@ -57,31 +57,10 @@ def learning_rate(plan: Plan, step: int, progress: float) -> float:
     return plan.lr * min(1, (step + 1) / plan.warmup) * cosine
 
 
-def write_checkpoint(content: dict, folder: Path) -> None:
-    """``LAST`` in ``folder``, on the disk before the one before it becomes ``PREVIOUS``."""
-    staged = folder / "staged.pt"
-    with staged.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    last = folder / LAST
-    if last.exists():
-        last.replace(folder / PREVIOUS)
-    staged.replace(last)
-
-
-def read_checkpoint(folder: Path) -> dict | None:
-    """The newest whole checkpoint of a stage."""
-    for name in (LAST, PREVIOUS):
-        if (folder / name).exists():
-            return torch.load(folder / name, map_location="cpu", weights_only=True)
-    return None
-
-
 def averaged(folder: Path) -> tuple[dict[str, Tensor], float] | None:
     """A stage's averaged weights so far and the minutes that it has trained."""
-    checkpoint = read_checkpoint(folder)
-    return None if checkpoint is None else (checkpoint["average"], checkpoint["seconds"] / 60)
+    found = read_checkpoint(folder / LAST)
+    return None if found is None else (found[1]["average"], found[1]["seconds"] / 60)
 
 
 def write_state(state: dict[str, Tensor], minutes: float, path: Path) -> None:
@@ -126,7 +105,7 @@ def train(
     parameters = [p for p in net.parameters() if p.requires_grad]
     learners = optimizers(parameters, plan.lr)
     step, seconds = 0, 0.0
-    checkpoint = read_checkpoint(folder)
+    _, checkpoint = read_checkpoint(folder / LAST) or (None, None)
     if checkpoint is not None:
         net.load_state_dict(checkpoint["net"])
         for learner, state in zip(learners, checkpoint["optimizers"], strict=True):
@@ -150,7 +129,7 @@ def train(
             "step": step,
             "seconds": seconds,
         }
-        write_checkpoint(content, folder)
+        write_checkpoint(content, folder / LAST)
 
     def show_average() -> None:
         current = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
