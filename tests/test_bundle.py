@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -86,10 +88,11 @@ def test_failure_keeps_the_earlier_bundle(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "b")
     for content in (b"{", b"\xff", b"[]", b"[" * 100_000):
-        (write(tmp_path / "b") / "manifest.json").write_bytes(content)
+        (folder / "manifest.json").write_bytes(content)
         with pytest.raises(UserError, match="manifest.json is damaged"):
-            read_bundle(tmp_path / "b")
+            read_bundle(folder)
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
@@ -98,6 +101,91 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a bundle"), building(tmp_path / "b"):
         pass
     assert (tmp_path / "b" / "thesis.txt").exists()
+
+
+def test_only_what_this_program_wrote_is_replaced(tmp_path: Path) -> None:
+    """A web application's folder has a manifest.json too."""
+    cases = {
+        "foreign": ({"name": "my app", "icons": []}, "is not a bundle that can be read"),
+        "unsigned": ({"schema_version": 2, "files": []}, "was not written by elir-mobile"),
+        "broken": ({"schema_version": 2, "made_by": "elir-mobile"}, "is not a bundle that can be read"),
+    }
+    for name, (manifest, said) in cases.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+        (tmp_path / name / "index.html").write_text("years of work")
+        with pytest.raises(UserError, match=said), building(tmp_path / name):
+            pass
+        assert (tmp_path / name / "index.html").read_text() == "years of work"
+    folder = write(tmp_path / "ours")
+    (folder / "report").mkdir()
+    (folder / "report" / "report.html").write_text("ours")
+    write(folder, b"newer")
+    (folder / "executorch" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds executorch/notes.txt, which is no part of a bundle"):
+        write(folder)
+    assert (folder / "executorch" / "notes.txt").read_text() == "mine"
+    (tmp_path / "link").symlink_to(write(tmp_path / "elsewhere"))
+    with pytest.raises(UserError, match="is not a bundle"):
+        write(tmp_path / "link")
+
+
+def special(path: Path, kind: str) -> None:
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(path))
+        server.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "socket"])
+@pytest.mark.parametrize("name", ["manifest.json", "steps.bin", "executorch/a.pte"])
+def test_nothing_but_regular_files_is_opened(tmp_path: Path, kind: str, name: str, monkeypatch) -> None:
+    folder = write(tmp_path / "b")
+    monkeypatch.chdir(folder / Path(name).parent)  # the name of a socket must be short
+    special(Path(Path(name).name), kind)
+    with pytest.raises(UserError, match="no regular file|outside|missing or damaged|is not a bundle"):
+        read_bundle(folder)
+
+
+def test_a_link_inside_a_package_is_refused_and_never_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("private")
+    with building(tmp_path / "b") as staging:
+        package = staging / "a.mlpackage"
+        package.mkdir()
+        (package / "weights").write_text("w")
+        entry = file_entry(staging, package, target="coreml", precision="fp32")
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": [entry]})
+    bundle = read_bundle(tmp_path / "b")
+    for target in (secret, secret / "key", Path("nowhere")):
+        link = tmp_path / "b" / "a.mlpackage" / "more"
+        link.symlink_to(target)
+        with pytest.raises(UserError, match="more is a link: put the file itself into a.mlpackage"):
+            read_bundle(tmp_path / "b")
+        link.unlink()
+    (tmp_path / "b" / "a.mlpackage" / "more").symlink_to(secret)  # after it was verified
+    with pytest.raises(UserError, match="is a link"):
+        copy_bundle(bundle, tmp_path / "copy", "ios")
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_table_that_is_not_finite_is_refused(tmp_path: Path, value: float) -> None:
+    folder = tmp_path / "b"
+    with building(folder) as staging:
+        broken = TABLE.clone()
+        broken[1, 2] = value
+        write_manifest(staging, {**FACTS, "table": write_table(staging, broken), "files": []})
+    with pytest.raises(UserError, match="steps.bin has values that are not finite: write the bundle again"):
+        read_bundle(folder)
 
 
 def test_output_below_a_file_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -93,6 +94,80 @@ def test_pth_ckpt_and_safetensors_load_alike(
         loaded, info = load_weights(str(tmp_path / name), BFR)
         assert (restored(loaded, degraded, noise) - expected).abs().max() < 1e-5
         assert (info.size, info.steps, info.sigma_s, info.trained) == (512, 5, 0.1, True)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{name}": x for name, x in state.items()},
+        lambda state: {f"module._orig_mod.{name}": x for name, x in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"params": {name: 0 * x for name, x in state.items()}, "params_ema": state},
+        lambda state: {"model": {"state_dict": {f"_orig_mod.{name}": x for name, x in state.items()}}},
+        lambda state: {name: x.bfloat16() for name, x in state.items()},
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_are_found_in_what_training_programs_wrap_around_them(
+    restorer, tmp_path: Path, wrap, suffix: str
+) -> None:
+    state = {name: x.bfloat16().float() for name, x in restorer.state_dict().items()}
+    content, path = wrap(state), tmp_path / f"a.{suffix}"
+    if suffix == "pth":
+        torch.save(content, path)
+    elif all(isinstance(x, torch.Tensor) for x in content.values()):
+        save_file(content, path)
+    else:
+        return  # safetensors hold no dictionaries
+    loaded = load_weights(str(path), BFR)[0].state_dict()
+    assert all(torch.equal(loaded[name], x) for name, x in state.items())
+
+
+def test_what_is_not_finite_is_named(restorer, tmp_path: Path) -> None:
+    for value in (float("inf"), float("nan")):
+        state = {name: x.clone() for name, x in restorer.state_dict().items()}
+        state["fmir.final_proj.weight"].view(-1)[0] = value
+        torch.save(state, tmp_path / "broken.pth")
+        with pytest.raises(
+            UserError, match=r"broken.pth: the weights at fmir.final_proj.weight are not finite"
+        ):
+            load_weights(str(tmp_path / "broken.pth"), BFR)
+    facts = {"task": "bfr", "size": 96, "steps": 4, "sigma_s": float("nan")}
+    save_file(restorer.state_dict(), tmp_path / "x.safetensors", metadata={"elir": json.dumps(facts)})
+    with pytest.raises(UserError, match="sigma_s is not a finite number"):
+        load_weights(str(tmp_path / "x.safetensors"), BFR)
+    save_file(restorer.state_dict(), tmp_path / "x.safetensors", metadata={"elir": "{"})
+    with pytest.raises(UserError, match="its facts are no JSON"):
+        load_weights(str(tmp_path / "x.safetensors"), BFR)
+
+
+def test_what_float16_cannot_hold_is_saved_in_float32(restorer, tmp_path: Path) -> None:
+    large = copy.deepcopy(restorer)
+    large.dec.layers[0].weight.data[0, 0, 0, 0] = 1e6
+    path = tmp_path / "large.safetensors"
+    save_weights(large, path, task="bfr", size=96, steps=4, sigma_s=0.1)
+    kept = load_file(path)
+    assert kept["dec.layers.0.weight"].dtype == torch.float32
+    assert kept["dec.layers.0.bias"].dtype == torch.float16
+    assert load_weights(str(path), BFR)[0].dec.layers[0].weight[0, 0, 0, 0] == 1e6
+
+
+def test_other_kinds_of_checkpoints_are_named_for_what_they_are(restorer, tmp_path: Path) -> None:
+    state = restorer.state_dict()
+    torch.save({"state_dict": {f"student.{n}": x for n, x in state.items()}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="a training run's own: name the .safetensors that it writes"):
+        load_weights(str(tmp_path / "last.ckpt"), BFR)
+    save_file(
+        state | {"dec.layers.0.weight": torch.zeros(8, 16, 3, 3, dtype=torch.int8)},
+        tmp_path / "q.safetensors",
+    )
+    with pytest.raises(UserError, match="holds int8 at dec.layers.0.weight"):
+        load_weights(str(tmp_path / "q.safetensors"), BFR)
+    os.mkfifo(tmp_path / "pipe.pth")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("pipe.pth", "pipe.safetensors"):
+        with pytest.raises(UserError, match=f"{name} is no regular file"):
+            load_weights(str(tmp_path / name), BFR)
 
 
 def test_saved_weights_state_their_own_facts(restorer, tmp_path: Path) -> None:

@@ -76,6 +76,23 @@ def test_one_image_is_enough_only_where_nothing_is_evaluated(picture_folder: Pat
     assert not sets.evaluation
 
 
+def test_a_damaged_picture_costs_itself_alone(picture_folder: Path) -> None:
+    told: list[str] = []
+    whole = load_pair_sets(picture_folder, BFR, 32, 0, PairCounts(2, 1, 9), tell=told.append)
+    assert told == []
+    (picture_folder / "00.png").write_bytes(b"cut")
+    (picture_folder / "._0.png").write_bytes(b"\0\5\26\7")
+    again = load_pair_sets(picture_folder, BFR, 32, 0, PairCounts(2, 1, 9), tell=told.append)
+    assert [pair.name for pair in again.calibration] == [pair.name for pair in whole.calibration]
+    assert torch.equal(again.evaluation[0].degraded, whole.evaluation[0].degraded)
+    assert "1 hidden (._0.png)" in told[0]
+    assert "00.png is not an image" in told[1]
+    for path in picture_folder.glob("?.png"):
+        path.write_bytes(b"cut")
+    with pytest.raises(UserError, match="has no image that can be read"):
+        load_pair_sets(picture_folder, BFR, 32, 0, tell=told.append)
+
+
 def test_pairs_repeat_exactly_and_second_rounds_are_mirrored(picture_folder: Path) -> None:
     paths = list_images(picture_folder)
     first, again, other = (make_pairs(paths, BFR, 32, 4, seed) for seed in (0, 0, 1))

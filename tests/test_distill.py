@@ -117,6 +117,9 @@ def test_what_cannot_be_distilled_is_one_sentence(teacher: Path, tmp_path: Path)
     write_pictures(tmp_path / "pictures", 2)
     said = call(teacher, tmp_path, "--autoencoder", "taesd", "--steps", STEPS, code=2)
     assert "the student would be the teacher" in said
+    (tmp_path / "pictures" / "1.png").write_bytes(b"cut")
+    said = call(teacher, tmp_path, code=2)
+    assert "1.png is not an image" in said and "none of the images" in said
     (tmp_path / "pictures").rename(tmp_path / "elsewhere")
     assert "no image folder" in call(teacher, tmp_path, code=2)
     write_pictures(tmp_path / "pictures", 1)

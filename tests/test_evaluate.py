@@ -145,6 +145,44 @@ def test_portraits_have_a_niqe_and_an_identity(tmp_path: Path) -> None:
     assert 0.8 < estimates["identity"]["value"] < 0.999
 
 
+def test_what_cannot_be_measured_is_a_line_and_the_rest_is_measured(
+    tmp_path: Path, picture_folder: Path, blurred: Path
+) -> None:
+    (blurred / "0.png").write_bytes(b"cut")
+    (picture_folder / "1.png").write_bytes((picture_folder / "1.png").read_bytes()[:300])
+    Image.new("RGB", (64, 64)).save(blurred / "extra.png")
+    arguments = (picture_folder, "--images", blurred, "--resamples", 100, "--json", tmp_path / "report.json")
+    said = call(*arguments, code=2)
+    for line in ("0.png is not an image", "1.png is not an image", "no image named like", "1 images; report"):
+        assert line in said
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [row["name"] for row in report["images"]] == ["2.bmp"]
+
+
+def test_alpha_and_wide_values_are_read_as_restore_reads_them(
+    tmp_path: Path, weights: Path, picture_folder: Path
+) -> None:
+    """Restored files of transparent and of float pictures measure what ``evaluate --task`` measures."""
+    clean, degraded, restored = (tmp_path / name for name in ("clean", "degraded", "restored"))
+    clean.mkdir()
+    degraded.mkdir()
+    rng = np.random.default_rng(0)
+    rgba = rng.integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    Image.fromarray(rgba).resize((96, 80), Image.Resampling.NEAREST).save(degraded / "0.png")
+    values = np.linspace(0, 1, 96, dtype=np.float32)[None].repeat(80, 0)
+    Image.fromarray(values).save(degraded / "1.tif")
+    for index, name in enumerate(("0.png", "1.png")):
+        Image.open(picture_folder / f"{index}.png").save(clean / name)
+    reading = ("--range", "0..1", "--background-color", "#204060")
+    common = ("--task", "bfr", "--weights", weights, *reading)
+    here = evaluate(tmp_path, clean, "--images", degraded, *common)
+    call(degraded, restored, *common, command=restore_app)
+    again = evaluate(tmp_path, clean, "--images", restored, *reading)
+    for key in ("psnr_db", "ssim"):
+        value = here["metrics"]["restored"][key]["value"]
+        assert again["metrics"]["images"][key]["value"] == pytest.approx(value, rel=2e-3)
+
+
 def test_bad_input_is_one_sentence(tmp_path: Path, picture_folder: Path, blurred: Path) -> None:
     assert "nothing to measure" in call(picture_folder, code=2)
     assert "no image folder at" in call(tmp_path / "none", "--task", "bfr", code=2)

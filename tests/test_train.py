@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +123,84 @@ def test_a_stopped_run_resumes_and_its_weights_can_be_loaded(
     assert other.exit_code == 2
     assert "alpha = 0.001, not 0.5" in other.output
     assert json.loads((whole / "options.json").read_text())["alpha"] == 0.001
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_damaged_picture_is_left_out_and_a_folder_of_them_is_one_sentence(
+    tmp_path: Path, picture_folder: Path, weights: str, workers: str, capfd
+) -> None:
+    short = ("--steps", "2", "--save-every", "1", "--workers", workers)
+    (picture_folder / "1.png").write_bytes(b"cut")
+    assert run(*options(picture_folder, weights, tmp_path / "some", *short)).exit_code == 0
+    (picture_folder / "1.png").rename(picture_folder / "3.png")
+    for name in ("0.png", "2.png"):
+        (picture_folder / name).write_bytes(b"cut")
+    result = run(*options(picture_folder, weights, tmp_path / "none", *short))
+    assert result.exit_code == 2
+    assert "has no image that can be read" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_what_no_process_that_prepares_batches_can_read_is_one_sentence(
+    tmp_path: Path, picture_folder: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that go while it trains: the sentence comes from another process, with its traceback."""
+    strip = Pictures.strip
+
+    def last_look(self: Pictures, count: int):
+        found = strip(self, count)
+        for path in self.paths:
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Pictures, "strip", last_look)
+    short = ("--steps", "2", "--save-every", "1", "--workers", "1")
+    result = run(*options(picture_folder, weights, tmp_path / "out", *short))
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith(f"error: {picture_folder} has no image that can be read")
+
+
+def test_a_run_that_is_told_to_end_says_so_and_leaves_whole_checkpoints(
+    tmp_path: Path, picture_folder: Path, weights: str
+) -> None:
+    out = tmp_path / "out"
+    many = options(picture_folder, weights, out, "--steps", "100000", "--save-every", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "elir_mobile.train", *many],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": "/dev/shm"},  # another file system
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "previous.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"Traceback" not in said
+    last = torch.load(out / "last.ckpt", weights_only=True)["global_step"]
+    assert torch.load(out / "previous.ckpt", weights_only=True)["global_step"] == last - 2
+
+
+def test_a_damaged_checkpoint_goes_on_from_the_one_before(
+    tmp_path: Path, picture_folder: Path, weights: str
+) -> None:
+    given = options(picture_folder, weights, tmp_path / "out", "--steps", "4", "--save-every", "2")
+    last = tmp_path / "out" / "last.ckpt"
+    assert run(*given).exit_code == 0
+    whole = trained(tmp_path / "out")
+    last.write_bytes(last.read_bytes()[:1000])  # the disk was full
+    result = run(*given)
+    assert result.exit_code == 0, result.output
+    assert "last.ckpt is damaged: going on from previous.ckpt" in result.output
+    assert (tmp_path / "out" / "logs" / "from-2").is_dir()
+    for name, tensor in trained(tmp_path / "out").items():
+        assert torch.allclose(tensor, whole[name], atol=1e-6), name
+    for path in (last, last.with_name("previous.ckpt")):
+        path.write_bytes(b"")
+    result = run(*given)
+    assert result.exit_code == 2
+    assert "is damaged, and no earlier one is whole: remove it to begin anew" in result.output
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ that number.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from elir_mobile.core.errors import UserError
 
 NAME_BYTES = 255  # that the name of a file may have, on every file system in use on desktops and phones
 FILE_BYTES = 4 << 30  # the largest file that is read from outside
+_SPECIAL = "is no regular file: name a file"
 
 
 @contextmanager
@@ -34,11 +36,14 @@ def opened(path: Path, limit: int = FILE_BYTES) -> Iterator[BinaryIO]:
         # Without waiting for the other end of a pipe, which is then seen to be none of ours.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        if getattr(error, "errno", None) == errno.ENXIO:  # of a socket
+            reason = _SPECIAL
+        raise UserError(f"{path} {reason}") from error
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
-            raise UserError(f"{path} is no regular file: name a file")
+            raise UserError(f"{path} {_SPECIAL}")
         if facts.st_size > limit:
             raise UserError(f"{path} has {facts.st_size} bytes, and {limit} are the most that is read")
         yield file

@@ -151,15 +151,21 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
 
 def copy_files(folder: Path, manifest: dict, kept: list[dict], target: Path) -> None:
     """Make ``target`` a bundle with only the entries ``kept`` of ``manifest["files"]``: their files, the
-    table and the golden vectors of the bundle at ``folder``, and a manifest that lists no more."""
+    table and the golden vectors of the bundle at ``folder``, and a manifest that lists no more.
+
+    Raises:
+        UserError: a file changed since it was verified.
+    """
     arrays = manifest.get("golden", {"arrays": {}})["arrays"].values()
     for entry in (manifest["table"], *arrays, *kept):
         source, copy = folder / entry["path"], target / entry["path"]
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, copy, symlinks=True)  # there were none when it was verified
+            shutil.copytree(source, copy, symlinks=True)
         else:
             shutil.copyfile(source, copy)
+        if artifact_sha256(copy) != entry["sha256"]:  # it changed since it was verified
+            raise UserError(f"{source} is damaged: write the bundle again")
     write_json(target / MANIFEST, {**manifest, "files": kept})
 
 
