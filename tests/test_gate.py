@@ -58,6 +58,14 @@ def test_what_falls_short(tmp_path: Path, text: str, short: list) -> None:
     assert shortfall_table(found).row_count == len(short)
 
 
+@pytest.mark.parametrize("value", [float("nan"), None])
+@pytest.mark.parametrize("bound", ["max = 60", "min = -1e9", "min = -1e9\nmax = 1e9"])
+def test_what_is_no_number_never_holds(tmp_path: Path, value: float | None, bound: str) -> None:
+    rows = [*ROWS, row("onnx", "fp32", value)]
+    text = f'[[limit]]\nfield = "latency_ms.median"\ntarget = "onnx"\n{bound}\n'
+    assert [item.artifact for item in check(rows, limits(tmp_path, text))] == ["onnx fp32"]
+
+
 def test_a_field_that_no_row_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no row has a field 'latency.median'"):
         check(ROWS, limits(tmp_path, '[[limit]]\nfield = "latency.median"\nmax = 1\n'))

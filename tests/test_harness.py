@@ -32,7 +32,7 @@ from elir_mobile.core.timing import take_turns, timed_restore
 from elir_mobile.data.pairs import PairCounts, load_pair_sets
 from elir_mobile.devices import protocol as devices
 from elir_mobile.devices.host import Host, WorkerError, WorkerProcess, pictures_of, worker_process
-from elir_mobile.devices.worker import find_entry
+from elir_mobile.devices.worker import Artifact, Server, find_entry
 from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
 from elir_mobile.harness.compare import quality
@@ -183,6 +183,46 @@ def test_a_program_that_gives_what_is_not_finite_never_passes_for_equal(program:
     whole = {name: np.ones((1, 1, 2, 2), np.float32) for name in OUTPUTS}
     with pytest.raises(UserError, match="not finite"):
         golden_parity_db(whole | {program: spoiled(whole[program])}, golden)
+
+
+def test_a_device_without_a_figure_holds_only_where_its_bits_are_the_float_ones(tmp_path: Path) -> None:
+    """What is not a number is null in a device's JSON, as what is equal is."""
+    ran = object.__new__(measure.Ran)
+    ran.expected = {name: np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2) for name in OUTPUTS}
+    entry = {"parity": {name: {"budget_db": 30.0} for name in OUTPUTS}}
+    same, other = output_sha256(ran.expected["step"]), "0" * 64
+    (tmp_path / "decode.f32").write_bytes(ran.expected["decode"].tobytes())
+    (tmp_path / "image.f32").write_bytes(np.full(4, np.nan, np.float32).tobytes())
+    row = Row(
+        "a.tflite", other, "litert", "fp32", 1,
+        parity=dict.fromkeys(OUTPUTS),
+        output_sha256={"encode": other, "step": same},
+        outputs={"decode": "decode.f32", "image": "image.f32"},
+    )  # fmt: skip
+    found = ran._golden(row, entry, tmp_path)
+    assert {name: facts["holds"] for name, facts in found.items()} == {
+        "encode": False, "step": True, "decode": True, "image": False,
+    }  # fmt: skip
+    known = Row("a", other, "litert", "fp32", 1, parity={"encode": 29.9, "step": 30.0})
+    held = {name: facts["holds"] for name, facts in ran._golden(known, entry, tmp_path).items()}
+    assert held == {"encode": False, "step": True}
+
+
+def test_a_clipped_picture_does_not_hide_a_latent_that_is_not_finite(tmp_path: Path) -> None:
+    loop = Loop(
+        lambda x: np.zeros((1, 4, 1, 1), np.float32),
+        lambda z, k: z * np.float32(np.nan),
+        lambda z: np.linspace(0, 1, 192, dtype=np.float32).reshape(1, 3, 8, 8),
+        steps=2,
+        sigma_s=0.1,
+    )
+    server = Server()
+    server.artifact = Artifact({}, loop, False, 0.0, 0)
+    np.savez(tmp_path / "in.npz", x=np.zeros((1, 3, 8, 8), "f4"), noise=np.ones((1, 4, 1, 1), "f4"))
+    request = {"inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "out.npz"), "steps": None}
+    with pytest.raises(UserError, match="step gives values that are not finite"):
+        server.restore({**request, "starts": False})
+    assert not (tmp_path / "out.npz").exists()
 
 
 def test_artifacts_take_turns_and_warm_ups_do_not_count() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from elir_mobile.models.roles import NORM
 from elir_mobile.precision import FP32, W8A8
+from quant.budget import verdicts
 from quant.judge import Verdict
 from quant.search import FASTEST, Attempt, Budget, Cost, fallback_order, layer_costs, search
 
@@ -95,6 +96,20 @@ def test_it_starts_with_int8_everywhere_but_inside_norms(programs) -> None:
     assert floats == {layer for layer, role in programs.roles.items() if role == NORM}
     assert "fmir.mid_blocks.0.block1.block.0.add" in floats
     assert recipe.precision_of("fmir.add") == W8A8
+
+
+@pytest.mark.parametrize("update", [None, float("nan"), 14.9])
+def test_an_update_that_is_unknown_or_no_number_does_not_hold(update: float | None) -> None:
+    budget = Budget(0.1, None, min_update_db=15.0)
+    image = {"psnr_drop_db": 0.0, "psnr_drop_db_high": 0.05, "lpips_rise": None, "lpips_rise_high": None}
+    row = {"target": "litert", "precision": "fastest", "bytes": 1, "image": image, "update_sqnr_db": update}
+    ((_, holds, _),) = verdicts([row], "fastest", budget)
+    assert not holds
+    ((_, holds, _),) = verdicts([row | {"update_sqnr_db": 15.0}], "fastest", budget)
+    assert holds
+    broken = image | {"psnr_drop_db_high": float("nan")}
+    ((_, holds, _),) = verdicts([row | {"update_sqnr_db": 15.0, "image": broken}], "fastest", budget)
+    assert not holds
 
 
 def test_an_unknown_lpips_does_not_hold_a_budget_for_it() -> None:
