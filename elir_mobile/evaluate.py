@@ -212,12 +212,13 @@ def examples(
     by_name, by_stem = {path.name: path for path in truths}, defaultdict(list)
     for path in truths:
         by_stem[path.stem].append(path)
+    known = {*by_name, *by_stem}
     found, wrong = [], []
     for index, path in enumerate(list_images(images, tell, comparison)):
-        same = [by_name[path.name]] if path.name in by_name else by_stem[path.stem]
+        same = [by_name[path.name]] if path.name in by_name else by_stem.get(path.stem, [])
         if len(same) == 1:
             found.append(Example(path.name, index, same[0].resolve(), path.resolve()))
-        elif not same and path.name.endswith(COMPARED) and by_stem[path.name.removesuffix(COMPARED)]:
+        elif not same and path.name.endswith(COMPARED) and {path.name.removesuffix(COMPARED)} & known:
             tell(f"{path} is a comparison: left out")
         else:
             number = "no image" if not same else "several images"

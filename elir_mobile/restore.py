@@ -296,7 +296,7 @@ def plan(
             if beside.name.casefold() in taken:
                 beside = out.with_name(named(out.name, COMPARED))
             taken.add(beside.name.casefold())
-        jobs.append(Job(path.resolve(), out.resolve(), beside and beside.resolve()))
+        jobs.append(Job(path.absolute(), out.absolute(), beside and beside.absolute()))
     _keep_originals(jobs)
     return jobs
 
