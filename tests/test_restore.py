@@ -21,14 +21,14 @@ from elir_mobile.bundle import building, file_entry, task_facts, write_golden, w
 from elir_mobile.checkpoints import absolute_weights, save_weights
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
-from elir_mobile.colors import keep_colors
+from elir_mobile.colors import is_grey, keep_colors
 from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.evaluate import examples
 from elir_mobile.images import RECORDS, list_images, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.records import recorded, state
-from elir_mobile.restore import Model, load_float, restore
+from elir_mobile.restore import Job, Model, file_restorer, load_float, restore
 from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS
@@ -269,6 +269,100 @@ def test_what_a_folder_has_besides_is_counted_and_said(
             assert {".jfif": "JPEG", ".jp2": "JPEG2000"}.get(
                 path.suffix, path.suffix[1:].upper()
             ) == out.format
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_is_an_error_and_no_black_picture(
+    tmp_path: Path, picture_folder: Path, value: float
+) -> None:
+    class Broken(PointwiseRunner):
+        def restore(self, x: torch.Tensor, noise: torch.Tensor, **loop: object):
+            made = x.clone()
+            made[0, 1, 3, 5] = value
+            return made, []
+
+    model = Model(Broken(), 1, 0.03, 64, 64, 0, 16, ALIGNED_FACE)
+    work = file_restorer(lambda: model, get_task("bfr"), 0)
+    outcome = work(Job(picture_folder / "0.png", tmp_path / "out.png"))
+    assert outcome.became == "failed"
+    assert "0.png: the model gives values that are not finite" in outcome.reason
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_want_of_memory_is_one_files(tmp_path: Path, picture_folder: Path) -> None:
+    class Full(PointwiseRunner):
+        def restore(self, x: torch.Tensor, noise: torch.Tensor, **loop: object):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    model = Model(Full(), 1, 0.03, 64, 64, 0, 16, ALIGNED_FACE)
+    outcome = file_restorer(lambda: model, get_task("bfr"), 0)(
+        Job(picture_folder / "0.png", tmp_path / "o.png")
+    )
+    assert outcome.reason.endswith("0.png could not be restored: DefaultCPUAllocator: can't allocate memory")
+
+
+def test_what_the_format_cannot_hold_is_known_before_the_work(restorer: Restorer, tmp_path: Path) -> None:
+    """An image of 2100 pixels is 16800 wide once super-resolution ×8 is done."""
+    path = tmp_path / "tiny.safetensors"
+    save_weights(restorer, path, task="sr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    Image.new("RGB", (2100, 32)).save(tmp_path / "wide.webp")
+
+    class Unasked(PointwiseRunner):
+        def restore(self, *_: object, **__: object):
+            raise AssertionError("it was restored first")
+
+    model = Model(Unasked(), 1, 0.03, 64, 64, 0, 16, ALIGNED_FACE)
+    outcome = file_restorer(lambda: model, get_task("sr"), 0)(
+        Job(tmp_path / "wide.webp", tmp_path / "o.webp")
+    )
+    assert "o.webp would be 16800×256, and WEBP holds 16383 pixels a side" in outcome.reason
+
+
+def test_sigma_s_is_the_spread_of_the_noise(weights: Path, tmp_path: Path, picture_folder: Path) -> None:
+    source, seen = picture_folder / "0.png", []
+    for arguments in ((), ("--sigma-s", SIGMA_S), ("--sigma-s", 0), ("--sigma-s", 0, "--seed", 9)):
+        call(source, tmp_path / "out.png", "--weights", weights, *arguments)
+        seen.append((tmp_path / "out.png").read_bytes())
+    own, same, none, unseeded = seen
+    assert own == same != none == unseeded  # without noise its seed means nothing
+    for value in ("nan", "inf", "-1"):
+        call(source, tmp_path / "out.png", "--weights", weights, "--sigma-s", value, code=2)
+
+
+@pytest.mark.parametrize("task", ["inpainting", "colorization"])
+def test_a_grey_file_comes_back_grey_unless_colours_are_asked_for(
+    restorer: Restorer, tmp_path: Path, task: str
+) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_weights(restorer, path, task=task, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+    photo(64, 64).convert("L").save(tmp_path / "in.png")
+    arguments = [tmp_path / "in.png", tmp_path / "out.png", "--task", task, "--weights", path]
+    assert CliRunner().invoke(app, [str(a) for a in arguments]).exit_code == 0
+    out = Image.open(tmp_path / "out.png")
+    assert out.mode == ("RGB" if task == "colorization" else "L")
+    assert is_grey(out.convert("RGB")) is (task != "colorization")
+
+
+def test_every_picture_of_a_file_is_restored_where_the_format_holds_several(
+    weights: Path, tmp_path: Path
+) -> None:
+    frames = [photo(64, 48), photo(64, 48).transpose(0), photo(64, 48).transpose(1)]
+    frames[0].save(tmp_path / "in.webp", save_all=True, append_images=frames[1:], duration=80, lossless=True)
+    said = call(tmp_path / "in.webp", tmp_path / "first.png", "--weights", weights)
+    assert "in.webp: holds 3 pictures, and the first was restored" in " ".join(said.split())
+    call(tmp_path / "in.webp", tmp_path / "all.png", "--weights", weights, "--frames", "all")
+    with Image.open(tmp_path / "all.png") as made, Image.open(tmp_path / "first.png") as first:
+        assert (made.n_frames, first.n_frames, made.info["duration"]) == (3, 1, 80)
+        assert np.array_equal(np.asarray(made.convert("RGB")), np.asarray(first))
+        for index, frame in enumerate(frames):
+            frame.save(tmp_path / "one.png")
+            call(tmp_path / "one.png", tmp_path / "alone.png", "--weights", weights)
+            made.seek(index)
+            assert np.array_equal(
+                np.asarray(made.convert("RGB")), np.asarray(Image.open(tmp_path / "alone.png"))
+            )
+    said = refused(tmp_path / "in.webp", tmp_path / "all.jpg", "--weights", weights, "--frames", "all")
+    assert "JPEG holds one picture, not 3" in said
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "device.png", "socket.png", "loop.png"])

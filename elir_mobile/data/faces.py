@@ -56,7 +56,7 @@ def load_faces(names: list[str], size: int) -> Tensor:
     folder = fetch_faces()
     images = []
     for name in names:
-        with Image.open(folder / name) as image:
+        with Image.open(folder / name, formats=["JPEG"]) as image:
             face = image.convert("RGB").crop(CROP_BOX)
             if size != face.width:
                 face = face.resize((size, size), Image.Resampling.LANCZOS)

@@ -32,7 +32,7 @@ def embeddings(paths: list[Path]) -> np.ndarray:
     """
     found = []
     for path in track(paths, "embedding faces"):
-        with Image.open(path) as image:
+        with Image.open(path, formats=["JPEG"]) as image:
             found.append(face_descriptor(np.array(image.convert("RGB")), FACE_BOX))
     return np.array(found)
 

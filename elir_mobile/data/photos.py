@@ -27,6 +27,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.data.faces import cache_dir
 
 SIDE = 1200  # longest side that is kept, pixels
+KINDS = ("JPEG", "PNG", "WEBP")  # of its pictures; no other decoder is let loose on a package
 MIN_SIDE = 320  # shortest side of a picture that is worth keeping
 HELDOUT_LIST = Path(__file__).with_name("heldout_photos.txt")
 # Where the pictures lie in each package. A ``.rcc`` is a Qt resource file, with whole JPEG and WebP files
@@ -116,7 +117,7 @@ def _pictures(archive: Path, patterns: tuple[str, ...]) -> Iterator[tuple[str, I
                 named = [(folder + path.stem, data)]
             for name, part in named:
                 try:
-                    image = Image.open(io.BytesIO(part)).convert("RGB")
+                    image = Image.open(io.BytesIO(part), formats=KINDS).convert("RGB")
                 except OSError:
                     continue
                 if min(image.size) >= MIN_SIDE:

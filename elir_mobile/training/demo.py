@@ -156,7 +156,9 @@ class Pictures:
     def __init__(self) -> None:
         names, heldout = face_split()
         folder = fetch_faces()
-        self.faces = [np.asarray(Image.open(folder / name).convert("RGB")) for name in names]
+        self.faces = [
+            np.asarray(Image.open(folder / name, formats=["JPEG"]).convert("RGB")) for name in names
+        ]
         self.photos = [np.load(path, mmap_mode="r") for path in photo_split()[0]]
         self.heldout_faces = load_faces(heldout, 128)
         self.heldout_photos = heldout_photos()

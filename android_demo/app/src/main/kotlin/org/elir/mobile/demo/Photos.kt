@@ -15,6 +15,7 @@ import java.io.File
 import java.io.IOException
 import org.elir.mobile.core.COLOURS
 import org.elir.mobile.core.Picture
+import org.elir.mobile.core.onWhite
 
 private const val MIN_SIDE = 32 // below this nothing is left to restore
 private const val SHOWN_SIDE = 2048 // of bitmaps on the screen: larger ones exceed what a canvas takes
@@ -65,9 +66,10 @@ private fun toPicture(bitmap: Bitmap): Picture {
     for (y in 0 until bitmap.height) {
         bitmap.getPixels(line, 0, line.size, 0, y, line.size, 1)
         for (pixel in line) {
-            picture.pixels[at++] = (pixel shr 16).toByte()
-            picture.pixels[at++] = (pixel shr 8).toByte()
-            picture.pixels[at++] = pixel.toByte()
+            val alpha = Color.alpha(pixel)
+            picture.pixels[at++] = onWhite(Color.red(pixel), alpha).toByte()
+            picture.pixels[at++] = onWhite(Color.green(pixel), alpha).toByte()
+            picture.pixels[at++] = onWhite(Color.blue(pixel), alpha).toByte()
         }
     }
     return picture

@@ -13,6 +13,12 @@ import kotlin.math.sin
 /** Channels of a picture. */
 const val COLOURS = 3
 
+/** A channel of a pixel laid on white, as Pillow's `Image.composite` rounds it; both of 0 to 255. */
+fun onWhite(channel: Int, alpha: Int): Int {
+    val sum = channel * alpha + 255 * (255 - alpha) + 128
+    return (sum + (sum shr 8)) shr 8
+}
+
 /** An 8-bit RGB picture; [pixels] are (height, width, 3). */
 class Picture(val width: Int, val height: Int, val pixels: ByteArray = ByteArray(width * height * COLOURS)) {
     init {

@@ -45,6 +45,13 @@ class CoreTest {
     }
 
     @Test
+    fun transparentPixelsAreLaidOnWhiteAsPillowDoes() {
+        assertEquals(listOf(0, 10, 255), listOf(0, 10, 255).map { onWhite(it, 255) })
+        assertEquals(listOf(255, 255, 255), listOf(0, 10, 255).map { onWhite(it, 0) })
+        assertEquals(listOf(127, 254, 133, 59), listOf(0 to 128, 1 to 1, 12 to 128, 20 to 213).map { onWhite(it.first, it.second) })
+    }
+
+    @Test
     fun orientationIsPillows() {
         val cases = index.getJSONObject("orientation")
         val input = picture(cases.getJSONObject("input"))
