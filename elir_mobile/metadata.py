@@ -2,7 +2,7 @@
 
 None of it may cost the picture. Each tag is taken if Pillow can write it again, and left out with a note if
 not: cameras, phones and editors write tags of any type. Before a picture is written, its metadata is tried on
-a picture of one pixel in the format that it goes into, and what that cannot hold is left out.
+a small picture in the format that it goes into, and what that cannot hold is left out.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -265,56 +266,53 @@ def plan(
     """
     if target.exists() and source.exists() and target.samefile(source):
         raise UserError(f"{target} is what is to be restored: name another place, so that it is kept")
+    taken: set[str] = set()
     if source.is_dir():
-        sources = list_images(source, tell, comparison)
-        named_alike = {path.name.casefold() for path in sources if path.suffix.lower() in WRITTEN_SUFFIXES}
-        outs = []
-        for path in sources:
-            name = path.name
-            if path.suffix.lower() not in WRITTEN_SUFFIXES:
-                name = named(path.stem, ".png")
-                if name.casefold() in named_alike:
-                    name = named(path.name, ".png")
-                named_alike.add(name.casefold())
-            outs.append(target / name)
+        outs = {path: target / name for path, name in _names(list_images(source, tell, comparison), taken)}
     elif not source.exists():
         raise UserError(f"no image or folder at {source}: check the path")
     elif target.is_dir():
-        return plan(source, target / source.name, compare, tell)
+        ((_, name),) = _names([source], taken)
+        return plan(source, target / name, compare, tell)
     elif target.suffix.lower() not in WRITTEN_SUFFIXES:
         raise UserError(f"{target} is no image name: end it in one of {', '.join(sorted(WRITTEN_SUFFIXES))}")
     else:
-        sources, outs = [source], [target]
-    taken = {out.name.casefold() for out in outs}
-    alike = Counter(out.stem.casefold() for out in outs)
+        outs = {source: target}
+        taken.add(target.name.casefold())
+    alike = Counter(out.stem.casefold() for out in outs.values())
     jobs = []
-    for path, out in zip(sources, outs, strict=True):
+    for path, out in sorted(outs.items()):
         beside = None
         if compare:
             stem = out.stem if alike[out.stem.casefold()] == 1 else out.name
-            beside = out.with_name(named(stem, COMPARED))
-            if beside.name.casefold() in taken:
-                beside = out.with_name(named(out.name, COMPARED))
-            taken.add(beside.name.casefold())
-        jobs.append(Job(path.absolute(), out.absolute(), beside and beside.absolute()))
-    _keep_originals(jobs)
-    return jobs
-
-
-def _keep_originals(jobs: list[Job]) -> None:
-    """Refuse to write over a picture that is to be restored, whatever it is called.
-
-    Raises:
-        UserError: two jobs write one file, or one writes what another reads.
-    """
+            beside = out.absolute().with_name(_free([stem, out.name], COMPARED, taken))
+        jobs.append(Job(path.absolute(), out.absolute(), beside))
     originals = {(facts.st_dev, facts.st_ino) for facts in (job.source.stat() for job in jobs)}
-    seen: set[str] = set()
     for place in (place for job in jobs for place in (job.out, job.comparison) if place):
         if place.exists() and (place.stat().st_dev, place.stat().st_ino) in originals:
             raise UserError(f"{place} is what is to be restored: name another place, so that it is kept")
-        if str(place).casefold() in seen:
-            raise UserError(f"two pictures would be written to {place}: rename one of them")
-        seen.add(str(place).casefold())
+    return jobs
+
+
+def _names(sources: list[Path], taken: set[str]) -> Iterator[tuple[Path, str]]:
+    """What each restored image is called; of formats that are not written last, so that the others keep
+    their names."""
+    for path in sorted(sources, key=lambda path: path.suffix.lower() not in WRITTEN_SUFFIXES):
+        if path.suffix.lower() in WRITTEN_SUFFIXES and path.name.casefold() not in taken:
+            taken.add(path.name.casefold())
+            yield path, path.name
+        else:
+            yield path, _free([path.stem, path.name], ".png", taken)
+
+
+def _free(stems: list[str], tail: str, taken: set[str]) -> str:
+    """The first name that is not in ``taken``, where it is put."""
+    numbered = (f"{stems[-1]}-{number}" for number in count(2))
+    name = next(
+        n for n in (named(stem, tail) for stem in chain(stems, numbered)) if n.casefold() not in taken
+    )
+    taken.add(name.casefold())
+    return name
 
 
 Advance = Callable[[str, int, int], None]  # told (file name, tiles done, tiles in all)

@@ -22,13 +22,14 @@ from elir_mobile.checkpoints import absolute_weights, save_weights
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
 from elir_mobile.colors import is_grey, keep_colors
+from elir_mobile.core.errors import UserError
 from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.evaluate import examples
 from elir_mobile.images import RECORDS, list_images, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.records import recorded, state
-from elir_mobile.restore import Job, Model, file_restorer, load_float, restore
+from elir_mobile.restore import Job, Model, file_restorer, load_float, plan, restore
 from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS
@@ -411,19 +412,23 @@ def test_comparisons_replace_nothing_and_have_names_of_their_own(
     assert wrong == []
 
 
-def test_outputs_that_would_fall_together_are_refused(
-    weights: Path, tmp_path: Path, picture_folder: Path
-) -> None:
-    shutil.copy(picture_folder / "0.png", picture_folder / "A.png")
-    shutil.copy(picture_folder / "1.png", picture_folder / "a.png")
-    assert "two pictures would be written to" in refused(
-        picture_folder, tmp_path / "out", "--weights", weights
-    )
+def test_no_two_outputs_have_one_name_and_none_is_an_original(tmp_path: Path, picture_folder: Path) -> None:
+    for name in ("A.png", "a.png", "a.gif", "a.tga", "a-compare.png"):
+        shutil.copy(picture_folder / "0.png", picture_folder / name)
+    jobs = plan(picture_folder, tmp_path / "out", compare=True)
+    places = [place.name for job in jobs for place in (job.out, job.comparison)]
+    assert len({name.casefold() for name in places}) == len(places) == 16
+    made = {job.source.name: job.out.name for job in jobs}
+    assert made == {
+        "0.png": "0.png", "1.png": "1.png", "2.png": "2.png", "A.png": "A.png",
+        "a-compare.png": "a-compare.png",
+        "a.png": "a.png.png", "a.gif": "a.gif.png", "a.tga": "a.tga.png",
+    }  # fmt: skip
+    assert plan(picture_folder / "a.gif", tmp_path)[0].out == tmp_path / "a.png"
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0.png").symlink_to(picture_folder / "0.png")
-    (picture_folder / "a.png").unlink()
-    said = refused(picture_folder, tmp_path / "out", "--weights", weights, "--overwrite")
-    assert "is what is to be restored" in said
+    with pytest.raises(UserError, match="0.png is what is to be restored: name another place"):
+        plan(picture_folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("name", "tail"), [("фото" * 31, ".jpg"), ("x" * 251, ".png"), ("я" * 120, ".gif")])
