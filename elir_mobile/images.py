@@ -390,9 +390,8 @@ class Listing:
         self.left_out.setdefault(kind, []).append(path.name)
 
     def __str__(self) -> str:
-        return "left out: " + ", ".join(
-            f"{len(names)} {kind} ({few(names)})" for kind, names in self.left_out.items()
-        )
+        kinds = (f"{kind} ({len(names)}): {few(names)}" for kind, names in self.left_out.items())
+        return f"left out: {'; '.join(kinds)}"
 
 
 def few(names: Sequence[str], most: int = 3) -> str:

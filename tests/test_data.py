@@ -85,7 +85,7 @@ def test_a_damaged_picture_costs_itself_alone(picture_folder: Path) -> None:
     again = load_pair_sets(picture_folder, BFR, 32, 0, PairCounts(2, 1, 9), tell=told.append)
     assert [pair.name for pair in again.calibration] == [pair.name for pair in whole.calibration]
     assert torch.equal(again.evaluation[0].degraded, whole.evaluation[0].degraded)
-    assert "1 hidden (._0.png)" in told[0]
+    assert "hidden (1): ._0.png" in told[0]
     assert "00.png is not an image" in told[1]
     for path in picture_folder.glob("?.png"):
         path.write_bytes(b"cut")

@@ -333,7 +333,7 @@ def test_heic_is_read_where_it_can_be_and_named_where_not(tmp_path: Path) -> Non
         assert np.abs(np.asarray(read_image(path), int) - (255, 0, 0)).max() < 12
     else:
         assert listed == [tmp_path / "a.png"]
-        assert told == [f"{tmp_path}, left out: 1 HEIC, to be read after {HEIF_INSTALL} (x.heic)"]
+        assert told == [f"{tmp_path}, left out: HEIC, to be read after {HEIF_INSTALL} (1): x.heic"]
         assert HEIF_INSTALL in refused(path)
 
 

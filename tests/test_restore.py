@@ -259,10 +259,10 @@ def test_what_a_folder_has_besides_is_counted_and_said(
     for name in ("x.gif", "x.jfif", "x.bmp", "x.jp2", "x.avif", "x.png", "y.tga"):
         picture.save(picture_folder / name)
     said = " ".join(call(picture_folder, tmp_path / "out", "--weights", weights).split())
-    assert "3 hidden (.DS_Store, ._1.png, Thumbs.db)" in said
-    assert "1 folders (album.png)" in said
-    assert "1 of other formats (clip.mov)" in said
-    assert "2 no regular files (loop.png, pipe.png)" in said
+    assert "hidden (3): .DS_Store, ._1.png, Thumbs.db" in said
+    assert "folders (1): album.png" in said
+    assert "of other formats (1): clip.mov" in said
+    assert "no regular files (2): loop.png, pipe.png" in said
     made = ["0.png", "1.png", "2.png", "x.avif", "x.bmp", "x.gif.png", "x.jfif", "x.jp2", "x.png", "y.png"]
     assert names(tmp_path / "out") == made
     for path in list_images(tmp_path / "out"):
@@ -403,7 +403,7 @@ def test_comparisons_replace_nothing_and_have_names_of_their_own(
         "c-compare.png",
     ]
     assert names(out) == made
-    assert "3 comparisons" in " ".join(call(out, tmp_path / "again", "--weights", weights).split())
+    assert "comparisons (3)" in " ".join(call(out, tmp_path / "again", "--weights", weights).split())
     kept = ["a.jpg", "a.png", "c-compare.png"]
     assert [example.name for example in examples(photos, out)[0]] == kept
     shutil.rmtree(out / RECORDS)  # of an earlier version
