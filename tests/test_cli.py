@@ -227,6 +227,24 @@ def test_export_refuses_in_one_sentence(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml"]
 
 
+def test_export_replaces_nothing_but_its_own(lowered: list, tiny_weights: Path, tmp_path: Path) -> None:
+    out, beside = tmp_path / "a.pte", tmp_path / "a.pte.json"
+    command = ("export", out, "--task", "bfr", "--target", "executorch", "--precision", "fp32")
+    own = (*command, "--weights", tiny_weights)
+    for content in ('{"notes": "mine"}', "no JSON", "[1]"):
+        beside.write_text(content)
+        assert "a.pte.json is not what export wrote there" in call(*own, code=2)
+        assert beside.read_text() == content
+    beside.unlink()
+    call(*own)
+    call(*own)
+    out.unlink()
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    assert "a.pte is not what export wrote there" in call(*own, code=2)
+    assert (out / "thesis.txt").read_text() == "years of work"
+
+
 @pytest.mark.lowering
 def test_an_exported_file_runs(tiny_weights: Path, degraded, noise, tmp_path: Path) -> None:
     out = tmp_path / "a.pte"

@@ -16,17 +16,28 @@ from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import read_bytes, write_text, written
 
+_FACTS = ("task", "model", "recipe", "table", "delegation")  # that the file beside an exported one has
 
-def written_before(out: Path) -> bool:
-    """Whether the folder ``out`` is what this command wrote there, to the last byte."""
-    from elir_mobile.bundle import MADE_BY
+
+def check_place(out: Path) -> None:
+    """Refuse to replace a folder, or what lies where the facts of the exported file go, if it is not this
+    command's own.
+
+    Raises:
+        UserError: it is not.
+    """
     from elir_mobile.core.manifest import artifact_sha256
 
+    beside = out.with_name(f"{out.name}.json")
     try:
-        facts = json.loads(read_bytes(out.with_name(f"{out.name}.json")))
-        return bool(facts["made_by"] == MADE_BY and facts["sha256"] == artifact_sha256(out))
-    except (UserError, ValueError, TypeError, KeyError):
-        return False
+        facts = json.loads(read_bytes(beside)) if beside.exists() else {}
+        if facts and not all(name in facts for name in _FACTS):
+            raise UserError(f"{beside} is not what export wrote there: choose another name, or move it away")
+        ours = not out.is_dir() or facts.get("sha256") == artifact_sha256(out)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{beside} is not what export wrote there: choose another name") from error
+    if not ours:
+        raise UserError(f"{out} is not what export wrote there: choose another name, or move it away")
 
 
 @exits_with_2
@@ -54,7 +65,6 @@ def main(
     rounding = options.one_recipe(context, precision, recipe)
     console = Terminal()
     with console.status("loading"):
-        from elir_mobile.bundle import MADE_BY
         from elir_mobile.checkpoints import load_weights
         from elir_mobile.core.manifest import artifact_sha256, bytes_of
         from elir_mobile.data.pairs import PairCounts, load_pair_sets
@@ -67,8 +77,7 @@ def main(
         chosen, kind = get_task(task), get_target(target)
         if not realizes(kind, rounding):
             raise UserError(f"{target} has no {rounding.name}: use {', '.join(kind.precisions)}")
-        if out.is_dir() and not written_before(out):
-            raise UserError(f"{out} is not what export wrote there: choose another name, or move it away")
+        check_place(out)
         if out.suffix != kind.suffix:
             raise UserError(f"{out} is no name for a {target} file: end it in {kind.suffix}")
         restorer, info = load_weights(weights, chosen)
@@ -95,7 +104,6 @@ def main(
         progress.add_task(f"exporting {target} {rounding.name}", total=None)
         delegation = kind.lower(programs, rounding, samples, staged)
         facts = {
-            "made_by": MADE_BY,
             "sha256": artifact_sha256(staged),
             "task": task,
             "model": asdict(info),
