@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -129,8 +130,8 @@ def float_models(
                 compute_precision=precision,
                 skip_model_load=True,
             )
-            names = (layer_name(n) for n in exported.graph.nodes if n.target in _CONV_TARGETS)
-            layers = tuple(name.removeprefix("program.") for name in names)
+            nodes = [node for node in exported.graph.nodes if node.target in _CONV_TARGETS]
+            layers = tuple(layer_name(node).removeprefix("program.") for node in nodes)
             found[function] = Converted(function, model, layers)
     return found
 
@@ -376,7 +377,7 @@ def _graph(name: str, function: Any) -> Graph:
 
     def value(var: Any) -> Value:
         dtype = types.builtin_to_string(var.dtype).replace("fp", "float")
-        sides = tuple(side if isinstance(side, int) else None for side in var.shape)
+        sides = tuple(int(side) if isinstance(side, Integral) else None for side in var.shape)
         constant = var.op is not None and var.op.op_type.startswith("const")
         plain = constant and var.op.op_type == "const" and dtype.startswith("float") and var.val is not None
         scalar = float(np.ravel(var.val)[0]) if plain and np.size(var.val) == 1 else None
@@ -386,7 +387,7 @@ def _graph(name: str, function: Any) -> Graph:
         keys = ("data", "scale") if op.op_type == "constexpr_blockwise_shift_scale" else tuple(op.inputs)
         given = [op.inputs[key] for key in keys]
         variables = [v for one in given for v in (one if isinstance(one, (list, tuple)) else [one])]
-        return tuple(value(var) for var in variables if var is not None and types.is_tensor(var.sym_type))
+        return tuple(value(var) for var in variables if var is not None and not types.is_list(var.sym_type))
 
     operators = tuple(
         Operator(op.op_type, op.name, read(op), tuple(value(var) for var in op.outputs))

@@ -29,9 +29,8 @@ _QUANTIZED_OPS = (
     torch.ops.aten.linear.default,
     torch.ops.aten.add.Tensor,
 )
-_SHARED = (
-    b"CMJR"  # before a Core ML blob that names a package of the file, see ExecuTorch's coreml_preprocess.py
-)
+# Before a Core ML blob that names a package in the file, see ExecuTorch's coreml_preprocess.py.
+_SHARED = b"CMJR"
 # What is left in a lowered graph that is no operator: tuple access and memory planning.
 _PLUMBING = ("getitem", "alloc")
 
@@ -233,11 +232,9 @@ def _value(number: int, held: Any) -> Value | None:
         return None
     fixed = held.shape_dynamism == TensorShapeDynamism.STATIC
     shape = tuple(held.sizes) if fixed else (None,) * len(held.sizes)
-    dtype = {"HALF": "float16", "FLOAT": "float32", "CHAR": "int8", "BYTE": "uint8"}.get(
-        held.scalar_type.name
-    )
-    constant = held.data_buffer_idx > 0 and held.allocation_info is None
-    return Value(str(number), shape, dtype or held.scalar_type.name.lower(), constant)
+    kind = held.scalar_type.name
+    dtype = {"HALF": "float16", "FLOAT": "float32", "CHAR": "int8", "BYTE": "uint8"}.get(kind, kind.lower())
+    return Value(str(number), shape, dtype, held.data_buffer_idx > 0 and held.allocation_info is None)
 
 
 def _inside(delegate: str, blob: bytes, named: dict[str, bytes]) -> tuple[Operator, ...]:

@@ -444,7 +444,8 @@ def gpu_refusal(subgraph: Any, kind: str, op: Any) -> str:
 def _shape(tensor: Any) -> list[int]:
     """Sides of a tensor, -1 for one that is known only when it runs; of a scalar there is no list at all."""
     dynamic = tensor.shapeSignature
-    return [int(side) for side in (tensor.shape if dynamic is None or not len(dynamic) else dynamic)]
+    sides = tensor.shape if dynamic is None or not len(dynamic) else dynamic
+    return [] if sides is None else [int(side) for side in sides]
 
 
 def read_graphs(path: Path) -> list[Graph]:
@@ -456,10 +457,14 @@ def read_graphs(path: Path) -> list[Graph]:
     from ai_edge_litert.schema_py_generated import TensorType
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(path.read_bytes()))
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"{path} has not the mark of a .tflite")
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     dtypes = {code: name.lower() for name, code in vars(TensorType).items() if name.isupper()}
-    named = [(signature.signatureKey.decode(), graph) for signature, graph in _signatures(model)]
-    named = named or [(str(number), graph) for number, graph in enumerate(model.subgraphs)]
+    named = [(str(number), graph) for number, graph in enumerate(model.subgraphs)]
+    if model.signatureDefs:
+        named = [(signature.signatureKey.decode(), graph) for signature, graph in _signatures(model)]
 
     def value(tensor: Any) -> Value:
         data, dtype = model.buffers[tensor.buffer].data, dtypes[tensor.type]

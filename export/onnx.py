@@ -235,7 +235,7 @@ def _graph(name: str, graph: Any) -> Graph:
     for info in (*graph.input, *graph.value_info, *graph.output):
         kind = info.type.tensor_type
         sides = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "unknown"
         values[info.name] = Value(info.name, sides if kind.HasField("shape") else None, dtype)
     for tensor in graph.initializer:
         constant(tensor.name, tensor)
