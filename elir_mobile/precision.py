@@ -74,10 +74,12 @@ class Precision:
 FP32 = Precision("fp32")
 FP16 = Precision("fp16", float_type="float16")
 W8 = Precision("w8", weight_bits=8)
-W4 = Precision("w4", weight_bits=4, weight_group=32)
+W4 = Precision("w4", weight_bits=4)
+# Finer, and not for Apple's Neural Engine, which mistakes the scales of blocks (docs/coreml.md).
+W4G32 = Precision("w4g32", weight_bits=4, weight_group=32)
 W8A8 = Precision("w8a8", weight_bits=8, activation_bits=8)
 W8A16 = Precision("w8a16", weight_bits=8, activation_bits=16)
-PRECISIONS = {precision.name: precision for precision in (FP32, FP16, W8, W4, W8A8, W8A16)}
+PRECISIONS = {precision.name: precision for precision in (FP32, FP16, W8, W4, W4G32, W8A8, W8A16)}
 
 
 def get_precision(name: object) -> Precision:
@@ -231,6 +233,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("w8", (Rule("*", W8),)),
         # Four fifths of the weights are the velocity field's.
         Recipe("w4", (Rule("fmir.*", W4), Rule("*", W8))),
+        Recipe("w4g32", (Rule("fmir.*", W4G32), Rule("*", W8))),
         Recipe("w8a8", _W8A8),
         # Convolutions alone: the NPU that it is for computes quantized norms and sums badly
         # (docs/chips.md), and has float16 beside.

@@ -12,17 +12,19 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elir_mobile.precision import FP32, Grid, Precision, Recipe, integer_grid
 from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
 from export.executorch import layer_name
+from export.graphs import Graph, Operator, Value
 from export.observers import HistogramObserver, MinMaxObserver, activation_bits, bounds, make_observer
 from export.programs import Delegation, Programs, Samples, check_samples
 
@@ -31,7 +33,7 @@ OUTPUTS = {"encode": "coarse", "step": "next_latent", "decode": "restored", "enc
 DESCRIPTIONS = {
     "image": "Degraded image: RGB; as a tensor (1, 3, H, W) in [0, 1].",
     "latent": "Latent (1, C, H/8, W/8): noised coarse estimate, or the last step's output.",
-    "row": "This step's row of steps.bin, (1, ΣC, 1, 1).",
+    "row": "This step's row of steps.bin, (1, ΣC).",
     "coarse": "Coarse latent (1, C, H/8, W/8); add sigma_s times unit Gaussian noise.",
     "next_latent": "Latent after one Euler step, (1, C, H/8, W/8).",
     "restored": "Restored image (1, 3, H, W) in [0, 1].",
@@ -72,6 +74,22 @@ class Converted:
     layers: tuple[str, ...]
 
 
+class StepOfFlatRow(nn.Module):
+    """``step`` that takes its row of the table as (1, ΣC).
+
+    The Neural Engine pads the last axis of an input to 64 bytes, so that (1, ΣC, 1, 1) takes 32 times its
+    memory in float16 (https://machinelearning.apple.com/research/neural-engine-transformers).
+    """
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, latent: Tensor, row: Tensor) -> Tensor:
+        out: Tensor = self.program(latent, row.view(1, row.shape[1], 1, 1))
+        return out
+
+
 def float_models(
     programs: Programs, half: bool, ios: int = IOS18, functions: tuple[str, ...] = tuple(INPUTS)
 ) -> dict[str, Converted]:
@@ -93,8 +111,10 @@ def float_models(
         for function in functions:
             names = INPUTS[function]
             program = function.removesuffix("_image")
-            example = programs.example_inputs[program]
-            exported = torch.export.export(programs.modules[program], example).run_decompositions({})
+            module, example = programs.modules[program], programs.example_inputs[program]
+            if program == "step":
+                module, example = StepOfFlatRow(module), (example[0], example[1].flatten(1))
+            exported = torch.export.export(module, example).run_decompositions({})
             inputs = [
                 ct.TensorType(name, tuple(x.shape), np.float32)
                 for name, x in zip(names, example, strict=True)
@@ -110,7 +130,8 @@ def float_models(
                 compute_precision=precision,
                 skip_model_load=True,
             )
-            layers = tuple(layer_name(n) for n in exported.graph.nodes if n.target in _CONV_TARGETS)
+            nodes = [node for node in exported.graph.nodes if node.target in _CONV_TARGETS]
+            layers = tuple(layer_name(node).removeprefix("program.") for node in nodes)
             found[function] = Converted(function, model, layers)
     return found
 
@@ -332,3 +353,46 @@ def describe(package: Path, programs: Programs, recipe: Recipe) -> None:
             for feature in [*interface.input, *interface.output]:
                 feature.shortDescription = DESCRIPTIONS[feature.name]
         place.write_bytes(spec.SerializeToString(deterministic=True))
+
+
+def read_graphs(path: Path) -> list[Graph]:
+    """The functions of a package, or of a folder of packages of one function each, which is then called after
+    its package.
+
+    Raises:
+        Exception: of whatever kind coremltools raises on what is no such package.
+    """
+    single = (path / "Manifest.json").is_file()
+    found = []
+    for package in [path] if single else sorted(path.glob("*.mlpackage")):
+        with coremltools() as ct:
+            model = ct.models.MLModel(str(package), skip_model_load=True)
+            functions = mil_program(model.get_spec(), model.weights_dir).functions
+        found += [_graph(name if single else package.stem, function) for name, function in functions.items()]
+    return found
+
+
+def _graph(name: str, function: Any) -> Graph:
+    from coremltools.converters.mil.mil import types
+
+    def value(var: Any) -> Value:
+        dtype = types.builtin_to_string(var.dtype).replace("fp", "float")
+        sides = tuple(int(side) if isinstance(side, Integral) else None for side in var.shape)
+        constant = var.op is not None and var.op.op_type.startswith("const")
+        plain = constant and var.op.op_type == "const" and dtype.startswith("float") and var.val is not None
+        scalar = float(np.ravel(var.val)[0]) if plain and np.size(var.val) == 1 else None
+        return Value(var.name, sides, dtype, constant, scalar)
+
+    def read(op: Any) -> tuple[Value, ...]:
+        keys = ("data", "scale") if op.op_type == "constexpr_blockwise_shift_scale" else tuple(op.inputs)
+        given = [op.inputs[key] for key in keys]
+        variables = [v for one in given for v in (one if isinstance(one, (list, tuple)) else [one])]
+        return tuple(value(var) for var in variables if var is not None and not types.is_list(var.sym_type))
+
+    operators = tuple(
+        Operator(op.op_type, op.name, read(op), tuple(value(var) for var in op.outputs))
+        for op in function.operations
+        if op.op_type != "const"
+    )
+    inputs, outputs = function.inputs.values(), function.outputs
+    return Graph(name, operators, tuple(map(value, inputs)), tuple(map(value, outputs)))

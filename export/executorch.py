@@ -7,6 +7,8 @@ the layers that the recipe names (https://docs.pytorch.org/executorch, "XNNPACK 
 from __future__ import annotations
 
 import copy
+import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from elir_mobile.precision import Recipe
+from export.graphs import Graph, Operator, Value
 from export.observers import MIN_SCALE
 from export.programs import Delegation, Programs, Samples, check_samples
 
@@ -26,6 +29,8 @@ _QUANTIZED_OPS = (
     torch.ops.aten.linear.default,
     torch.ops.aten.add.Tensor,
 )
+# Before a Core ML blob that names a package in the file, see ExecuTorch's coreml_preprocess.py.
+_SHARED = b"CMJR"
 # What is left in a lowered graph that is no operator: tuple access and memory planning.
 _PLUMBING = ("getitem", "alloc")
 
@@ -173,3 +178,111 @@ def _delegation(graph: fx.Graph) -> Delegation:
         if node not in delegates and getattr(node.target, "__name__", "") not in _PLUMBING
     ]
     return Delegation(len(delegates), tuple(outside))
+
+
+def read_graphs(path: Path) -> list[Graph]:
+    """The methods of a ``.pte``: what runs outside its delegates, and what is inside those of Vulkan and
+    Core ML. What XNNPACK was given is for processors, and stays closed.
+
+    Raises:
+        Exception: of whatever kind executorch raises on bytes that are no such file.
+    """
+    from executorch.exir import schema
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    file = deserialize_pte_binary(path.read_bytes())
+    kept = file.named_data
+    named = {key: kept.buffers[entry.buffer_index] for key, entry in kept.pte_data.items()} if kept else {}
+    found = []
+    for plan in file.program.execution_plan:
+        values = [_value(number, held.val) for number, held in enumerate(plan.values)]
+        operators: list[Operator] = []
+        for called in (one.instr_args for chain in plan.chains for one in chain.instructions):
+            if isinstance(called, schema.KernelCall):
+                operator = plan.operators[called.op_index]
+                tensors = [value for i in called.args if (value := values[i]) is not None]
+                kind = f"{operator.name}.{operator.overload}".rstrip(".")
+                operators.append(Operator(kind, kind, tuple(tensors[:-1]), tuple(tensors[-1:]), outside=True))
+            elif isinstance(called, schema.DelegateCall):
+                delegate = plan.delegates[called.delegate_index]
+                blob = bytes(file.program.backend_delegate_data[delegate.processed.index].data)
+                operators += _inside(delegate.id, blob, named)
+        inputs, outputs = (
+            tuple(value for i in places if (value := values[i]) is not None)
+            for places in (plan.inputs, plan.outputs)
+        )
+        found.append(Graph(plan.name, tuple(operators), inputs, outputs))
+    return found
+
+
+def delegates_of(path: Path) -> set[str]:
+    """Names of the delegates that the methods of a ``.pte`` call."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    plans = deserialize_pte_binary(path.read_bytes()).program.execution_plan
+    return {delegate.id for plan in plans for delegate in plan.delegates}
+
+
+def _value(number: int, held: Any) -> Value | None:
+    """A tensor of a method; None of what is none."""
+    from executorch.exir.schema import Tensor as Stored
+    from executorch.exir.schema import TensorShapeDynamism
+
+    if not isinstance(held, Stored):
+        return None
+    fixed = held.shape_dynamism == TensorShapeDynamism.STATIC
+    shape = tuple(held.sizes) if fixed else (None,) * len(held.sizes)
+    kind = held.scalar_type.name
+    dtype = {"HALF": "float16", "FLOAT": "float32", "CHAR": "int8", "BYTE": "uint8"}.get(kind, kind.lower())
+    return Value(str(number), shape, dtype, held.data_buffer_idx > 0 and held.allocation_info is None)
+
+
+def _inside(delegate: str, blob: bytes, named: dict[str, bytes]) -> tuple[Operator, ...]:
+    """Operators of a delegate's blob; those of delegates for processors are not looked at."""
+    if delegate == "VulkanBackend":
+        return _vulkan_operators(blob)
+    if delegate == "CoreMLBackend":
+        return _coreml_operators(blob, named)
+    return ()
+
+
+def _vulkan_operators(blob: bytes) -> tuple[Operator, ...]:
+    from executorch.backends.vulkan.serialization import vulkan_graph_schema as vulkan
+    from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serialized
+
+    graph = serialized.flatbuffer_to_vk_graph(serialized.extract_vk_flatbuffer(blob))
+
+    def read(number: int) -> list[Value]:
+        held = graph.values[number].value
+        if isinstance(held, vulkan.ValueList):
+            return [value for item in held.items for value in read(item)]
+        if isinstance(held, vulkan.Int | vulkan.Double):
+            scalar = float(held.int_val if isinstance(held, vulkan.Int) else held.double_val)
+            return [Value(str(number), (), "float32", True, scalar)]
+        if not isinstance(held, vulkan.VkTensor):
+            return []
+        dtype = vulkan.VkDataType(held.datatype).name.lower()
+        return [Value(str(number), tuple(held.dims), dtype, held.constant_id >= 0)]
+
+    operators = []
+    for call in graph.chain:
+        tensors = [value for number in call.args[:-1] for value in read(number)]
+        operators.append(Operator(call.name, call.name, tuple(tensors), tuple(read(call.args[-1]))))
+    return tuple(operators)
+
+
+def _coreml_operators(blob: bytes, named: dict[str, bytes]) -> tuple[Operator, ...]:
+    """Of the package in the blob, or of the function that it names in one that several methods share."""
+    from executorch.backends.apple.coreml import executorchcoreml
+
+    from export import coreml
+
+    function = None
+    if blob.startswith(_SHARED):
+        reference = json.loads(blob.removeprefix(_SHARED))
+        blob, function = named[reference["key"]], reference["functionName"]
+    with tempfile.TemporaryDirectory() as folder:
+        executorchcoreml.unflatten_directory_contents(blob, folder)
+        graphs = coreml.read_graphs(Path(folder) / "model.mlpackage")
+    chosen = [graph for graph in graphs if function in (None, graph.program)]
+    return tuple(operator for graph in chosen for operator in graph.operators)

@@ -9,6 +9,7 @@ lists a module stands in. Inputs, outputs, norms and activation functions stay i
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv, GroupNormGpu
+from export.graphs import Graph, Operator, Value
 from export.observers import HistogramObserver, bounds, make_observer
 from export.programs import Delegation, Programs, Samples, check_samples
 
@@ -407,11 +409,7 @@ def lower_for_gpu(programs: Programs, recipe: Recipe, samples: Samples, path: Pa
 
 
 def gpu_delegation(content: bytes) -> dict[str, Delegation]:
-    """What the GPU accelerator leaves of each signature by the rules that it was found to have.
-
-    It takes the operators of ``GPU_OPERATORS`` on at most four dimensions, a TRANSPOSE_CONV without a fused
-    activation, and no grouped convolution.
-    """
+    """What the GPU accelerator leaves of each signature, see :func:`gpu_refusal`."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(content)
@@ -419,11 +417,79 @@ def gpu_delegation(content: bytes) -> dict[str, Delegation]:
     for signature, subgraph in _signatures(model):
         outside = []
         for kind, op in _operators(model, subgraph):
-            tensors = [subgraph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]
-            flat = all(len(tensor.shape) <= 4 for tensor in tensors)
-            fused = kind == TRANSPOSE_CONV and op.builtinOptions.fusedActivationFunction != 0
-            grouped = kind == CONV and tensors[0].shape[-1] != tensors[1].shape[-1]
-            if kind not in GPU_OPERATORS or fused or grouped or not flat:
+            if gpu_refusal(subgraph, kind, op):
                 outside.append(kind)
         found[signature.signatureKey.decode()] = Delegation(1, tuple(outside))
     return found
+
+
+def gpu_refusal(subgraph: Any, kind: str, op: Any) -> str:
+    """Why the GPU accelerator does not take an operator, by rules that it was found to have; empty: it does.
+
+    It takes the operators of ``GPU_OPERATORS`` on at most four dimensions, a TRANSPOSE_CONV without a fused
+    activation, and no grouped convolution.
+    """
+    tensors = [subgraph.tensors[i] for i in (*op.inputs, *op.outputs) if i >= 0]
+    if kind not in GPU_OPERATORS:
+        return "not among those that it was seen to compute"
+    if any(len(_shape(tensor)) > 4 for tensor in tensors):
+        return "more than four dimensions"
+    if kind == TRANSPOSE_CONV and op.builtinOptions.fusedActivationFunction != 0:
+        return "an activation function fused into it"
+    if kind == CONV and tensors[0].shape[-1] != tensors[1].shape[-1]:
+        return "its weights in groups of channels"
+    return ""
+
+
+def _shape(tensor: Any) -> list[int]:
+    """Sides of a tensor, -1 for one that is known only when it runs; of a scalar there is no list at all."""
+    dynamic = tensor.shapeSignature
+    sides = tensor.shape if dynamic is None or not len(dynamic) else dynamic
+    return [] if sides is None else [int(side) for side in sides]
+
+
+def read_graphs(path: Path) -> list[Graph]:
+    """The signatures of a ``.tflite``; of one that has none, its subgraphs by their number.
+
+    Raises:
+        Exception: of whatever kind flatbuffers raises on bytes that are no such file.
+    """
+    from ai_edge_litert.schema_py_generated import TensorType
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ValueError(f"{path} has not the mark of a .tflite")
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    dtypes = {code: name.lower() for name, code in vars(TensorType).items() if name.isupper()}
+    named = [(str(number), graph) for number, graph in enumerate(model.subgraphs)]
+    if model.signatureDefs:
+        named = [(signature.signatureKey.decode(), graph) for signature, graph in _signatures(model)]
+
+    def value(tensor: Any) -> Value:
+        data, dtype = model.buffers[tensor.buffer].data, dtypes[tensor.type]
+        constant, scalar = data is not None and len(data) > 0, None
+        shape = tuple(None if side < 0 else side for side in _shape(tensor))
+        if constant and math.prod(side or 0 for side in shape) == 1 and dtype in ("float16", "float32"):
+            scalar = float(np.frombuffer(bytes(data), dtype)[0])
+        return Value(tensor.name.decode(), shape, dtype, constant, scalar)
+
+    graphs = []
+    for name, subgraph in named:
+        values = [value(tensor) for tensor in subgraph.tensors]
+
+        def of(indices: Any, values: list[Value] = values) -> tuple[Value, ...]:
+            return tuple(values[i] for i in indices if i >= 0)
+
+        operators = tuple(
+            Operator(
+                kind,
+                values[op.outputs[0]].name,
+                of(op.inputs),
+                of(op.outputs),
+                refused=gpu_refusal(subgraph, kind, op),
+            )
+            for kind, op in _operators(model, subgraph)
+        )
+        graphs.append(Graph(name, operators, of(subgraph.inputs), of(subgraph.outputs)))
+    return graphs

@@ -24,6 +24,7 @@ from elir_mobile.runtimes.onnx import OUTPUT
 from elir_mobile.runtimes.programs import INPUTS
 from export.calibrate import calibrate
 from export.executorch import Half
+from export.graphs import Graph, Operator, Value
 from export.observers import activation_bits
 from export.programs import Delegation, Programs, Samples, check_samples
 from export.simulate import ActivationFakeQuant, Layer, Ranges, simulate_program, weight_scale
@@ -206,3 +207,51 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
         onnx.checker.check_model(model)
         (path / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return {name: Delegation(0, ()) for name in programs.modules}
+
+
+def read_graphs(path: Path) -> list[Graph]:
+    """The program of an ``.onnx`` file, or those of a folder of them, called after their files.
+
+    Raises:
+        Exception: of whatever kind onnx raises on bytes that are no such file.
+    """
+    import onnx
+
+    files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+    return [_graph(file.stem, onnx.shape_inference.infer_shapes(onnx.load(file)).graph) for file in files]
+
+
+def _graph(name: str, graph: Any) -> Graph:
+    from onnx import helper, numpy_helper
+
+    values: dict[str, Value] = {}
+
+    def constant(name: str, tensor: Any) -> None:
+        array = numpy_helper.to_array(tensor)
+        plain = array.size == 1 and np.issubdtype(array.dtype, np.floating)
+        scalar = float(array.ravel()[0]) if plain else None
+        values[name] = Value(name, tuple(array.shape), array.dtype.name, True, scalar)
+
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        kind = info.type.tensor_type
+        sides = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "unknown"
+        values[info.name] = Value(info.name, sides if kind.HasField("shape") else None, dtype)
+    for tensor in graph.initializer:
+        constant(tensor.name, tensor)
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            constant(node.output[0], node.attribute[0].t)
+        else:
+            nodes.append(node)
+
+    def of(names: Any) -> tuple[Value, ...]:
+        return tuple(values.get(name, Value(name, None, "unknown")) for name in names if name)
+
+    operators = tuple(
+        Operator(node.op_type, node.name or node.output[0], of(node.input), of(node.output)) for node in nodes
+    )
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = of(info.name for info in graph.input if info.name not in stored)
+    return Graph(name, operators, inputs, of(info.name for info in graph.output))

@@ -71,7 +71,7 @@ TARGETS: dict[str, Target] = {
         Target("executorch", "xnnpack", CPU, ("fp32", "fp16", "w8a8"), executorch.lower, unmixed=("fp16",)),
         Target("litert", "xnnpack", CPU_CHANNELS_LAST, ("fp32", "fp16", "w8", "w8a8"), litert.lower),
         Target("litert/gpu", None, GPU, ("fp32", "fp16"), litert.lower_for_gpu),
-        Target("coreml", None, CPU, ("fp32", "fp16", "w8", "w4", "w8a8"), coreml.lower),
+        Target("coreml", None, CPU, ("fp32", "fp16", "w8", "w4", "w4g32", "w8a8"), coreml.lower),
         Target("onnx", None, CPU, ("fp32", "fp16", "w8", "w8a8", "w8a16"), onnx.lower, unmixed=("fp16",)),
         Target("onnx/qnn", None, CPU, ("fp16", "w8a8", "w8a16"), onnx.lower, unmixed=("fp16",)),
     )
@@ -98,3 +98,9 @@ def get_target(name: str) -> Target:
     if canonical(name) not in TARGETS:
         raise UserError(f"unknown target '{name}': choose from {', '.join(TARGETS)}")
     return TARGETS[canonical(name)]
+
+
+def writer(target: Target) -> Target:
+    """The first target whose files are those of ``target``: written by one function, in one form."""
+    alike = (other for other in TARGETS.values() if (other.lower, other.form) == (target.lower, target.form))
+    return next(alike, target)

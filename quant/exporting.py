@@ -32,7 +32,7 @@ from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.eager import eager_runner
 from export.programs import Delegation, Programs, Samples
-from export.targets import Target, get_target
+from export.targets import Target, get_target, writer
 from quant.gptq import Adjusted, adjusted_weights, with_weights
 from quant.job import Job, Stages
 
@@ -66,6 +66,8 @@ def export(
 ) -> list[Artifact]:
     """Lower what ``exports`` does not have yet and copy all of it into ``bundle``.
 
+    Targets that write a recipe's file alike have it from one lowering.
+
     Args:
         samples: calibration inputs; empty where no recipe needs them.
         calibration: their digest.
@@ -78,15 +80,16 @@ def export(
         exports / _key(job, target, recipe, calibration) / f"file{target.suffix}"
         for target, recipe in job.artifacts
     ]
-    with stages.stage("exporting", len(places)):
+    wanted = dict(zip(places, job.artifacts, strict=True))
+    with stages.stage("exporting", len(wanted)):
         missing = []
-        for (target, recipe), place in zip(job.artifacts, places, strict=True):
+        for place, (target, recipe) in wanted.items():
             if place.parent.is_dir():
                 stages.tick()
             else:
                 missing.append((target, recipe, place))
-        if len(missing) < len(places):
-            stages.console.print(f"{len(places) - len(missing)} of {len(places)} files were exported before")
+        if len(missing) < len(wanted):
+            stages.console.print(f"{len(wanted) - len(missing)} of {len(wanted)} files were exported before")
         if missing:
             _lower_all(job, samples, missing, exports / "log.txt", stages)
     artifacts = []
@@ -155,14 +158,15 @@ def describe(
 
 
 def _key(job: Job, target: Target, recipe: Recipe, calibration: str) -> str:
-    """Names everything that shapes a file."""
+    """Names everything that shapes a file: of its target what writes it, not what runs it."""
     facts = {
         "weights": job.info.sha256,
         "size": job.size,
         "steps": job.info.steps,
         "sigma_s": job.info.sigma_s,
-        **target.to_json(),
+        **writer(target).to_json(),
         "recipe": recipe.to_json(),
+        "precisions": {precision.name: asdict(precision) for precision in recipe.precisions},
         "gptq": job.adjusts(recipe),
         "calibration": calibration if recipe.needs_calibration or job.adjusts(recipe) else "",
         "versions": package_versions(),

@@ -81,11 +81,12 @@ def select_artifacts(
     """The files that comma-separated target and precision names ask for.
 
     Args:
-        targets: names, or ``all`` for those whose runtime is installed.
+        targets: names, or ``all`` for those whose files can be made and run here.
         recipes: of the user's own, to be exported too.
 
     Raises:
-        UserError: an unknown name, two recipes of one name, or a target that has none of the precisions.
+        UserError: an unknown name, two recipes of one name, a target that has none of the precisions, or one
+            whose files could not be run here, for want of a package or a driver.
     """
     wanted = [get_recipe(name.strip()) for name in precisions.split(",")] + list(recipes)
     for index, recipe in enumerate(wanted):
@@ -94,10 +95,11 @@ def select_artifacts(
     wanted = list(dict.fromkeys(wanted))
     chosen = []
     if targets == ALL:
-        asked = [target for target in TARGETS.values() if RUNTIMES[target.runtime].installed]
+        asked = [target for target in TARGETS.values() if not RUNTIMES[target.runtime].lacking]
     else:
         asked = list(dict.fromkeys(get_target(name.strip()) for name in targets.split(",")))
     for target in asked:
+        RUNTIMES[target.runtime].check_complete()
         realized = [recipe for recipe in wanted if realizes(target, recipe)]
         if not realized and targets != ALL:
             names = ", ".join(recipe.name for recipe in wanted)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from elir_mobile.bundle import building
 from elir_mobile.checkpoints import save_weights
+from elir_mobile.core.manifest import read_golden
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.measure import Evaluation, measure_written
 from elir_mobile.harness.report import write_report
@@ -29,6 +30,7 @@ from export.samples import collect_samples, digest
 from export.targets import TARGETS, realizes
 from quant.exporting import describe, export, waiting_room
 from quant.job import Job, Stages
+from quant.judge import reached_db
 
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
@@ -61,6 +63,13 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                 job, programs.table, artifacts, calibration, data.evaluation[0].degraded, staging
             )
             seconds = time.monotonic() - started
+            with shown.stage("simulating every precision"):
+                golden = bundle.manifest["golden"]
+                vectors = read_golden(staging, golden)
+                reached = {
+                    recipe: reached_db(programs, recipe, vectors, golden["seed"])
+                    for recipe in dict.fromkeys(artifact.recipe for artifact in artifacts)
+                }
             with shown.stage("running every file"), tempfile.TemporaryDirectory() as scratch:
                 weights = Path(scratch) / "float.safetensors"
                 save_weights(
@@ -74,7 +83,13 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                     dtype=torch.float32,
                 )
                 judged = Evaluation(data.evaluation, data.source, job.seed)
-                report, pictures = measure_written(bundle, str(weights), judged, job.protocol, shown.tell)
+                by_path = {
+                    artifact.path.relative_to(staging).as_posix(): reached[artifact.recipe]
+                    for artifact in artifacts
+                }
+                report, pictures = measure_written(
+                    bundle, str(weights), judged, job.protocol, shown.tell, by_path
+                )
             report["export_seconds"] = seconds
             write_report(staging / "report", report, pictures)
     return folder, report

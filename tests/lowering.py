@@ -25,7 +25,7 @@ import pytest
 from elir_mobile.precision import Recipe
 from export import litert
 from export.programs import Delegation, Programs, Samples
-from export.targets import TARGETS, Target
+from export.targets import TARGETS, Target, writer
 from quant import exporting
 
 running: list[pytest.Item] = []  # the test at hand, see conftest.py
@@ -123,8 +123,10 @@ def shared(folder: Path) -> Iterator[None]:
     """Keep what is lowered in ``folder`` while the block runs."""
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        for name, target in TARGETS.items():
-            patch.setitem(TARGETS, name, _cached(target, folder))
+        writers = {name: writer(target).name for name, target in TARGETS.items()}
+        cached = {name: _cached(TARGETS[name], folder).lower for name in {*writers.values()}}
+        for name, target in list(TARGETS.items()):
+            patch.setitem(TARGETS, name, replace(target, lower=cached[writers[name]]))
         patch.setattr(litert, "_last_converted", _cached_conversion(folder))
         patch.setattr(exporting, "ProcessPoolExecutor", InThisProcess)
         yield

@@ -17,7 +17,7 @@ import torch
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import bytes_of
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.precision import FP16, RECIPES, W4, W8, W8A8, Grid, Recipe, Rule
+from elir_mobile.precision import FP16, RECIPES, W4, W4G32, W8, W8A8, Grid, Recipe, Rule
 from elir_mobile.runtimes.coreml import (
     Functions,
     coremltools,
@@ -58,9 +58,10 @@ MIXED = Recipe(
     "mixed",
     (
         Rule("dec.layers.3.conv.2", FP16),
-        Rule("dec.*", W4),
+        Rule("dec.*", W4G32),
         Rule("fmir.up_blocks.*", W8A8),
-        Rule("fmir.first_proj", W4),
+        Rule("fmir.first_proj", W4G32),
+        Rule("fmir.mid_blocks.*", W4),
         Rule("*", W8),
     ),
 )
@@ -204,7 +205,7 @@ def test_layers_are_matched_to_their_convolutions(half, programs) -> None:
             assert torch.cosine_similarity(weight, stored, 0) > 0.9999, layer
 
 
-def test_w4_is_int4_where_a_group_divides_the_channels_and_int8_elsewhere(exported, half) -> None:
+def test_w4g32_is_int4_where_a_group_divides_the_channels_and_w4_everywhere(exported, half) -> None:
     ops = convolutions(loaded(exported["mixed"].path).functions["decode"])
     grids = {layer: stored_grid(op) for op, layer in zip(ops, half["decode"].layers, strict=True)}
     assert grids["dec.layers.0"] == Grid(4, (8, 1, 1, 1))  # 16 channels
@@ -212,6 +213,8 @@ def test_w4_is_int4_where_a_group_divides_the_channels_and_int8_elsewhere(export
     step = convolutions(loaded(exported["mixed"].path).functions["step"])
     by_name = dict(zip(half["step"].layers, step, strict=True))
     assert stored_grid(by_name["fmir.first_proj"]) == Grid(4, (32, 1, 1, 1))  # 16 channels
+    wide = stored_grid(by_name["fmir.mid_blocks.0.block2.block.2"])
+    assert wide == Grid(4, (64, 1, 1, 1))  # 64 channels in, a scale for each out
 
 
 def levels(op: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.precision import FP32, W4, W8, W8A8, Precision, Recipe, Rule
+from elir_mobile.precision import FP32, W4, W4G32, W8, W8A8, Precision, Recipe, Rule
 from export.calibrate import calibrate
 from export.observers import MinMaxObserver
 from export.programs import Programs, build_programs
@@ -53,6 +53,7 @@ def test_bias_correction_restores_the_mean_outputs(programs, samples) -> None:
     [
         (W8, "encode", "mmse.*.conv[12].*", "mmse.lrm.0.RDB1.conv1.block.0"),
         (W4, "step", "fmir.*.block[12].*", "fmir.mid_blocks.0.block2.block.2"),
+        (W4G32, "step", "fmir.*.block[12].*", "fmir.mid_blocks.0.block2.block.2"),
     ],
 )
 def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(
@@ -67,7 +68,7 @@ def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(
     assert sqnr_db(want, moved.modules[program](*inputs)) > nearest_db + 0.5
     before, after = (p.modules[program].get_submodule(name).weight for p in (programs, better))
     grid = layer_grid(programs.modules[program].get_submodule(name), precision)
-    assert grid.top == {W8: 127, W4: 7}[precision]
+    assert grid.top == {W8: 127, W4: 7, W4G32: 7}[precision]
     scale = weight_scale(before, grid)
     assert torch.allclose(weight_scale(after, grid), scale)  # the exporter finds the same scale
     levels = after / scale

@@ -10,16 +10,27 @@ import pytest
 import torch
 
 from elir_mobile import metrics
+from elir_mobile.bundle import write_golden
+from elir_mobile.core.errors import UserError
+from elir_mobile.core.manifest import read_golden
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
-from elir_mobile.harness.compare import ROUNDING_PSNR_DB, damage, psnr_between, reference_facts
+from elir_mobile.harness.compare import (
+    ROUNDING_PSNR_DB,
+    check_reached,
+    damage,
+    psnr_between,
+    reference_facts,
+)
 from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
+from elir_mobile.runtimes.eager import eager_runner
 from export.calibrate import calibrate
 from export.observers import MinMaxObserver
 from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
 from quant.gptq import with_weights
-from quant.judge import Judge, _for_others
+from quant.judge import Judge, _for_others, reached_db
+from tests.conftest import SIGMA_S, STEPS
 
 
 @pytest.fixture(scope="session")
@@ -128,3 +139,35 @@ def test_equal_images_say_nothing_of_how_far_the_others_are() -> None:
     reference = [images[0], images[1] + 0.01]
     assert psnr_between(images, reference) == pytest.approx(40, abs=1e-3)
     assert psnr_between(images, images) is None
+
+
+@pytest.fixture(scope="session")
+def golden(restorer, degraded, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("golden")
+    image = (degraded[0] * 255).round() / 255
+    return read_golden(folder, write_golden(folder, eager_runner(restorer, STEPS), image, STEPS, SIGMA_S))
+
+
+def test_what_a_precision_reaches_is_simulated_and_enough_is_enough(programs, golden: dict) -> None:
+    reached = {
+        name: reached_db(programs, RECIPES[name], golden, 0) for name in ("fp32", "fp16", "w8a8", "w4")
+    }
+    assert reached["fp32"] == {"encode": 90, "step": 90, "decode": 50, "image": 50}
+    assert (reached["fp16"]["encode"], reached["fp16"]["step"]) == (55, 55)
+    for name in ("w8a8", "w4"):
+        assert all(10 < value < 50 for value in reached[name].values()), reached[name]
+    simulated = simulate(programs, RECIPES["w4"])
+    start = torch.from_numpy(golden["coarse"] + np.float32(SIGMA_S) * golden["noise"])
+    step = simulated.modules["step"](start, programs.row(0))
+    assert reached["w4"]["step"] == pytest.approx(sqnr_db(golden["step"], step.numpy()), abs=1e-3)
+
+
+def test_a_file_may_be_20_db_below_what_its_precision_reaches_and_not_more() -> None:
+    reached = {"encode": 45.0, "image": 30.0}
+    check_reached("litert w8", {"encode": 25.0, "step": -3.0, "image": None}, reached)
+    with pytest.raises(
+        UserError, match="litert w8 was exported .* encode is 24.9 dB from float, 45.0 in sim"
+    ):
+        check_reached("litert w8", {"encode": 24.9, "image": 30.0}, reached)
+    with pytest.raises(UserError, match="image is -inf dB"):
+        check_reached("litert w8", {"encode": 50.0, "image": -math.inf}, reached)

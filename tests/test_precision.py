@@ -59,7 +59,7 @@ def test_w8a8_keeps_the_signal_path_of_flow_and_coarse_in_float(programs) -> Non
 
 
 def test_unknown_precision_lists_the_known() -> None:
-    with pytest.raises(UserError, match="fp32, fp16, w8, w4, w8a8"):
+    with pytest.raises(UserError, match="fp32, fp16, w8, w4, w4g32, w8a8"):
         get_recipe("int8")
 
 

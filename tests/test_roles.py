@@ -58,6 +58,7 @@ TABLE = {
     "fp16": ("fp16", {}),
     "w8": ("w8", {}),
     "w4": ("w8", {"w4": FLOW_CONVS | NORM_SUMS | {"fmir.add"}}),
+    "w4g32": ("w8", {"w4g32": FLOW_CONVS | NORM_SUMS | {"fmir.add"}}),
     "w8a8": ("w8a8", {"fp32": LATENT_SUMS | NORM_SUMS | {"enc.layers.14"}}),
     "w8a16": ("w8a16", {"fp32": LATENT_SUMS | NORM_SUMS | IMAGE_SUMS}),
     "mixed": ("w8a8", {"fp32": LATENT_SUMS | NORM_SUMS | ENDS | {"enc.layers.14"}}),

@@ -13,8 +13,10 @@ from elir_mobile.precision import (
     FP16,
     RECIPES,
     W4,
+    W4G32,
     W8,
     W8A8,
+    Grid,
     Precision,
     Recipe,
     Rule,
@@ -39,7 +41,7 @@ from export.targets import TARGETS, realizes
 from quant.gptq import adjusted_weights
 from tests.conftest import STEPS, layer_grid
 
-GROUP = 32  # input channels that share a scale in w4
+GROUP = 32  # input channels that share a scale in w4g32
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +89,22 @@ def test_int8_weights_have_one_scale_an_output_channel(transposed: bool) -> None
 def test_int4_weights_have_one_scale_a_block_of_input_channels() -> None:
     weight = torch.randn(3, 2 * GROUP, 3, 3)
     weight[:, :GROUP] *= 10
-    grid = integer_grid(W4, weight.shape)
+    grid = integer_grid(W4G32, weight.shape)
     assert (grid.top, grid.scales) == (7, (3, 2, 1, 1))
     scale = weight_scale(weight, grid)
     assert scale.shape == (3, 2 * GROUP, 1, 1)
     assert (scale[:, 0] == scale[:, GROUP - 1]).all()
     assert (scale[:, 0] > 3 * scale[:, GROUP]).all()
     turned = weight.transpose(0, 1)
-    transposed = weight_scale(turned, integer_grid(W4, turned.shape, transposed=True))
+    transposed = weight_scale(turned, integer_grid(W4G32, turned.shape, transposed=True))
     assert torch.equal(transposed, scale.transpose(0, 1))
+
+
+@pytest.mark.parametrize("channels", [64, 33, 3])
+def test_w4_has_one_scale_an_output_channel_whatever_its_inputs(channels: int) -> None:
+    assert integer_grid(W4, (5, channels, 3, 3)) == Grid(4, (5, 1, 1, 1))
+    assert integer_grid(W4, (channels, 5, 3, 3), transposed=True) == Grid(4, (1, 5, 1, 1))
+    assert integer_grid(W4, (5, channels)) == Grid(4, (5, 1))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +115,10 @@ def test_int4_halves_a_group_that_does_not_divide_the_channels_and_becomes_int8(
     channels: int, bits: int, groups: int, transposed: bool
 ) -> None:
     shape = (channels, 3, 4, 4) if transposed else (3, channels, 4, 4)
-    grid = integer_grid(W4, shape, transposed=transposed)
+    grid = integer_grid(W4G32, shape, transposed=transposed)
     assert grid.bits == bits
     assert grid.scales == ((groups, 3, 1, 1) if transposed else (3, groups, 1, 1))
-    assert integer_grid(W4, (3, channels)).scales == (3, groups)  # a linear layer
+    assert integer_grid(W4G32, (3, channels)).scales == (3, groups)  # a linear layer
 
 
 def test_activations_are_rounded_to_the_range_and_zero_is_kept() -> None:

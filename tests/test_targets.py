@@ -41,9 +41,10 @@ from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.programs import build_programs
 from export.samples import collect_samples
 from export.simulate import simulate
-from export.targets import TARGETS, Target, get_target, realizes
+from export.targets import TARGETS, Target, get_target, realizes, writer
+from quant.exporting import export
 from quant.job import Job as ExportJob
-from quant.job import select_artifacts
+from quant.job import Stages, select_artifacts
 from quant.ptq import run
 from quant.search import layer_costs
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
@@ -61,6 +62,9 @@ def lower(programs, recipe, samples, path):
     modules, inputs = programs.modules, programs.example_inputs
     return write({name: torch.export.export(modules[name], inputs[name]) for name in modules}, list, path)
 '''
+BROKEN = PORTABLE.replace(
+    "    modules, inputs", "    programs.modules['decode'].dec.layers[0].weight.neg_()\n    modules, inputs"
+)
 SAVED = '''
 import torch
 from export.programs import Delegation
@@ -213,6 +217,25 @@ def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_h
     (entry,) = read_bundle(folder).manifest["files"]
     assert (entry["path"], entry["devices"]) == ("toy/bfr-fp32-npu.pt2", ["ios"])
     assert [row["target"] for row in report["rows"]] == ["eager"]
+
+
+def test_a_file_that_computes_something_else_stops_the_export(
+    places: Places, picture_folder: Path, restorer, tmp_path: Path
+) -> None:
+    lower = places.module("broken", BROKEN).lower
+    places.row(TARGETS, Target("executorch", "portable", NEAREST, ("fp32",), lower))
+    task = get_task("bfr")
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
+    quick = Protocol(warmups=0, runs=0, cold_starts=1)
+    artifacts = select_artifacts("executorch/portable", "fp32", Console(quiet=True))
+    job = ExportJob(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path / "out", 0, quick)
+    said = (
+        r"executorch/portable fp32 was exported but computes something else: decode is -?\d+\.\d dB from "
+        r"float, 50\.0 in simulation: leave it out, or choose another precision"
+    )
+    with pytest.raises(UserError, match=said):
+        run(job, Console(quiet=True))
+    assert not (tmp_path / "out" / "bfr-tiny").exists()
 
 
 def test_a_new_runtime_is_a_row_and_a_module_more(
@@ -386,6 +409,59 @@ def test_all_is_every_target_whose_runtime_is_installed(monkeypatch) -> None:
         "onnx",
         "onnx/qnn",
     }
+
+
+@pytest.mark.parametrize(
+    ("target", "lacks", "how"),
+    [
+        ("litert", {"package": "absent"}, r"absent: pip install 'elir-mobile\[litert\]'$"),
+        ("coreml", {"exporters": ("gone", "lost")}, r"gone, lost: pip install 'elir-mobile\[coreml\]'$"),
+        ("litert/gpu", {"driver": Path("no/driver")}, "without no/driver: make gpu$"),
+        ("onnx/qnn", {"package": "absent"}, r"absent: pip install 'elir-mobile\[onnx-qnn\]' or make npu$"),
+    ],
+)
+def test_files_that_could_not_be_run_are_refused_before_anything_is_done(
+    monkeypatch, target: str, lacks: dict, how: str
+) -> None:
+    for runtime in RUNTIMES.values():  # whatever this machine has
+        monkeypatch.setitem(
+            RUNTIMES, runtime.name, replace(runtime, package="numpy", exporters=(), driver=None)
+        )
+    chosen = select_artifacts(target, "fp32,fp16", Console(quiet=True))
+    assert {t.name for t, _ in chosen} == {target}
+    monkeypatch.setitem(RUNTIMES, target, replace(RUNTIMES[target], **lacks))
+    with pytest.raises(UserError, match=f"^{target} files cannot be made and run here without .*{how}"):
+        select_artifacts(f"executorch,{target}", "fp32,fp16", Console(quiet=True))
+    assert target not in {t.name for t, _ in select_artifacts("all", "fp32,fp16", Console(quiet=True))}
+
+
+def test_targets_that_write_alike_share_one_lowering(
+    restorer, picture_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    assert writer(TARGETS["onnx/qnn"]) is TARGETS["onnx"]
+    assert all(writer(target) is target for name, target in TARGETS.items() if name != "onnx/qnn")
+    calls = []
+
+    def lower(programs: Any, recipe: Any, samples: Any, path: Path) -> dict:
+        calls.append(recipe.name)
+        path.mkdir()
+        (path / "a.onnx").write_bytes(len(calls).to_bytes())
+        return {}
+
+    for name in ("onnx", "onnx/qnn"):
+        monkeypatch.setitem(TARGETS, name, replace(TARGETS[name], lower=lower))
+    info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, get_task("bfr").domain)
+    artifacts = tuple((TARGETS[name], RECIPES[p]) for p in ("fp16", "w8") for name in ("onnx", "onnx/qnn"))
+    job = ExportJob(get_task("bfr"), restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0)
+    bundle = tmp_path / "bundle"
+    with Stages(Console(quiet=True)) as stages:
+        made = export(job, {}, "", tmp_path / "exports", bundle, stages)
+    assert sorted(calls) == ["fp16", "w8"]
+    assert [artifact.path.relative_to(bundle).as_posix() for artifact in made] == [
+        "onnx/bfr-fp16", "onnx/qnn/bfr-fp16", "onnx/bfr-w8", "onnx/qnn/bfr-w8"
+    ]  # fmt: skip
+    contents = [(artifact.path / "a.onnx").read_bytes() for artifact in made]
+    assert contents[0] == contents[1] != contents[2] == contents[3]
 
 
 def _threads_of_executorch() -> int:

@@ -18,6 +18,7 @@ from elir_mobile.cli import (
     distill,
     evaluate,
     export,
+    lint,
     measure,
     push,
     qat,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sensitivity": sensitivity.main,
     "qat": qat.main,
     "export": export.main,
+    "lint": lint.main,
     "measure": measure.main,
     "compare": measure.compare,
     "restore": restore.main,
@@ -54,7 +56,7 @@ def _say_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help="")  # a sentence of its own would push the commands off a screen of 24 lines
 def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show it and exit.")

@@ -125,6 +125,7 @@ _TARGET = typer.Option(
 )
 _PRECISION = typer.Option(metavar="NAME", help=f"{', '.join(RECIPES)}.", autocompletion=lambda: list(RECIPES))
 Target = Annotated[str, _TARGET]
+AnyTarget = Annotated[str | None, _TARGET]
 Precision = Annotated[str, _PRECISION]
 Targets = Annotated[
     str,
@@ -193,7 +194,7 @@ class Model:
     bundle: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Restore with an exported file: its advised one.")
     ] = None
-    target: Annotated[str | None, _TARGET] = None
+    target: AnyTarget = None
     precision: Annotated[str | None, _PRECISION] = None
     threads: Threads = None
     fidelity: Annotated[

@@ -24,8 +24,10 @@ from elir_mobile.data.pairs import Pair
 PARITY_MARGIN_DB = 3.0
 ENOUGH_SOURCES = 10  # photographs; an interval over fewer says little of the next one
 ENOUGH_SQNR_DB = 90.0
+ENOUGH_HALF_SQNR_DB = 55.0  # of a file with float16 in it
 ROUNDING_PSNR_DB = 10 * math.log10(12 * 255**2)  # 59 dB: of an 8-bit picture to the one that was rounded
 ENOUGH_PSNR_DB = 50.0  # of which a device may lose some
+BROKEN_DB = 20.0  # below what a precision reaches: rounding, and the kernels' own ways, do not explain that
 
 
 @dataclass
@@ -175,3 +177,23 @@ def parity_budgets(parity: Mapping[str, float | None]) -> dict[str, dict[str, fl
         reached = math.inf if value is None else value
         budgets[name] = {"host_db": value, "budget_db": min(reached - PARITY_MARGIN_DB, enough[name])}
     return budgets
+
+
+def check_reached(file: str, parity: Mapping[str, float | None], reached: Mapping[str, float]) -> None:
+    """Refuse a file that is so far from float that it computes something else than its precision does.
+
+    Args:
+        file: its name in the message.
+        parity: what it made of the golden vectors, see :func:`elir_mobile.core.golden.golden_parity_db`.
+        reached: what its precision makes of them in simulation, in dB.
+
+    Raises:
+        UserError: an output is more than ``BROKEN_DB`` below that.
+    """
+    for name, wanted in reached.items():
+        value = parity[name]
+        if value is not None and value < wanted - BROKEN_DB:
+            raise UserError(
+                f"{file} was exported but computes something else: {name} is {value:.1f} dB from float, "
+                f"{wanted:.1f} in simulation: leave it out, or choose another precision"
+            )

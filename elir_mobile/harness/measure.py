@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from elir_mobile.devices.protocol import Device, Progress
 from elir_mobile.devices.worker import find_entry
 from elir_mobile.harness.compare import (
     Parity,
+    check_reached,
     damage,
     means,
     measured,
@@ -165,21 +166,29 @@ def measure_bundle(
 
 
 def measure_written(
-    bundle: Bundle, weights: str, judged: Evaluation, protocol: Protocol, progress: Progress
+    bundle: Bundle,
+    weights: str,
+    judged: Evaluation,
+    protocol: Protocol,
+    progress: Progress,
+    reached: Mapping[str, Mapping[str, float]],
 ) -> tuple[dict, Shown | None]:
     """Measure a bundle that was just written on this machine; its parity budgets go into its manifest.
 
     Args:
         weights: of the float network that it was made from.
+        reached: by path of a file, what its precision makes of the golden vectors in simulation.
 
     Raises:
-        UserError: a file does not run.
+        UserError: a file does not run, or is so far from float that it computes something else.
     """
     entries = bundle.manifest["files"]
     with running(bundle, entries, [Host()], protocol, progress, weights=weights, judged=judged) as ran:
         for row in ran.host.rows:
             if row.error:
                 raise UserError(f"{row.target} {row.precision} was exported but does not run: {row.error}")
+            if row.path in reached:  # the float network has no file
+                check_reached(f"{row.target} {row.precision}", row.parity, reached[row.path])
         budgets = {row.path: parity_budgets(row.parity) for row in ran.host.rows}
         for entry in entries:
             if entry["path"] in budgets:  # this machine may lack a delegate

@@ -245,7 +245,7 @@ class Function:
 
     def __init__(self, function: Any) -> None:
         constants: dict[str, Any] = {}
-        self.inputs = tuple(function.inputs)
+        self.inputs = {name: tuple(var.shape) for name, var in function.inputs.items()}
         self.outputs = tuple(var.name for var in function.outputs)
         self.calls: list[_Call] = []
         for op in function.operations:
@@ -289,9 +289,9 @@ class Function:
     def __call__(
         self, inputs: Mapping[str, Tensor], observe: Callable[[str, Tensor], None] = lambda name, value: None
     ) -> list[Tensor]:
-        """Outputs for float32 ``inputs``; ``observe`` is shown every value by its name."""
-        values = dict(inputs)
-        for name, value in inputs.items():
+        """Outputs for float32 ``inputs``, in whatever shape; ``observe`` is shown every value by its name."""
+        values = {name: value.reshape(self.inputs[name]) for name, value in inputs.items()}
+        for name, value in values.items():
             observe(name, value)
         for call in self.calls:
             arguments = {
@@ -391,17 +391,28 @@ def interpreting_programs(path: Path, names: tuple[str, ...] = PROGRAMS) -> dict
     return {name: partial(run, name) for name in names}
 
 
+def input_shapes(spec: Any, function: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that a function of a model specification takes; ``main`` is the only one."""
+    described = {interface.name: interface for interface in spec.description.functions}
+    inputs = described.get(function, spec.description).input
+    return {feature.name: tuple(feature.type.multiArrayType.shape) for feature in inputs}
+
+
 def predicting_programs(path: Path, names: tuple[str, ...] = PROGRAMS) -> dict[str, Program]:
     """:func:`open_programs` with Core ML itself, on macOS."""
+    places = packages(path, names)
     with coremltools() as ct:
         models = {
             # A package of one function must not be asked for it by name.
             name: ct.models.MLModel(str(place), function_name=None if function == "main" else function)
-            for name, (place, function) in packages(path, names).items()
+            for name, (place, function) in places.items()
         }
+    shapes = {name: input_shapes(models[name].get_spec(), places[name][1]) for name in names}
 
     def run(name: str, *inputs: np.ndarray) -> np.ndarray:
-        (out,) = models[name].predict(dict(zip(INPUTS[name], inputs, strict=True))).values()
+        given = zip(INPUTS[name], inputs, strict=True)
+        shaped = {key: value.reshape(shapes[name][key]) for key, value in given}
+        (out,) = models[name].predict(shaped).values()
         return np.asarray(out, np.float32)
 
     return {name: partial(run, name) for name in names}

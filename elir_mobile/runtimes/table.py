@@ -44,6 +44,7 @@ class Runtime:
         stand_in: what runs the files on this machine in place of a phone's chip, and shows what they
             compute; of their speed it says nothing. Empty: the runtime itself.
         driver: a file of the system that the stand-in needs; None: none.
+        set_up: the command that gets what the stand-in needs; empty: the packages are all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Runtime:
     delegate: str | None
     stand_in: str = ""
     driver: Path | None = None
+    set_up: str = ""
 
     @property
     def extra(self) -> str:
@@ -74,6 +76,27 @@ class Runtime:
     def packages(self) -> tuple[str, ...]:
         """Every PyPI package of the extra."""
         return (self.package, *self.exporters)
+
+    @property
+    def lacking(self) -> list[str]:
+        """What is missing here to make such files and run them: packages, or the driver."""
+        known = installed_versions(self.packages)
+        driverless = self.driver is not None and not self.driver.is_file()
+        return [name for name in self.packages if name not in known] + [str(self.driver)] * driverless
+
+    def check_complete(self) -> None:
+        """Refuse to make files that could not be run here.
+
+        Raises:
+            UserError: something is missing; says how to get it.
+        """
+        if not (lacking := self.lacking):
+            return
+        ways = [self.set_up] if self.set_up else []
+        if self.driver is None or lacking != [str(self.driver)]:
+            ways.insert(0, f"pip install 'elir-mobile[{self.extra}]'")
+        how = " or ".join(ways) if self.driver is None else " and ".join(ways)
+        raise UserError(f"{self.name} files cannot be made and run here without {', '.join(lacking)}: {how}")
 
     @property
     def top_modules(self) -> list[str]:
@@ -133,6 +156,7 @@ RUNTIMES: dict[str, Runtime] = {
             delegate=None,
             stand_in="SwiftShader, a GPU in software,",
             driver=SWIFTSHADER,
+            set_up="make gpu",
         ),
         Runtime(
             "coreml",
@@ -168,6 +192,7 @@ RUNTIMES: dict[str, Runtime] = {
             devices=("host",),
             delegate=None,
             stand_in="Qualcomm's emulator of the Hexagon NPU",
+            set_up="make npu",
         ),
     )
 }

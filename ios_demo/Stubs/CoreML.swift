@@ -40,7 +40,20 @@ public class MLDictionaryFeatureProvider: NSObject, MLFeatureProvider {
     public func featureValue(for featureName: String) -> MLFeatureValue? { fatalError() }
 }
 
+public class MLMultiArrayConstraint: NSObject {
+    public var shape: [NSNumber] { fatalError() }
+}
+
+public class MLFeatureDescription: NSObject {
+    public var multiArrayConstraint: MLMultiArrayConstraint? { fatalError() }
+}
+
+public class MLModelDescription: NSObject {
+    public var inputDescriptionsByName: [String: MLFeatureDescription] { fatalError() }
+}
+
 public class MLModel: NSObject {
+    public var modelDescription: MLModelDescription { fatalError() }
     public init(contentsOf url: URL, configuration: MLModelConfiguration) throws { fatalError() }
     public class func compileModel(at modelURL: URL) async throws -> URL { fatalError() }
     public func prediction(from input: any MLFeatureProvider) throws -> any MLFeatureProvider { fatalError() }

@@ -29,6 +29,7 @@ final class CoreMLPrograms: Programs {
     private let models: [Output: MLModel]
     private let imageShape: [Int]
     private let latentShape: [Int]
+    private let rowShape: [Int]
 
     /// Load what ``compile(_:of:)`` has made.
     ///
@@ -56,6 +57,12 @@ final class CoreMLPrograms: Programs {
             }
         }
         self.models = models
+        // (1, ΣC); in older packages (1, ΣC, 1, 1).
+        let row = models[.step]?.modelDescription.inputDescriptionsByName["row"]?.multiArrayConstraint?.shape
+        guard let row else {
+            throw ElirError(.runtime, "step of \(artifact.path) has no input 'row': export the file again")
+        }
+        rowShape = row.map(\.intValue)
     }
 
     func encode(_ image: [Float]) throws -> [Float] {
@@ -67,7 +74,7 @@ final class CoreMLPrograms: Programs {
             .step,
             [
                 "latent": MLShapedArray(scalars: latent, shape: latentShape),
-                "row": MLShapedArray(scalars: row, shape: [1, row.count, 1, 1]),
+                "row": MLShapedArray(scalars: row, shape: rowShape),
             ])
     }
 
