@@ -106,7 +106,9 @@ def _arch(coarse_width: int, n_rrdb: int, hid: int, ch_mult: tuple[int, ...], n_
 # All five and the autoencoder are to fit into 30 MB of float16: faces get the largest share, since there is
 # most to be invented in them.
 RECIPES: dict[str, Recipe] = {
-    "bfr": Recipe(ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 122),
+    "bfr": Recipe(
+        ALIGNED_FACE, degrade_bfr, _arch(48, 2, 64, (1, 2, 1, 1), 2), 5, 0.25, 20, 122, best_steps=2
+    ),
     "denoising": Recipe(PHOTO, degrade_photo_noise, _arch(48, 2, 64, (1, 2), 2), 3, 0.1, 20, 30),
     "bsr": Recipe(PHOTO, degrade_bsr, _arch(48, 2, 64, (1, 2), 2), 3, 0.1, 15, 45, best_steps=1),
     "sr": Recipe(ALIGNED_FACE, degrade_sr, _arch(32, 2, 32, (1, 2), 2), 5, 0.3, 8, 12),
