@@ -27,7 +27,7 @@ from torch import Tensor
 from elir_mobile import metrics
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.statistics import CONFIDENCE, bootstrap
-from elir_mobile.images import AS_STORED, Reading, list_images, read_photo, square, to_tensor
+from elir_mobile.images import AS_STORED, Reading, as_shown, list_images, read_photo, square, to_tensor
 from elir_mobile.records import COMPARED, comparison
 from elir_mobile.restore import Model, enlarged, restore
 from elir_mobile.tasks import Task
@@ -181,7 +181,8 @@ def measurer(
             )
         pictures = {kind: given}
         if model:
-            pictures["restored"] = restore(given, model, seed, lambda done, total: None)
+            restored = restore(given, model, seed, lambda done, total: None)
+            pictures["restored"] = as_shown(photos[1], restored) if example.image else restored
         scores = {kind: score(picture, truth) for kind, picture in pictures.items()}
         known = all(s.features is not None for s in scores.values())
         return Measured(example.name, truth.size, scores, _features(truth) if known else None, notes)

@@ -378,6 +378,14 @@ def with_alpha(photo: Photo, restored: Image.Image, kind: str) -> Image.Image:
     return made
 
 
+def as_shown(photo: Photo, restored: Image.Image) -> Image.Image:
+    """``restored`` as its PNG looks on the background of ``photo``: RGB."""
+    if photo.alpha is None:
+        return restored
+    made = with_alpha(photo, restored, "PNG")
+    return _on(made.convert("RGB"), made.getchannel("A"), photo.background)[0]
+
+
 @dataclass
 class Listing:
     """A folder's images, sorted by name, and what else is in it, by kind."""

@@ -180,7 +180,7 @@ def test_alpha_and_wide_values_are_read_as_restore_reads_them(
     again = evaluate(tmp_path, clean, "--images", restored, *reading)
     for key in ("psnr_db", "ssim"):
         value = here["metrics"]["restored"][key]["value"]
-        assert again["metrics"]["images"][key]["value"] == pytest.approx(value, rel=2e-3)
+        assert again["metrics"]["images"][key]["value"] == pytest.approx(value, rel=1e-6)
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path, picture_folder: Path, blurred: Path) -> None:
