@@ -10,6 +10,7 @@ import copy
 import json
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from elir_mobile.precision import Recipe
+from export.forms import GroupNormConv
 from export.graphs import Graph, Operator, Value
 from export.observers import MIN_SCALE
 from export.programs import Delegation, Programs, Samples, check_samples
@@ -51,7 +53,7 @@ def quantize(
     samples: list[tuple[Tensor, ...]],
     observer: Any = None,
 ) -> nn.Module:
-    """PT2E static quantization of the layers that compute in integers by ``recipe``.
+    """PT2E static quantization of the layers that compute in integers by ``recipe``; norms stay in float.
 
     Args:
         module: a float program.
@@ -69,11 +71,14 @@ def quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    norms = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, GroupNormConv))
+
     def wanted(node: fx.Node) -> bool:
         # The quantizer also asks about weights and activations of a pattern: the layer decides.
         if node.op != "call_function" or node.target not in _QUANTIZED_OPS:
             return True
-        return recipe.precision_of(layer_name(node)).integer
+        layer = layer_name(node)
+        return not layer.startswith(norms) and recipe.precision_of(layer).integer
 
     quantizer = XNNPACKQuantizer().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
@@ -133,27 +138,48 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
+    modules = quantized(programs, recipe, samples)
+    if recipe.half:
+        modules = {name: Half(module) for name, module in modules.items()}
+    return write(exported(programs, modules), lambda: [XnnpackPartitioner()], path)
+
+
+def exported(programs: Programs, modules: dict[str, nn.Module]) -> dict[str, Any]:
+    """The graphs of ``modules``, which stand for those of ``programs``, by name."""
+    inputs = programs.example_inputs
+    return {name: torch.export.export(module, inputs[name]) for name, module in modules.items()}
+
+
+def quantized(programs: Programs, recipe: Recipe, samples: Samples) -> dict[str, nn.Module]:
+    """The programs, quantized where ``recipe`` has integer activations; arguments as of :func:`lower`.
+
+    Raises:
+        ValueError: the recipe needs calibration and there are no samples.
+    """
     check_samples(recipe, samples)
+    if not recipe.needs_calibration:
+        return programs.modules
     recipe = recipe.on(programs.roles)
-    exported = {}
-    for name, module in programs.modules.items():
-        example = programs.example_inputs[name]
-        if recipe.needs_calibration:
-            module = quantize(module, example, recipe, samples[name])
-        elif recipe.half:
-            module = Half(module)
-        exported[name] = torch.export.export(module, example)
-    return write(exported, lambda: [XnnpackPartitioner()], path)
+    return {
+        name: quantize(module, programs.example_inputs[name], recipe, samples[name])
+        for name, module in programs.modules.items()
+    }
 
 
-def write(exported: dict[str, Any], partitioners: Callable[[], list], path: Path) -> dict[str, Delegation]:
+def write(
+    graphs: dict[str, Any],
+    partitioners: Callable[[], list],
+    path: Path,
+    operators: Callable[[bytes], Counter[str]] | None = None,
+) -> dict[str, Delegation]:
     """Give exported programs to delegates and write one ``.pte``.
 
     Args:
-        exported: by method name.
+        graphs: by method name.
         partitioners: makes those of one method, the first choice first; what none takes runs on
             ExecuTorch's portable kernels.
         path: the file to write.
+        operators: counts those in a delegate's blob; None: they are not looked at.
 
     Returns:
         The delegation of each method.
@@ -162,11 +188,29 @@ def write(exported: dict[str, Any], partitioners: Callable[[], list], path: Path
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        edge = to_edge_transform_and_lower(exported, partitioner={name: partitioners() for name in exported})
+        edge = to_edge_transform_and_lower(graphs, partitioner={name: partitioners() for name in graphs})
         program = edge.to_executorch()
-    delegation = {name: _delegation(program.exported_program(name).graph) for name in exported}
-    path.write_bytes(program.buffer)
+    content = program.buffer
+    delegation = {name: _delegation(program.exported_program(name).graph) for name in graphs}
+    if operators:
+        for name, blobs in delegate_blobs(content).items():
+            inside = sum(map(operators, blobs), Counter())
+            delegation[name] = replace(delegation[name], ops_inside=dict(inside.most_common()))
+    path.write_bytes(content)
     return delegation
+
+
+def delegate_blobs(content: bytes) -> dict[str, list[bytes]]:
+    """What a ``.pte`` has for the delegates of each of its methods."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    program = deserialize_pte_binary(content).program
+    return {
+        plan.name: [
+            bytes(program.backend_delegate_data[delegate.processed.index].data) for delegate in plan.delegates
+        ]
+        for plan in program.execution_plan
+    }
 
 
 def _delegation(graph: fx.Graph) -> Delegation:

@@ -1,0 +1,156 @@
+"""Files for ExecuTorch's delegates on phones, which nothing here can run: what they hold, read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from elir_mobile.core.statistics import sqnr_db
+from elir_mobile.precision import RECIPES
+from elir_mobile.runtimes.coreml import Function, coremltools, mil_program, read_package
+from export.coreml import convolutions, stored_grid, wanted_grid
+from export.delegates import (
+    ONE_FUNCTION,
+    coreml_operators,
+    coreml_package,
+    lower_for_vulkan,
+    vulkan_operators,
+)
+from export.executorch import delegate_blobs
+from export.forms import GroupNormConv
+from export.programs import Delegation, Programs, build_programs
+from export.samples import collect_samples
+from export.targets import TARGETS
+from tests.conftest import SIGMA_S, SIZE, STEPS, micro_programs
+
+pytestmark = pytest.mark.lowering
+
+READERS = {"executorch/vulkan": vulkan_operators, "executorch/coreml": coreml_operators}
+FILES = [(target, precision) for target in READERS for precision in TARGETS[target].precisions]
+LEAST_DB = {"fp32": 90, "fp16": 45, "w8": 25}  # of a program's output, against float
+
+
+@dataclass(frozen=True)
+class Lowered:
+    programs: Programs
+    path: Path
+    delegation: dict[str, Delegation]
+
+
+@pytest.fixture(scope="module")
+def lowered(restorer, programs, degraded, tmp_path_factory) -> dict[tuple[str, str], Lowered]:
+    """The tiny network, by target and precision."""
+    folder = tmp_path_factory.mktemp("delegates")
+    samples = collect_samples(programs, degraded, seed=0)
+    found = {}
+    for name, precision in FILES:
+        target = TARGETS[name]
+        own = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=target.form)
+        path = folder / f"{name.replace('/', '-')}-{precision}.pte"
+        found[name, precision] = Lowered(own, path, target.lower(own, RECIPES[precision], samples, path))
+    return found
+
+
+def layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Convolutions of a program that are not of its norms."""
+    norms = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, GroupNormConv))
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d) and not name.startswith(norms)
+    }
+
+
+@pytest.mark.parametrize(("target", "precision"), FILES)
+def test_each_program_is_one_delegate_with_nothing_outside(lowered, target: str, precision: str) -> None:
+    file = lowered[target, precision]
+    assert file.delegation.keys() == file.programs.modules.keys()
+    for name, delegation in file.delegation.items():
+        assert (delegation.delegates, delegation.ops_outside) == (1, ()), name
+
+
+@pytest.mark.parametrize(("target", "precision"), FILES)
+def test_the_operators_are_those_of_the_written_file(lowered, target: str, precision: str) -> None:
+    file = lowered[target, precision]
+    blobs = delegate_blobs(file.path.read_bytes())
+    assert {name: len(found) for name, found in blobs.items()} == dict.fromkeys(file.delegation, 1)
+    for name, (blob,) in blobs.items():
+        assert file.delegation[name].ops_inside == dict(READERS[target](blob)), name
+        # Every convolution of the network is there, and nothing that is left of a quantized float graph.
+        count = sum(n for kind, n in file.delegation[name].ops_inside.items() if "conv" in kind)
+        module = file.programs.modules[name]
+        assert count == sum(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in module.modules())
+
+
+def test_vulkans_float16_is_half_as_large(lowered) -> None:
+    sizes = {p: lowered["executorch/vulkan", p].path.stat().st_size for p in ("fp32", "fp16", "w8a8")}
+    assert sizes["fp16"] < 0.6 * sizes["fp32"]
+    assert sizes["w8a8"] < 0.5 * sizes["fp32"]
+
+
+def test_vulkan_multiplies_integers_wherever_the_recipe_does(lowered) -> None:
+    file = lowered["executorch/vulkan", "w8a8"]
+    recipe = RECIPES["w8a8"].on(file.programs.roles)
+    for name, module in file.programs.modules.items():
+        inside = file.delegation[name].ops_inside
+        wanted = sum(recipe.precision_of(layer).integer for layer in layers(module))
+        assert wanted > 0.9 * len(layers(module))
+        assert sum(n for kind, n in inside.items() if kind.startswith("et_vk.q8ta_conv2d")) == wanted, name
+        norms = sum(isinstance(part, GroupNormConv) for part in module.modules())
+        left = inside.get("aten.convolution.default", 0) + inside.get("et_vk.conv_with_clamp.default", 0)
+        assert left == len(layers(module)) - wanted + 4 * norms
+        assert not [kind for kind in inside if "per_channel" in kind]  # a weight made float again
+
+
+@pytest.mark.parametrize("precision", TARGETS["executorch/coreml"].precisions)
+def test_our_interpreter_computes_the_network_from_the_blobs_of_core_ml(
+    lowered, degraded, precision: str
+) -> None:
+    file = lowered["executorch/coreml", precision]
+    samples = collect_samples(file.programs, degraded[:1], seed=0)
+    for name, (blob,) in delegate_blobs(file.path.read_bytes()).items():
+        with coreml_package(blob) as package:
+            function = read_package(package)[ONE_FUNCTION]
+        inputs = samples[name][-1]
+        (out,) = run(function, inputs)
+        with torch.no_grad():
+            wanted = file.programs.modules[name](*inputs)
+        found = sqnr_db(wanted.numpy(), out.numpy())
+        assert found > LEAST_DB[precision], (name, found)
+        assert precision == "fp32" or found < 90, (name, found)
+
+
+def run(function: Function, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    return function(dict(zip(function.inputs, inputs, strict=True)))
+
+
+def test_core_ml_stores_every_weight_on_the_recipes_grid(lowered) -> None:
+    file = lowered["executorch/coreml", "w8"]
+    (w8,) = RECIPES["w8"].precisions
+    for name, (blob,) in delegate_blobs(file.path.read_bytes()).items():
+        with coreml_package(blob) as package, coremltools() as ct:
+            model = ct.models.MLModel(str(package), skip_model_load=True)
+            stored = convolutions(mil_program(model.get_spec(), model.weights_dir).functions[ONE_FUNCTION])
+        assert len(stored) == len(layers(file.programs.modules[name]))
+        assert all(stored_grid(op) == wanted_grid(op, w8) for op in stored), name
+
+
+def test_a_grid_that_core_ml_does_not_have_is_refused(tmp_path: Path) -> None:
+    target = TARGETS["executorch/coreml"]
+    with pytest.raises(ValueError, match="int8 weights alone: 'fmir.middle' is w4"):
+        target.lower(micro_programs(target.form.clip), RECIPES["w4"], {}, tmp_path / "file.pte")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_vulkan_files_are_the_same_bytes_twice(precision: str, tmp_path: Path) -> None:
+    written = []
+    for name in ("first.pte", "second.pte"):
+        programs = micro_programs(TARGETS["executorch/vulkan"].form.clip)
+        lower_for_vulkan(programs, RECIPES[precision], {}, tmp_path / name)
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
