@@ -159,7 +159,7 @@ def coreml_package(blob: bytes) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         if not executorchcoreml.unflatten_directory_contents(blob, folder):
             raise ValueError("the delegate's blob holds no folder")
-        yield Path(folder) / "model.mlpackage"
+        yield Path(folder, "lowered_module", "model.mlpackage")
 
 
 def coreml_operators(blob: bytes) -> Counter[str]:

@@ -100,9 +100,17 @@ def test_one_command_writes_every_file_of_a_task(
 ) -> None:
     task = get_task("sr")
     info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
-    artifacts = select_artifacts("all", ",".join(RECIPES), Console(quiet=True))
+    # What nothing here runs says the same in every precision: one is enough.
+    artifacts = tuple(
+        (target, recipe)
+        for target, recipe in select_artifacts("all", ",".join(RECIPES), Console(quiet=True))
+        if target.name in EXECUTED or recipe.name == "fp16"
+    )
     expected = {
-        (t.name, r.name) for t in map(TARGETS.get, INSTALLED) for r in RECIPES.values() if realizes(t, r)
+        (t.name, r.name)
+        for t in map(TARGETS.get, INSTALLED)
+        for r in RECIPES.values()
+        if realizes(t, r) and (t.name in EXECUTED or r.name == "fp16")
     }
     untimed = Protocol(warmups=0, runs=0, cold_starts=1)
     job = Job(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, untimed)
@@ -120,8 +128,8 @@ def test_one_command_writes_every_file_of_a_task(
     bundle = read_bundle(folder)
     parities = {(f["target"], f["precision"]): f["parity"] for f in bundle.manifest["files"]}
     for name in ("executorch/vulkan", "executorch/coreml"):  # what a phone is to reach was reached elsewhere
-        assert parities[name, "fp32"].keys() == parities["executorch", "fp32"].keys()
-        assert all("host_db" not in budget for budget in parities[name, "fp32"].values())
+        assert parities[name, "fp16"].keys() == parities["executorch", "fp16"].keys()
+        assert all(budget.keys() == {"budget_db"} for budget in parities[name, "fp16"].values())
     assert {(f["target"], f["precision"]) for f in bundle.manifest["files"]} == expected
     assert bytes_of(folder / GOLDEN) < MAX_GOLDEN_BYTES
 
