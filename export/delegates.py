@@ -7,10 +7,6 @@ read back from them: a method's delegate has a program of its own, whose operato
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elir_mobile.precision import FP32, Grid, Recipe
-from elir_mobile.runtimes.coreml import coremltools, mil_program
+from elir_mobile.runtimes.coreml import coremltools
 from export.executorch import exported, quantized, write
 from export.programs import Delegation, Programs, Samples
 from export.simulate import simulate_program, weight_scale
-
-ONE_FUNCTION = "main"  # of a Core ML package
 
 
 def lower_for_vulkan(
@@ -51,15 +45,7 @@ def lower_for_vulkan(
 
     options = {"force_fp16": True} if recipe.half else {}
     graphs = exported(programs, quantized(programs, recipe, samples))
-    return write(graphs, lambda: [VulkanPartitioner(options)], path, vulkan_operators)
-
-
-def vulkan_operators(blob: bytes) -> Counter[str]:
-    """What a Vulkan delegate runs: the graph of its blob, operators counted by name."""
-    from executorch.backends.vulkan.serialization import vulkan_graph_serialize as serialized
-
-    graph = serialized.flatbuffer_to_vk_graph(serialized.extract_vk_flatbuffer(blob))
-    return Counter(call.name for call in graph.chain)
+    return write(graphs, lambda: [VulkanPartitioner(options)], path, read_back=True)
 
 
 class IntegerWeight(nn.Module):
@@ -148,23 +134,4 @@ def lower_for_coreml(
         named = recipe.on(programs.roles)
         modules = {name: with_integer_weights(module, named) for name, module in programs.modules.items()}
         graphs = exported(programs, modules)
-        return write(graphs, lambda: [CoreMLPartitioner(compile_specs=specs)], path, coreml_operators)
-
-
-@contextmanager
-def coreml_package(blob: bytes) -> Iterator[Path]:
-    """The Core ML package in a delegate's blob, for as long as the block runs."""
-    from executorch.backends.apple.coreml import executorchcoreml
-
-    with tempfile.TemporaryDirectory() as folder:
-        if not executorchcoreml.unflatten_directory_contents(blob, folder):
-            raise ValueError("the delegate's blob holds no folder")
-        yield Path(folder, "lowered_module", "model.mlpackage")
-
-
-def coreml_operators(blob: bytes) -> Counter[str]:
-    """What a Core ML delegate runs: the program of its package, operators but constants counted by kind."""
-    with coreml_package(blob) as package, coremltools() as ct:
-        model = ct.models.MLModel(str(package), skip_model_load=True)
-        function = mil_program(model.get_spec(), model.weights_dir).functions[ONE_FUNCTION]
-        return Counter(op.op_type for op in function.operations if op.op_type != "const")
+        return write(graphs, lambda: [CoreMLPartitioner(compile_specs=specs)], path, read_back=True)

@@ -170,7 +170,8 @@ def write(
     graphs: dict[str, Any],
     partitioners: Callable[[], list],
     path: Path,
-    operators: Callable[[bytes], Counter[str]] | None = None,
+    *,
+    read_back: bool = False,
 ) -> dict[str, Delegation]:
     """Give exported programs to delegates and write one ``.pte``.
 
@@ -179,7 +180,7 @@ def write(
         partitioners: makes those of one method, the first choice first; what none takes runs on
             ExecuTorch's portable kernels.
         path: the file to write.
-        operators: counts those in a delegate's blob; None: they are not looked at.
+        read_back: count the operators inside the delegates, in the written file (:func:`read_graphs`).
 
     Returns:
         The delegation of each method.
@@ -190,27 +191,12 @@ def write(
         warnings.simplefilter("ignore")
         edge = to_edge_transform_and_lower(graphs, partitioner={name: partitioners() for name in graphs})
         program = edge.to_executorch()
-    content = program.buffer
     delegation = {name: _delegation(program.exported_program(name).graph) for name in graphs}
-    if operators:
-        for name, blobs in delegate_blobs(content).items():
-            inside = sum(map(operators, blobs), Counter())
-            delegation[name] = replace(delegation[name], ops_inside=dict(inside.most_common()))
-    path.write_bytes(content)
+    path.write_bytes(program.buffer)
+    for graph in read_graphs(path) if read_back else ():
+        inside = Counter(operator.kind for operator in graph.operators if not operator.outside)
+        delegation[graph.program] = replace(delegation[graph.program], ops_inside=dict(inside.most_common()))
     return delegation
-
-
-def delegate_blobs(content: bytes) -> dict[str, list[bytes]]:
-    """What a ``.pte`` has for the delegates of each of its methods."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    program = deserialize_pte_binary(content).program
-    return {
-        plan.name: [
-            bytes(program.backend_delegate_data[delegate.processed.index].data) for delegate in plan.delegates
-        ]
-        for plan in program.execution_plan
-    }
 
 
 def _delegation(graph: fx.Graph) -> Delegation:
@@ -317,8 +303,6 @@ def _vulkan_operators(blob: bytes) -> tuple[Operator, ...]:
 
 def _coreml_operators(blob: bytes, named: dict[str, bytes]) -> tuple[Operator, ...]:
     """Of the package in the blob, or of the function that it names in one that several methods share."""
-    from executorch.backends.apple.coreml import executorchcoreml
-
     from export import coreml
 
     function = None
@@ -326,7 +310,14 @@ def _coreml_operators(blob: bytes, named: dict[str, bytes]) -> tuple[Operator, .
         reference = json.loads(blob.removeprefix(_SHARED))
         blob, function = named[reference["key"]], reference["functionName"]
     with tempfile.TemporaryDirectory() as folder:
-        executorchcoreml.unflatten_directory_contents(blob, folder)
-        graphs = coreml.read_graphs(Path(folder) / "model.mlpackage")
+        graphs = coreml.read_graphs(coreml_package(blob, Path(folder)))
     chosen = [graph for graph in graphs if function in (None, graph.program)]
     return tuple(operator for graph in chosen for operator in graph.operators)
+
+
+def coreml_package(blob: bytes, folder: Path) -> Path:
+    """Unpack the Core ML package in a delegate's blob into ``folder``."""
+    from executorch.backends.apple.coreml import executorchcoreml
+
+    executorchcoreml.unflatten_directory_contents(blob, str(folder))
+    return next(folder.rglob("model.mlpackage"))  # in a folder that ExecuTorch names

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from executorch.exir._serialize._program import deserialize_pte_binary
 from torch import nn
 
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.coreml import Function, coremltools, mil_program, read_package
 from export.coreml import convolutions, stored_grid, wanted_grid
-from export.delegates import (
-    ONE_FUNCTION,
-    coreml_operators,
-    coreml_package,
-    lower_for_vulkan,
-    vulkan_operators,
-)
-from export.executorch import delegate_blobs
+from export.delegates import lower_for_vulkan
+from export.executorch import coreml_package, read_graphs
 from export.forms import GroupNormConv
 from export.programs import Delegation, Programs, build_programs
 from export.samples import collect_samples
@@ -29,8 +25,11 @@ from tests.conftest import SIGMA_S, SIZE, STEPS, micro_programs
 
 pytestmark = pytest.mark.lowering
 
-READERS = {"executorch/vulkan": vulkan_operators, "executorch/coreml": coreml_operators}
-FILES = [(target, precision) for target in READERS for precision in TARGETS[target].precisions]
+FILES = [
+    (target, precision)
+    for target in ("executorch/vulkan", "executorch/coreml")
+    for precision in TARGETS[target].precisions
+]
 WHOLE = {("executorch/vulkan", "fp16"), ("executorch/vulkan", "w8a8"), ("executorch/coreml", "fp16")}
 LEAST_DB = {"fp32": 90, "fp16": 45, "w8": 25}  # of a program's output, against float
 
@@ -79,10 +78,11 @@ def test_each_program_is_one_delegate_with_nothing_outside(lowered, target: str,
 @pytest.mark.parametrize(("target", "precision"), FILES)
 def test_the_operators_are_those_of_the_written_file(lowered, target: str, precision: str) -> None:
     file = lowered[target, precision]
-    blobs = delegate_blobs(file.path.read_bytes())
-    assert {name: len(found) for name, found in blobs.items()} == dict.fromkeys(file.delegation, 1)
-    for name, (blob,) in blobs.items():
-        assert file.delegation[name].ops_inside == dict(READERS[target](blob)), name
+    graphs = {graph.program: graph for graph in read_graphs(file.path)}
+    assert graphs.keys() == file.delegation.keys()
+    for name, graph in graphs.items():
+        assert not [operator for operator in graph.operators if operator.outside], name
+        assert file.delegation[name].ops_inside == Counter(operator.kind for operator in graph.operators)
         # Every convolution of the network is there, and nothing that is left of a quantized float graph.
         count = sum(n for kind, n in file.delegation[name].ops_inside.items() if "conv" in kind)
         module = file.programs.modules[name]
@@ -113,13 +113,12 @@ def test_vulkan_multiplies_integers_wherever_the_recipe_does(lowered) -> None:
 
 @pytest.mark.parametrize("precision", TARGETS["executorch/coreml"].precisions)
 def test_our_interpreter_computes_the_network_from_the_blobs_of_core_ml(
-    lowered, degraded, precision: str
+    lowered, degraded, precision: str, tmp_path: Path
 ) -> None:
     file = lowered["executorch/coreml", precision]
     samples = collect_samples(file.programs, degraded[:1], seed=0)
-    for name, (blob,) in delegate_blobs(file.path.read_bytes()).items():
-        with coreml_package(blob) as package:
-            function = read_package(package)[ONE_FUNCTION]
+    for name, package in packages(file.path, tmp_path).items():
+        (function,) = read_package(package).values()
         inputs = samples[name][-1]
         (out,) = run(function, inputs)
         with torch.no_grad():
@@ -129,17 +128,30 @@ def test_our_interpreter_computes_the_network_from_the_blobs_of_core_ml(
         assert precision == "fp32" or found < 90, (name, found)
 
 
+def packages(path: Path, folder: Path) -> dict[str, Path]:
+    """The Core ML package of each method of a ``.pte``, unpacked into ``folder``."""
+    program = deserialize_pte_binary(path.read_bytes()).program
+    found = {}
+    for plan in program.execution_plan:
+        (delegate,) = plan.delegates
+        (folder / plan.name).mkdir()
+        blob = bytes(program.backend_delegate_data[delegate.processed.index].data)
+        found[plan.name] = coreml_package(blob, folder / plan.name)
+    return found
+
+
 def run(function: Function, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
     return function(dict(zip(function.inputs, inputs, strict=True)))
 
 
-def test_core_ml_stores_every_weight_on_the_recipes_grid(lowered) -> None:
+def test_core_ml_stores_every_weight_on_the_recipes_grid(lowered, tmp_path: Path) -> None:
     file = lowered["executorch/coreml", "w8"]
     (w8,) = RECIPES["w8"].precisions
-    for name, (blob,) in delegate_blobs(file.path.read_bytes()).items():
-        with coreml_package(blob) as package, coremltools() as ct:
+    for name, package in packages(file.path, tmp_path).items():
+        with coremltools() as ct:
             model = ct.models.MLModel(str(package), skip_model_load=True)
-            stored = convolutions(mil_program(model.get_spec(), model.weights_dir).functions[ONE_FUNCTION])
+            (function,) = mil_program(model.get_spec(), model.weights_dir).functions.values()
+        stored = convolutions(function)
         assert len(stored) == len(layers(file.programs.modules[name]))
         assert all(stored_grid(op) == wanted_grid(op, w8) for op in stored), name
 

@@ -221,7 +221,9 @@ def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_h
     row = report["rows"][1]
     assert (row["device"], row["executed_by"], row["error"]) == ("nobody", "nobody", None)
     assert row["against"] == {"run": "not executed here: it runs on ios"}
-    assert entry["parity"] == {}  # no other file says what it should reach
+    assert entry["parity"].keys() == {"encode", "step", "decode", "image"}  # by simulation
+    assert all(budget.keys() == {"budget_db"} for budget in entry["parity"].values())
+    assert all(10 < budget["budget_db"] < 90 for budget in entry["parity"].values())
     with pytest.raises(UserError, match=r"npu\.pt2 is not executed here: it runs on ios: choose another"):
         load_artifact(task, folder, None, None)
 
