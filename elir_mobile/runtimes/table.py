@@ -234,7 +234,7 @@ def can_run(kind: str, entry: dict) -> bool:
 
 
 def not_executed(entry: dict) -> str:
-    """What stands in the place of figures for the file of ``entry``, of a manifest, if nothing here runs it."""
+    """What stands in the place of figures for a manifest's ``entry`` whose file nothing here runs."""
     return f"not executed here: it runs on {' and '.join(entry.get('devices', ())) or 'no known device'}"
 
 
