@@ -43,6 +43,7 @@ from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair, PairCounts, PairSets, load_pair_sets
+from elir_mobile.harness.charts import executed
 from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -260,7 +261,7 @@ def file_rows(report: dict) -> list[dict]:
     """Rows of the comparison table from a report of ``quant.ptq``."""
     reference = report["rows"][0]
     rows = []
-    for row in report["rows"]:
+    for row in filter(executed, report["rows"]):
         image = row["image"]
         rows.append(
             {
@@ -331,7 +332,7 @@ def measure_budgets(task: str, console: Console) -> None:
                 job = replace(start, out=Path(out))
                 found = find_recipe(job, ranking, budget, console)
                 _, report = run(replace(job, artifacts=((TARGETS["executorch"], found.recipe),)), console)
-            executed = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
+            chosen = next(r for r in file_rows(report) if r["artifact"] == f"executorch {FASTEST.name}")
             row = {
                 "budget": f"{budget}{', GPTQ' if job.gptq else ''}",
                 "max_psnr_drop_db": budget.psnr_drop_db,
@@ -343,7 +344,7 @@ def measure_budgets(task: str, console: Console) -> None:
                 "simulated_rise": found.verdict.lpips_rise,
                 "simulated_rise_high": found.verdict.lpips_rise_high,
                 "estimated_ms": found.milliseconds,
-                **executed,
+                **chosen,
                 "holds": verdicts(report["rows"], FASTEST.name, budget)[0][1],
             }
             note = "simulated on held-out calibration pairs, then the file run."

@@ -20,7 +20,7 @@ import typer
 
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import UserError, exits_with_2
-from elir_mobile.harness.charts import charts, label, named_devices, number, standalone, value_at
+from elir_mobile.harness.charts import charts, executed, label, named_devices, number, standalone, value_at
 from elir_mobile.harness.report import megabytes
 from elir_mobile.precision import RECIPES, recipe_digest
 from elir_mobile.runtimes.table import EAGER
@@ -277,7 +277,9 @@ def _compared(rows: list[dict]) -> str:
     said: dict[str, None] = {}
     for row in rows:
         for kind, text in row["against"].items():
-            if kind != "latency":
+            if not executed(row):
+                said[f"{label(row)}: {text}"] = None
+            elif kind != "latency":
                 said[f"{kind}: {text}"] = None
             elif row["latency_ms"]["median"] is None:
                 said[f"{row['target']}: latency {text}"] = None

@@ -241,7 +241,8 @@ class Bundle:
     def entry(self, target: str | None, precision: str | None) -> dict:
         """The manifest's entry of the artifact of ``target`` at ``precision``.
 
-        Of several, where one of the two is None, that which this machine is advised to run.
+        Of several, where one of the two is None, that which this machine is advised to run, and one that it
+        cannot run last.
 
         Raises:
             UserError: the bundle has none.
@@ -258,7 +259,10 @@ class Bundle:
             wanted = f"{target or 'exported'} file" + (f" at {precision}" if precision else "")
             raise UserError(f"{self.folder} has no {wanted}: it has {others}")
         advised = [facts.get("host") for facts in (self.manifest["recommendation"], recommendation(left))]
-        return min(left, key=lambda entry: [*advised, entry["path"]].index(entry["path"]))
+        return min(
+            left,
+            key=lambda entry: (not can_run("host", entry), [*advised, entry["path"]].index(entry["path"])),
+        )
 
     def file(self, target: str, precision: str) -> Path:
         """The artifact of ``target`` at ``precision``; raises as :meth:`entry`."""

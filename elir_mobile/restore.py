@@ -43,6 +43,7 @@ from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.records import COMPARED, COMPARISON, comparison, recorded, state
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.runner import Runner, open_runner
+from elir_mobile.runtimes.table import can_run, not_executed
 from elir_mobile.tasks import Task
 
 TILE = 512  # of the float model. Smaller ones agree less: group norms see the tile, not the picture
@@ -141,7 +142,7 @@ def load_artifact(
     Further arguments are those of :meth:`~elir_mobile.bundle.Bundle.entry` and :class:`Model`.
 
     Raises:
-        UserError: the bundle is damaged, of another task, has no such file, or another K.
+        UserError: the bundle is damaged, of another task, has no such file that runs here, or another K.
     """
     bundle = read_bundle(folder)
     facts = bundle.manifest
@@ -152,6 +153,8 @@ def load_artifact(
     if "golden" not in facts:
         raise UserError(f"{folder} has no golden vectors: write the bundle again")
     file = bundle.entry(target, precision)
+    if not can_run("host", file):
+        raise UserError(f"{file['path']} is {not_executed(file)}: choose another --target")
     runner = open_runner(file["target"], folder / file["path"], bundle.table, threads)
     size, channels = facts["size"], facts["golden"]["arrays"]["noise"]["shape"][1]
     return Model(

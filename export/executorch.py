@@ -10,6 +10,7 @@ import copy
 import json
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from elir_mobile.precision import Recipe
+from export.forms import GroupNormConv
 from export.graphs import Graph, Operator, Value
 from export.observers import MIN_SCALE
 from export.programs import Delegation, Programs, Samples, check_samples
@@ -51,7 +53,7 @@ def quantize(
     samples: list[tuple[Tensor, ...]],
     observer: Any = None,
 ) -> nn.Module:
-    """PT2E static quantization of the layers that compute in integers by ``recipe``.
+    """PT2E static quantization of the layers that compute in integers by ``recipe``; norms stay in float.
 
     Args:
         module: a float program.
@@ -69,11 +71,14 @@ def quantize(
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    norms = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, GroupNormConv))
+
     def wanted(node: fx.Node) -> bool:
         # The quantizer also asks about weights and activations of a pattern: the layer decides.
         if node.op != "call_function" or node.target not in _QUANTIZED_OPS:
             return True
-        return recipe.precision_of(layer_name(node)).integer
+        layer = layer_name(node)
+        return not layer.startswith(norms) and recipe.precision_of(layer).integer
 
     quantizer = XNNPACKQuantizer().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
@@ -133,27 +138,49 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
+    modules = quantized(programs, recipe, samples)
+    if recipe.half:
+        modules = {name: Half(module) for name, module in modules.items()}
+    return write(exported(programs, modules), lambda: [XnnpackPartitioner()], path)
+
+
+def exported(programs: Programs, modules: dict[str, nn.Module]) -> dict[str, Any]:
+    """The graphs of ``modules``, which stand for those of ``programs``, by name."""
+    inputs = programs.example_inputs
+    return {name: torch.export.export(module, inputs[name]) for name, module in modules.items()}
+
+
+def quantized(programs: Programs, recipe: Recipe, samples: Samples) -> dict[str, nn.Module]:
+    """The programs, quantized where ``recipe`` has integer activations; arguments as of :func:`lower`.
+
+    Raises:
+        ValueError: the recipe needs calibration and there are no samples.
+    """
     check_samples(recipe, samples)
+    if not recipe.needs_calibration:
+        return programs.modules
     recipe = recipe.on(programs.roles)
-    exported = {}
-    for name, module in programs.modules.items():
-        example = programs.example_inputs[name]
-        if recipe.needs_calibration:
-            module = quantize(module, example, recipe, samples[name])
-        elif recipe.half:
-            module = Half(module)
-        exported[name] = torch.export.export(module, example)
-    return write(exported, lambda: [XnnpackPartitioner()], path)
+    return {
+        name: quantize(module, programs.example_inputs[name], recipe, samples[name])
+        for name, module in programs.modules.items()
+    }
 
 
-def write(exported: dict[str, Any], partitioners: Callable[[], list], path: Path) -> dict[str, Delegation]:
+def write(
+    graphs: dict[str, Any],
+    partitioners: Callable[[], list],
+    path: Path,
+    *,
+    read_back: bool = False,
+) -> dict[str, Delegation]:
     """Give exported programs to delegates and write one ``.pte``.
 
     Args:
-        exported: by method name.
+        graphs: by method name.
         partitioners: makes those of one method, the first choice first; what none takes runs on
             ExecuTorch's portable kernels.
         path: the file to write.
+        read_back: count the operators inside the delegates, in the written file (:func:`read_graphs`).
 
     Returns:
         The delegation of each method.
@@ -162,10 +189,13 @@ def write(exported: dict[str, Any], partitioners: Callable[[], list], path: Path
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        edge = to_edge_transform_and_lower(exported, partitioner={name: partitioners() for name in exported})
+        edge = to_edge_transform_and_lower(graphs, partitioner={name: partitioners() for name in graphs})
         program = edge.to_executorch()
-    delegation = {name: _delegation(program.exported_program(name).graph) for name in exported}
+    delegation = {name: _delegation(program.exported_program(name).graph) for name in graphs}
     path.write_bytes(program.buffer)
+    for graph in read_graphs(path) if read_back else ():
+        inside = Counter(operator.kind for operator in graph.operators if not operator.outside)
+        delegation[graph.program] = replace(delegation[graph.program], ops_inside=dict(inside.most_common()))
     return delegation
 
 
@@ -273,8 +303,6 @@ def _vulkan_operators(blob: bytes) -> tuple[Operator, ...]:
 
 def _coreml_operators(blob: bytes, named: dict[str, bytes]) -> tuple[Operator, ...]:
     """Of the package in the blob, or of the function that it names in one that several methods share."""
-    from executorch.backends.apple.coreml import executorchcoreml
-
     from export import coreml
 
     function = None
@@ -282,7 +310,14 @@ def _coreml_operators(blob: bytes, named: dict[str, bytes]) -> tuple[Operator, .
         reference = json.loads(blob.removeprefix(_SHARED))
         blob, function = named[reference["key"]], reference["functionName"]
     with tempfile.TemporaryDirectory() as folder:
-        executorchcoreml.unflatten_directory_contents(blob, folder)
-        graphs = coreml.read_graphs(Path(folder) / "model.mlpackage")
+        graphs = coreml.read_graphs(coreml_package(blob, Path(folder)))
     chosen = [graph for graph in graphs if function in (None, graph.program)]
     return tuple(operator for graph in chosen for operator in graph.operators)
+
+
+def coreml_package(blob: bytes, folder: Path) -> Path:
+    """Unpack the Core ML package in a delegate's blob into ``folder``."""
+    from executorch.backends.apple.coreml import executorchcoreml
+
+    executorchcoreml.unflatten_directory_contents(blob, str(folder))
+    return next(folder.rglob("model.mlpackage"))  # in a folder that ExecuTorch names

@@ -409,17 +409,20 @@ def lower_for_gpu(programs: Programs, recipe: Recipe, samples: Samples, path: Pa
 
 
 def gpu_delegation(content: bytes) -> dict[str, Delegation]:
-    """What the GPU accelerator leaves of each signature, see :func:`gpu_refusal`."""
+    """What the GPU accelerator takes and leaves of each signature, see :func:`gpu_refusal`."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(content)
     found = {}
     for signature, subgraph in _signatures(model):
+        inside: Counter[str] = Counter()
         outside = []
         for kind, op in _operators(model, subgraph):
             if gpu_refusal(subgraph, kind, op):
                 outside.append(kind)
-        found[signature.signatureKey.decode()] = Delegation(1, tuple(outside))
+            else:
+                inside[kind] += 1
+        found[signature.signatureKey.decode()] = Delegation(1, tuple(outside), dict(inside))
     return found
 
 

@@ -36,10 +36,23 @@ def check_samples(recipe: Recipe, samples: Samples) -> None:
 
 @dataclass(frozen=True)
 class Delegation:
-    """How an exported program is split: delegate count, and the operators that run outside."""
+    """How an exported program is split.
+
+    Attributes:
+        delegates: how many there are.
+        ops_outside: operators that run outside of them, in order.
+        ops_inside: what the delegates run, read back from the written file: how many of each operator, by the
+            delegate's own names. None where the file does not tell.
+    """
 
     delegates: int
     ops_outside: tuple[str, ...]
+    ops_inside: dict[str, int] | None = None
+
+    @classmethod
+    def from_json(cls, said: dict) -> Delegation:
+        """What ``dataclasses.asdict`` made of one, read from JSON."""
+        return cls(said["delegates"], tuple(said["ops_outside"]), said.get("ops_inside"))
 
 
 class Encode(nn.Module):

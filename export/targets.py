@@ -9,7 +9,7 @@ from pathlib import Path
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.table import RUNTIMES, canonical, target_name
-from export import coreml, executorch, litert, onnx
+from export import coreml, delegates, executorch, litert, onnx
 from export.forms import CPU, CPU_CHANNELS_LAST, GPU, Form
 from export.observers import activation_bits
 from export.programs import Delegation, Programs, Samples
@@ -69,6 +69,24 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("executorch", "xnnpack", CPU, ("fp32", "fp16", "w8a8"), executorch.lower, unmixed=("fp16",)),
+        Target(
+            "executorch",
+            "vulkan",
+            GPU,
+            ("fp32", "fp16", "w8a8"),
+            delegates.lower_for_vulkan,
+            unmixed=("fp16",),
+            devices=("android",),
+        ),
+        Target(
+            "executorch",
+            "coreml",
+            CPU,
+            ("fp32", "fp16", "w8"),
+            delegates.lower_for_coreml,
+            unmixed=("fp16", "w8"),
+            devices=("ios",),
+        ),
         Target("litert", "xnnpack", CPU_CHANNELS_LAST, ("fp32", "fp16", "w8", "w8a8"), litert.lower),
         Target("litert/gpu", None, GPU, ("fp32", "fp16"), litert.lower_for_gpu),
         Target("coreml", None, CPU, ("fp32", "fp16", "w8", "w4", "w4g32", "w8a8"), coreml.lower),

@@ -15,7 +15,7 @@ from rich.console import Console
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import write_text
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
-from elir_mobile.harness.charts import number
+from elir_mobile.harness.charts import executed, number
 from elir_mobile.harness.compare import ENOUGH_SOURCES, damage, measured
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import recipe_toml
@@ -157,14 +157,18 @@ def find_recipe(job: Job, ranking: Ranking, budget: Budget, console: Console) ->
     return found
 
 
-def verdicts(rows: list[dict], recipe: str, budget: Budget) -> list[tuple[str, bool, str]]:
-    """Of each executed file of ``recipe``: its target, whether it holds the budget, and the figures.
+def verdicts(rows: list[dict], recipe: str, budget: Budget) -> list[tuple[str, bool | None, str]]:
+    """Of each file of ``recipe``: its target, whether it holds the budget, and the figures.
 
-    It holds if the upper ends of the 95 % intervals over photographs do.
+    It holds if the upper ends of the 95 % intervals over photographs do. Of a file that nobody executed
+    nothing is known (None), and in place of figures stands why.
     """
-    said = []
+    said: list[tuple[str, bool | None, str]] = []
     for row in rows:
         if row["precision"] != recipe:
+            continue
+        if not executed(row):
+            said.append((row["target"], None, row["against"]["run"]))
             continue
         image, update_db = row["image"], row["update_sqnr_db"]
         update = -math.inf if update_db is None else update_db  # what is not known does not hold

@@ -98,7 +98,7 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if place.is_dir() else shutil.copyfile)(place, path)
         said = json.loads(place.with_name("delegation.json").read_text())
-        delegation = {name: Delegation(d["delegates"], tuple(d["ops_outside"])) for name, d in said.items()}
+        delegation = {name: Delegation.from_json(split) for name, split in said.items()}
         artifacts.append(Artifact(target, recipe, path, delegation))
     return artifacts
 

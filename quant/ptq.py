@@ -25,6 +25,7 @@ from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.measure import Evaluation, measure_written
 from elir_mobile.harness.report import write_report
 from elir_mobile.precision import RECIPES
+from elir_mobile.runtimes.table import can_run, not_executed
 from export.programs import Samples
 from export.samples import collect_samples, digest
 from export.targets import TARGETS, realizes
@@ -108,6 +109,8 @@ def recipes_table() -> Table:
             rules,
             ", ".join(name for name, target in TARGETS.items() if realizes(target, recipe)),
         )
+    left = [target.to_json() for target in TARGETS.values() if not can_run("host", target.to_json())]
+    table.caption = "\n".join(f"{entry['target']}: {not_executed(entry)}" for entry in left)
     return table
 
 

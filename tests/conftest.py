@@ -22,6 +22,7 @@ from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Grid, Precision, integer_grid
 from elir_mobile.runtimes.runner import Runner, open_runner
+from elir_mobile.runtimes.table import can_run
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
 from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
@@ -264,13 +265,15 @@ def write_micro_bundle(
                 split = dict.fromkeys(PROGRAM_NAMES, Delegation(0, ()))
             else:
                 split = target.lower(micro_programs(target.form.clip), RECIPES[precision], {}, path)
-            exported = open_runner(name, path, programs.table)
             facts = {
                 **target.to_json(),
                 "precision": precision,
                 "delegation": {program: asdict(found) for program, found in split.items()},
-                "parity": golden_budgets(golden, staging, exported, steps=STEPS, sigma_s=SIGMA_S),
             }
+            if can_run("host", facts):
+                exported = open_runner(name, path, programs.table)
+                loop = {"steps": STEPS, "sigma_s": SIGMA_S}
+                facts["parity"] = golden_budgets(golden, staging, exported, **loop)
             files.append(file_entry(staging, path, **facts))
         model = {"task": "bfr", **asdict(info), "parameters": 1000, "architecture": asdict(TINY)}
         manifest = task_facts(get_task("bfr"), ALIGNED_FACE) | {"model": model, "size": SIZE}

@@ -67,6 +67,11 @@ def test_of_several_files_the_advised_one_is_taken_unless_another_is_named(tmp_p
         assert bundle.entry(target, precision)["path"] == path
     del bundle.manifest["recommendation"]["host"]
     assert bundle.entry(None, None)["path"] == "3"
+    elsewhere = {"target": "executorch/vulkan", "precision": "fp32", "path": "4", "devices": ["android"]}
+    bundle.manifest["files"].insert(0, elsewhere)
+    assert bundle.entry(None, "fp32")["path"] == "2"
+    assert bundle.entry("executorch/vulkan", None)["path"] == "4"
+    bundle.manifest["files"].remove(elsewhere)
     with pytest.raises(UserError, match="no exported file at w8: it has coreml w4, executorch fp32"):
         bundle.entry(None, "w8")
 

@@ -251,7 +251,7 @@ def test_an_exported_file_runs(tiny_weights: Path, degraded, noise, tmp_path: Pa
     command = ("export", out, "--task", "bfr", "--target", "executorch", "--weights", tiny_weights)
     call(*command, "--precision", "fp32")
     facts = json.loads((tmp_path / "a.pte.json").read_text())
-    assert facts["delegation"]["step"] == {"delegates": 1, "ops_outside": []}
+    assert facts["delegation"]["step"] == {"delegates": 1, "ops_outside": [], "ops_inside": None}
     runner = open_runner("executorch", out, torch.tensor(facts["table"]))
     loop = {"steps": facts["steps"], "sigma_s": facts["sigma_s"]}
     restored, _ = runner.restore(degraded[0], noise, **loop)

@@ -66,6 +66,22 @@ def test_what_is_no_number_never_holds(tmp_path: Path, value: float | None, boun
     assert [item.artifact for item in check(rows, limits(tmp_path, text))] == ["onnx fp32"]
 
 
+def test_a_limit_on_a_file_that_nobody_executed_is_not_held_and_says_so(tmp_path: Path) -> None:
+    left = {**row("executorch/vulkan", "fp16", None), "device": "nobody", "golden": {}}
+    asked = limits(
+        tmp_path,
+        '[[limit]]\nfield = "golden.image.holds"\nmin = 1\ntarget = "executorch*"\n'
+        '[[limit]]\nfield = "latency_ms.median"\nmax = 60\ntarget = "executorch*"\n'
+        '[[limit]]\nfield = "bytes"\nmax = 1000\ntarget = "executorch*"\n',
+    )
+    for rows in ([*ROWS, left], [left]):
+        found = check(rows, asked)
+        assert [(item.artifact, item.value, item.executed) for item in found] == [
+            ("executorch/vulkan fp16", None, False)
+        ] * 2
+        assert list(shortfall_table(found).columns[2].cells) == ["nobody executed it"] * 2
+
+
 def test_a_field_that_no_row_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no row has a field 'latency.median'"):
         check(ROWS, limits(tmp_path, '[[limit]]\nfield = "latency.median"\nmax = 1\n'))

@@ -39,11 +39,12 @@ from elir_mobile.harness.compare import quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.harness.report import ops_text, page
 from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.restore import load_artifact
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.runtimes.table import RUNTIMES
 from elir_mobile.tasks import get_task
-from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
+from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
 
 app = alone(main)
 
@@ -678,6 +679,56 @@ def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_
     once, wanted = Protocol(1, 0, 2, 1), {"targets": ("executorch",)}
     with pytest.raises(UserError, match="fake phone runs litert: the bundle has none"):
         measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], once, nothing, **wanted)
+
+
+# Files that nothing here can run
+
+
+@pytest.fixture(scope="module")
+def left_bundle(degraded, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("left") / "bfr-micro"
+    artifacts = (("executorch", "fp32"), ("executorch/vulkan", "fp16"))
+    return write_micro_bundle(folder, artifacts, degraded, tiny_weights)
+
+
+@pytest.mark.lowering
+def test_a_file_that_nothing_here_runs_is_a_row_that_says_so(
+    left_bundle: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    budget = tmp_path / "budget.toml"
+    budget.write_text('[[limit]]\nfield = "golden.image.db"\nmin = 40\nprecision = "fp16"\n')
+    asked = ("--images", picture_folder, "--runs", 2, "--warmups", 0, "--out", tmp_path, "--budget", budget)
+    result = harness(left_bundle, *asked)
+    assert result.exit_code == 1, result.output  # the budget is not known to hold
+    assert "executorch/vulkan fp16: not executed here: it runs on android" in result.output
+    assert "nobody executed it" in result.output
+    report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
+    own, left = report["rows"]
+    assert (own["device"], left["device"], left["executed_by"]) == ("host", "nobody", "nobody")
+    assert left["bytes"] > 0 and left["latency_ms"]["median"] is None and left["golden"] == {}
+    assert left["programs"]["step"]["ops_inside"]["aten.convolution.default"] == 3
+    assert list(report["steps"]) == []
+    page = (tmp_path / "bfr-micro" / "report.html").read_text()
+    # In the place of figures: size and speed, quality, three programs, golden vectors, what was compared.
+    assert page.count("not executed here: it runs on android") == 7
+    assert "executorch/vulkan fp16 @" not in page and "executorch fp32 @" not in page
+
+
+@pytest.mark.lowering
+def test_a_report_may_be_of_files_that_nothing_here_runs_alone(left_bundle: Path, tmp_path: Path) -> None:
+    result = harness(left_bundle, "--targets", "executorch/vulkan", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "bfr-micro" / "report.json").read_text())
+    assert [(row["target"], row["device"]) for row in report["rows"]] == [("executorch/vulkan", "nobody")]
+    assert report["devices"] == [] or report["devices"][0]["name"] == "host"
+
+
+@pytest.mark.lowering
+def test_restoring_with_such_a_file_is_refused_in_one_sentence(left_bundle: Path, tmp_path: Path) -> None:
+    wanted = r"executorch/bfr-fp16-vulkan\.pte is not executed here: it runs on android"
+    with pytest.raises(UserError, match=wanted):
+        load_artifact(get_task("bfr"), left_bundle, "executorch/vulkan", None)
+    assert load_artifact(get_task("bfr"), left_bundle, None, None).steps == STEPS
 
 
 # Runtimes

@@ -104,7 +104,7 @@ def test_the_manifest_lists_delegation_and_calibration(finished) -> None:
     manifest = read_bundle(finished[0]).manifest
     for entry in manifest["files"]:
         for name in entry["programs"]:
-            assert entry["delegation"][name] == {"delegates": 1, "ops_outside": []}
+            assert entry["delegation"][name] == {"delegates": 1, "ops_outside": [], "ops_inside": None}
     calls = manifest["calibration"]["calls"]
     assert calls["step"] == STEPS * calls["encode"]
     assert manifest["files"][1]["recipe"]["rules"][-1] == {"pattern": "*", "precision": "w8a8"}
@@ -387,6 +387,7 @@ def test_the_list_shows_recipes_and_who_realizes_them() -> None:
     assert result.exit_code == 0
     lines = [[cell.strip() for cell in line.split("│")] for line in result.output.splitlines()]
     assert ["", "w8a16", "*add fp32; * w8a16", "onnx, onnx/qnn", ""] in lines
+    assert "executorch/vulkan: not executed here: it runs on android" in result.output
 
 
 def test_a_bad_recipe_file(tmp_path: Path) -> None:
@@ -492,7 +493,7 @@ def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
         image = {"psnr_drop_db": drop, "psnr_drop_db_high": 1.5 * drop}
         image |= {"lpips_rise": rise, "lpips_rise_high": 1.5 * rise}
         found = {"target": "executorch", "precision": precision, "image": image, "bytes": 100}
-        return found | {"update_sqnr_db": 17.0}
+        return found | {"update_sqnr_db": 17.0, "device": "host"}
 
     rows = [row("fp32", 0.0, 0.0), row("w8a8", 4.5, 0.13), row("searched", 0.1, 0.002)]
     (holding,) = budget_module.verdicts(rows, "searched", Budget(0.16, 0.0031, 100, 16.9))
@@ -501,3 +502,8 @@ def test_the_verdict_on_an_executed_file_is_the_budgets() -> None:
     short = Budget(0.14), Budget(0.16, 0.0029), Budget(0.16, max_bytes=99), Budget(0.16, min_update_db=17.1)
     for budget in short:
         assert not budget_module.verdicts(rows, "searched", budget)[0][1]
+
+    nobody = row("searched", 0.0, 0.0) | {"device": "nobody", "against": {"run": "not executed here"}}
+    assert budget_module.verdicts([nobody], "searched", Budget(1.0)) == [
+        ("executorch", None, "not executed here")
+    ]

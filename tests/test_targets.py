@@ -31,6 +31,7 @@ from elir_mobile.devices import adb, worker
 from elir_mobile.harness import __main__ as harness
 from elir_mobile.harness.protocol import Protocol, package_versions
 from elir_mobile.precision import PRECISIONS, RECIPES, Precision, check_rules, read_recipe
+from elir_mobile.restore import load_artifact
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.runner import open_runner
@@ -216,7 +217,15 @@ def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_h
     folder, report = run(job, Console(quiet=True))
     (entry,) = read_bundle(folder).manifest["files"]
     assert (entry["path"], entry["devices"]) == ("toy/bfr-fp32-npu.pt2", ["ios"])
-    assert [row["target"] for row in report["rows"]] == ["eager"]
+    assert [row["target"] for row in report["rows"]] == ["eager", "toy/npu"]
+    row = report["rows"][1]
+    assert (row["device"], row["executed_by"], row["error"]) == ("nobody", "nobody", None)
+    assert row["against"] == {"run": "not executed here: it runs on ios"}
+    assert entry["parity"].keys() == {"encode", "step", "decode", "image"}  # by simulation
+    assert all(budget.keys() == {"budget_db"} for budget in entry["parity"].values())
+    assert all(10 < budget["budget_db"] < 90 for budget in entry["parity"].values())
+    with pytest.raises(UserError, match=r"npu\.pt2 is not executed here: it runs on ios: choose another"):
+        load_artifact(task, folder, None, None)
 
 
 def test_a_file_that_computes_something_else_stops_the_export(
@@ -320,7 +329,7 @@ def test_a_runtimes_own_delegate_may_be_named() -> None:
     assert get_target("litert/xnnpack") is TARGETS["litert"]
     for name in (
         "executorch/",
-        "executorch/vulkan",
+        "executorch/qnn",
         "coreml/xnnpack",
         "coreml/None",
         "toy/cpu",
@@ -334,7 +343,7 @@ def test_a_runtimes_own_delegate_may_be_named() -> None:
 def test_every_target_has_its_runtime_and_files_of_two_delegates_do_not_meet() -> None:
     assert {target.runtime for target in TARGETS.values()} == RUNTIMES.keys()
     assert get_runtime("executorch/vulkan") is RUNTIMES["executorch"]
-    vulkan = Target("executorch", "vulkan", CPU, ("fp32",), TARGETS["executorch"].lower)
+    vulkan = TARGETS["executorch/vulkan"]
     assert vulkan.path("bfr-fp32") == "executorch/bfr-fp32-vulkan.pte"
     assert TARGETS["executorch"].path("bfr-fp32") == "executorch/bfr-fp32.pte"
     assert table.file_stem(vulkan.name, "fp32") == "executorch-vulkan-fp32"
@@ -349,7 +358,9 @@ def test_runtimes_run_on_known_devices_of_which_the_host_is_one() -> None:
     assert runtimes_on("browser") == ("litert", "litert/gpu")
     for kind, (targets, _) in RECOMMENDED.items():
         device = kind.removesuffix("-gpu")
-        assert all(can_run(device, {"target": target}) for target in targets), kind
+        for name in targets:
+            assert can_run(device, TARGETS[name].to_json()), kind
+            assert can_run("host", TARGETS[name].to_json()), "nobody is advised to run what nobody has run"
 
 
 class Here:
@@ -403,7 +414,7 @@ def test_all_is_every_target_whose_runtime_is_installed(monkeypatch) -> None:
     monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], package="no-such-package"))
     chosen = select_artifacts("all", "w8a8,w8a16", Console(quiet=True))
     names = {target.name for target, _ in chosen}
-    assert {"executorch", "coreml", "onnx"} <= names
+    assert {"executorch", "executorch/vulkan", "coreml", "onnx"} <= names
     assert "litert" not in names
     assert {target.name for target, recipe in chosen if recipe.name == "w8a16"} == names & {
         "onnx",

@@ -69,6 +69,7 @@ def main(
         from elir_mobile.core.manifest import artifact_sha256, bytes_of
         from elir_mobile.data.pairs import PairCounts, load_pair_sets
         from elir_mobile.precision import check_rules
+        from elir_mobile.runtimes.table import can_run, not_executed
         from elir_mobile.tasks import get_task
         from export.programs import Samples, build_programs
         from export.samples import collect_samples
@@ -117,3 +118,5 @@ def main(
         }
     write_text(out.with_name(f"{out.name}.json"), json.dumps(facts) + "\n")
     console.print(f"wrote {out}, {bytes_of(out) / 1e6:.2f} MB, and {out.name}.json")
+    if not can_run("host", facts):
+        console.print(f"{target} is {not_executed(facts)}")

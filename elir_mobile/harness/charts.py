@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
+from elir_mobile.runtimes.table import NOBODY
+
 WIDTH, HEIGHT = 540, 350  # readable when a phone shrinks it to two thirds
 LEFT, RIGHT, TOP, BOTTOM = 88, 12, 14, 46
 # Okabe and Ito (2008): eight colours that the colour-blind can tell apart, darker and lighter variants.
@@ -29,7 +31,7 @@ def number(value: float | None, digits: int = 2) -> str:
 def label(row: dict, with_device: bool = False) -> str:
     """How a row is called: target and precision, and the device where there are several."""
     name = f"{row['target']} {row['precision']}"
-    return f"{name} @ {row['device']}" if with_device else name
+    return f"{name} @ {row['device']}" if with_device and executed(row) else name
 
 
 def value_at(row: dict, path: str, missing: object = None) -> Any:
@@ -42,9 +44,14 @@ def value_at(row: dict, path: str, missing: object = None) -> Any:
     return value
 
 
+def executed(row: dict) -> bool:
+    """Whether a device ran the file of a row."""
+    return bool(row["device"] != NOBODY)
+
+
 def named_devices(rows: list[dict]) -> bool:
-    """Whether rows must say their device: unless all of them ran on this machine."""
-    return any(row["device"] != "host" for row in rows)
+    """Whether rows must say their device: unless all that ran did so on this machine."""
+    return any(row["device"] not in ("host", NOBODY) for row in rows)
 
 
 def colours(names: tuple[str, ...]) -> str:
@@ -72,7 +79,7 @@ def standalone(svg: str) -> str:
 
 def charts(report: dict) -> dict[str, str]:
     """SVG of each chart that the report has figures for, by name."""
-    rows = report["rows"]
+    rows = [row for row in report["rows"] if executed(row)]
     drawn = {
         "pareto": pareto(rows),
         "steps": steps_lines(report["steps"]),

@@ -18,7 +18,7 @@ from pydantic import Field, FiniteFloat
 from rich.table import Table
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.harness.charts import label, named_devices, value_at
+from elir_mobile.harness.charts import executed, label, named_devices, value_at
 from elir_mobile.tables import Entry, checked, load_toml
 
 PATTERNS = ("target", "precision", "device")
@@ -58,11 +58,12 @@ class Limit(Entry):
 
 @dataclass(frozen=True)
 class Shortfall:
-    """A limit that is not held: by which row, with which value (None: there is none)."""
+    """A limit that is not held: by which row, with which value (None: there is none), and whether it ran."""
 
     limit: Limit
     artifact: str
     value: float | None
+    executed: bool = True
 
 
 def read_limits(path: Path) -> list[Limit]:
@@ -88,12 +89,13 @@ def check(rows: list[dict], limits: list[Limit]) -> list[Shortfall]:
     """What falls short.
 
     Raises:
-        UserError: no row at all has a limit's field, or it is no number.
+        UserError: no row of a file that ran has a limit's field, or it is no number.
     """
     short: list[Shortfall] = []
     several = named_devices(rows)
+    ran = [row for row in rows if executed(row)]
     for limit in limits:
-        if all(value_at(row, limit.field, _MISSING) is _MISSING for row in rows):
+        if ran and all(value_at(row, limit.field, _MISSING) is _MISSING for row in ran):
             raise UserError(f"no row has a field '{limit.field}': see report.json for their names")
         chosen = [row for row in rows if limit.chooses(row)]
         if not chosen:
@@ -106,7 +108,7 @@ def _shortfalls(limit: Limit, rows: list[dict], several: bool) -> Iterator[Short
     for row in rows:
         value = value_at(row, limit.field, _MISSING)
         if value is _MISSING or value is None:
-            yield Shortfall(limit, label(row, several), None)
+            yield Shortfall(limit, label(row, several), None, executed(row))
         elif not isinstance(value, (int, float)):
             raise UserError(f"'{limit.field}' is not a number: see report.json")
         elif not limit.holds(float(value)):
@@ -117,6 +119,7 @@ def shortfall_table(short: list[Shortfall]) -> Table:
     """What fell short, for the terminal."""
     table = Table("artifact", "field", "value", "limit", title="fell short of the budget")
     for item in short:
-        value = "none" if item.value is None else f"{item.value:,.6g}"
+        absent = "none" if item.executed else "nobody executed it"
+        value = absent if item.value is None else f"{item.value:,.6g}"
         table.add_row(item.artifact, item.limit.field, value, str(item.limit))
     return table

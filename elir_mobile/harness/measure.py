@@ -33,8 +33,9 @@ from elir_mobile.core.statistics import sqnr_db, unless_equal
 from elir_mobile.data.pairs import Pair, PairCounts, load_pair_sets
 from elir_mobile.devices.host import Host, pictures_of
 from elir_mobile.devices.protocol import Device, Progress
-from elir_mobile.devices.worker import find_entry
+from elir_mobile.devices.worker import failed_row, find_entry
 from elir_mobile.harness.compare import (
+    BROKEN_DB,
     Parity,
     check_reached,
     damage,
@@ -53,7 +54,7 @@ from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, recipe_digest
-from elir_mobile.runtimes.table import RUNTIMES, can_run, runtime_name
+from elir_mobile.runtimes.table import NOBODY, RUNTIMES, can_run, not_executed, runtime_name
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32.name)
@@ -191,8 +192,11 @@ def measure_written(
                 check_reached(f"{row.target} {row.precision}", row.parity, reached[row.path])
         budgets = {row.path: parity_budgets(row.parity) for row in ran.host.rows}
         for entry in entries:
-            if entry["path"] in budgets:  # this machine may lack a delegate
+            if entry["path"] in budgets:
                 entry["parity"] = budgets[entry["path"]]
+        for entry in ran.left:  # without ``host_db``, which is unknown
+            wanted = reached[entry["path"]].items()
+            entry["parity"] = {name: {"budget_db": value - BROKEN_DB} for name, value in wanted}
         write_manifest(bundle.folder, bundle.manifest)
         return ran.report()
 
@@ -223,7 +227,8 @@ def running(
     timed_here = len(others) < len(devices)
     files = [_files_for(device, entries) for device in others]
     wanted = {path for paths in files for path in paths}
-    if timed_here and not weights:
+    left = [entry for entry in entries if not any(_runs(device, entry) for device in (Host(), *others))]
+    if timed_here and not weights and not left:
         _files_for(Host(), entries)
     job = Job(
         bundle=str(bundle.folder),
@@ -252,7 +257,7 @@ def running(
             steps=other_steps(bundle) if weights and bundle.manifest["model"]["trained"] else (),
             cold_starts=protocol.cold_starts,
         )
-        ran = Ran(bundle, host, here, judged if pictures else None, protocol, timed_here)
+        ran = Ran(bundle, host, here, judged if pictures else None, protocol, timed_here, left)
         for index, (device, paths) in enumerate(zip(others, files, strict=True)):
             folder = Path(tmp) / f"device-{index}"
             folder.mkdir()
@@ -292,8 +297,10 @@ def other_steps(bundle: Bundle) -> list[int]:
     return [k for k in TRIED_STEPS if k < bundle.manifest["steps"]]
 
 
-def executed_by(row: Row, result: Result) -> str:
-    """Who ran a file, in words: the runtime with its version, or what stands in for it."""
+def executed_by(row: Row, result: Result | None) -> str:
+    """Who ran a file, in words: the runtime with its version, what stands in for it, or nobody."""
+    if result is None:
+        return NOBODY
     runtime = RUNTIMES.get(runtime_name(row.target))  # the float network has none
     package, title = (runtime.package, runtime.title) if runtime else ("torch", "PyTorch")
     said = f"{title} {result.device.runtimes.get(package, '')}".strip()
@@ -317,6 +324,7 @@ class Ran:
         judged: the pictures that it restored, if any.
         protocol: of the run.
         timed_here: whether the host was asked for; if not, it ran only to hold the others against.
+        left: entries of the files that nothing at hand can run.
         elsewhere: name, result and raw outputs of each other device.
     """
 
@@ -326,6 +334,7 @@ class Ran:
     judged: Evaluation | None
     protocol: Protocol
     timed_here: bool
+    left: Sequence[dict] = ()
     elsewhere: list[tuple[str, Result, Path]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -353,6 +362,9 @@ class Ran:
         rows = [self.row("host", row, self.folder, self.host) for row in self.host.rows if self.timed_here]
         for name, result, folder in self.elsewhere:
             rows += [self.row(name, row, folder, result) for row in result.rows]
+        for entry in self.left:
+            empty = failed_row(manifest, entry["path"], self.protocol.threads, "")
+            rows.append(self.row(NOBODY, empty, self.folder, None))
         pairs = judged.pairs if judged else []
         facts = {
             "rows": rows,
@@ -454,8 +466,10 @@ class Ran:
                 ]
         return {name: reference_facts(images, pairs) for name, images in pictures.items()}
 
-    def row(self, device: str, row: Row, folder: Path, result: Result) -> dict:
+    def row(self, device: str, row: Row, folder: Path, result: Result | None) -> dict:
         """One row of ``report.json``: what ``device`` said of a file, and how far that is from float.
+
+        Without a ``result`` nobody ran the file: what a run would have told is None or empty.
 
         ``recipe`` is the digest of the recipe that the file was made by; ``trajectory_sqnr_db`` the SQNR
         after each Euler step, empty if not measured; ``update_sqnr_db`` that of z_K - z_0, what the flow
@@ -471,7 +485,8 @@ class Ran:
             name: latency_facts(row.programs[name].runs_ms if name in row.programs else (), processes)
             for name in PROGRAMS
         }
-        timed = {(r.target, r.precision): r.total.median_ms for r in result.rows if r.total}
+        told = result.rows if result else ()
+        timed = {(r.target, r.precision): r.total.median_ms for r in told if r.total}
         fp32_ms = timed.get((row.target, FP32.name)) if row.target != "eager" else None
         is_reference = on_host and key == self.reference
         parity = self.parities.get(key) if on_host else None
@@ -488,7 +503,7 @@ class Ran:
             "autoencoder": manifest["model"]["architecture"].get("autoencoder", "taesd"),
             "executed_by": executed_by(row, result),
             "sources": self._sources() if parity and self.trained else None,
-            "threads": row.threads,
+            "threads": row.threads if result else None,
             "load_ms": row.load_ms,
             "first_ms": row.first_ms,
             "latency_ms": latency["total"],
@@ -504,6 +519,9 @@ class Ran:
             "update_sqnr_db": compared.update.db if compared else None,
             "image": self._image(key if on_host else None),
         }
+        if result is None:
+            said = not_executed(find_entry(manifest, row.path))
+            return {**facts, "against": {"run": said}, "error": None}
         return {**facts, "against": self._against(facts, on_host, result), "error": row.error}
 
     def _image(self, key: tuple[str, str] | None) -> dict[str, float | None]:
@@ -531,6 +549,7 @@ class Ran:
                 "sqnr_db": value if row.target != "eager" else None,
                 "delegates": lowered.get("delegates"),
                 "ops_outside": lowered.get("ops_outside"),
+                "ops_inside": lowered.get("ops_inside"),
                 **self.roof.of(row.target, (entry or {}).get("recipe"), name, latency[name]["median"]),
                 "latency_ms": latency[name],
             }

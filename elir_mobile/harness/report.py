@@ -22,7 +22,7 @@ from torch import Tensor
 
 from elir_mobile.core.files import write_json, write_text, written
 from elir_mobile.data.pairs import Pair
-from elir_mobile.harness.charts import charts, label, named_devices, number, style
+from elir_mobile.harness.charts import charts, executed, label, named_devices, number, style
 from elir_mobile.harness.compare import (
     few_sources,
 )
@@ -67,6 +67,7 @@ def page(report: dict, shown: Shown | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "label": label, "ops": ops_text, "megabytes": megabytes}
+    environment.tests["executed"] = executed
     blob = base64.b64encode(json.dumps(report, indent=2).encode()).decode()
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -113,8 +114,8 @@ def megabytes(size: int | None) -> str:
     return number(None if size is None else size / 1e6, 0)
 
 
-def ops_text(ops: list[str] | None) -> str:
-    """Operators left outside the delegate, equal ones counted."""
+def ops_text(ops: list[str] | dict[str, int] | None) -> str:
+    """Operators for people, equal ones counted."""
     if ops is None:
         return "–"
     return ", ".join(f"{name} × {n}" if n > 1 else name for name, n in Counter(ops).items()) or "none"
@@ -168,11 +169,13 @@ def terminal_table(rows: list[dict]) -> Table:
             number(image["lpips"], 4),
         )
     few = {few_sources(row["sources"]) for row in rows} - {""}
+    left = [f"{label(row)}: {row['against']['run']}" for row in rows if not executed(row)]
     table.caption = "\n".join(
         [
             "ms: median; ~float: PSNR against float, ~flow: SQNR of z_K - z_0, in dB",
             "PSNR and LPIPS: against ground truth",
             *few,
+            *left,
         ]
     )
     return table

@@ -22,6 +22,7 @@ from elir_mobile.core.errors import UserError
 # The Vulkan driver in software of Debian's Chromium, which has a Vulkan loader beside it.
 SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 EAGER = "eager"  # the float network in PyTorch, which has no file and so no row
+NOBODY = "nobody"  # in place of the device, of a file that none at hand can run
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,11 @@ def can_run(kind: str, entry: dict) -> bool:
     """Whether a device of ``kind`` can run the file of a manifest's ``entry``; older ones name no devices."""
     runtime = RUNTIMES.get(runtime_name(entry["target"]))
     return kind in entry.get("devices", runtime.devices if runtime else ())
+
+
+def not_executed(entry: dict) -> str:
+    """What stands in the place of figures for a manifest's ``entry`` whose file nothing here runs."""
+    return f"not executed here: it runs on {' and '.join(entry.get('devices', ())) or 'no known device'}"
 
 
 def runtimes_on(kind: str) -> tuple[str, ...]:

@@ -52,7 +52,11 @@ fun fillBenchmark(table: TableLayout, benchmark: Benchmark?) {
 private fun row(table: TableLayout, name: String, latency: Latency) =
     row(table, R.color.neutral, name, milliseconds(latency.median), milliseconds(latency.p90))
 
-private fun decibels(value: Double) = if (value.isInfinite()) "exact" else "%.1f".format(value)
+private fun decibels(value: Double) = when {
+    value.isNaN() -> "not run"
+    value.isInfinite() -> "exact"
+    else -> "%.1f".format(value)
+}
 
 private fun milliseconds(value: Double) = "%.1f".format(value)
 

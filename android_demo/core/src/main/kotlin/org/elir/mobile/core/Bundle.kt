@@ -23,7 +23,10 @@ enum class Fault { MISSING, DAMAGED, TOO_NEW, OUTSIDE }
 /** A bundle that cannot be used; the message is one sentence that says what to do. */
 class BundleException(val fault: Fault, message: String, cause: Throwable? = null) : Exception(message, cause)
 
-/** Host's figure and the budget a device must hold, in dB. [hostDb] is null where the host was exact. */
+/**
+ * Host's figure and the budget a device must hold, in dB. [hostDb] is null where the host was exact, NaN where it
+ * cannot run the file.
+ */
 class Budget(val hostDb: Double?, val budgetDb: Double)
 
 /** One exported file. [parity] has a [Budget] for each of `encode step decode image`, or is empty. */
@@ -234,7 +237,11 @@ class Bundle private constructor(
                 entry.getString("precision"),
                 parity?.keys()?.asSequence()?.associateWith {
                     val budget = parity.getJSONObject(it)
-                    val host = if (budget.isNull("host_db")) null else budget.getDouble("host_db")
+                    val host = when {
+                        !budget.has("host_db") -> Double.NaN
+                        budget.isNull("host_db") -> null
+                        else -> budget.getDouble("host_db")
+                    }
                     Budget(host, budget.getDouble("budget_db"))
                 } ?: emptyMap(),
             )
