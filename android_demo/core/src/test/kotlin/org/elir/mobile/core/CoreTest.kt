@@ -57,12 +57,20 @@ class CoreTest {
         val input = picture(cases.getJSONObject("input"))
         for (case in cases.getJSONArray("upright").objects()) {
             val expected = picture(case)
-            val upright = input.upright(case.getInt("orientation"))
+            val upright = upright(input, case.getInt("orientation"))
             assertEquals(expected.width to expected.height, upright.width to upright.height)
             assertArrayEquals(case.toString(), expected.pixels, upright.pixels)
         }
-        assertEquals(input, input.upright(0))
+        for (none in listOf(0, 1, 9)) assertArrayEquals(input.pixels, upright(input, none).pixels)
     }
+
+    private fun upright(input: Picture, orientation: Int) =
+        Picture.upright(input.width, input.height, orientation) { y, line ->
+            for (x in line.indices) {
+                val at = (y * input.width + x) * COLOURS
+                line[x] = (0 until COLOURS).fold(255) { pixel, c -> (pixel shl 8) or (input.pixels[at + c].toInt() and 255) }
+            }
+        }
 
     @Test
     fun resamplingIsPillows() {
