@@ -23,9 +23,12 @@ def libraries() -> dict[str, Path]:
 
 
 def mapped(data: bytes, page: int) -> dict[int, bytes]:
-    """What a loader puts at the address of each PT_LOAD, mapping whole pages: the bytes of the segment."""
+    """What a loader that maps whole pages puts at the address of each PT_LOAD, but for the file's headers."""
     memory: dict[int, bytes] = {}
-    for s in (s for s in pages.segments(data) if s.type == 1):
+    found = pages.segments(data)
+    headers = 64 + 56 * len(found)  # they say where in the file things are
+    data = bytes(headers) + data[headers:]
+    for s in (s for s in found if s.type == 1):
         start = s.vaddr // page * page
         assert s.offset % page == s.vaddr % page
         assert not any(start < at + len(there) for at, there in memory.items() if at <= s.vaddr)
@@ -64,7 +67,7 @@ def test_moving_segments_changes_nothing_that_is_loaded(libraries: dict[str, Pat
         mapped(original.read_bytes(), pages.PAGE)
     for page in (SMALL, pages.PAGE):  # it must go on loading with small pages, too
         assert mapped(moved.read_bytes(), page) == mapped(original.read_bytes(), SMALL)
-    for what in ("--dyn-syms", "--dynamic", "--relocs", "--notes", "--unwind"):
+    for what in ("--dyn-syms", "--dynamic", "--relocs", "--notes", "-wf"):
         assert shown(what, moved) == shown(what, original), what
     dynamic = re.search(r"\.dynamic\s+DYNAMIC\s+\w+ (\w+)", tool("readelf", "-SW", moved))
     header = re.search(r"DYNAMIC\s+0x(\w+)", tool("readelf", "-lW", moved))
