@@ -15,7 +15,6 @@ import java.io.File
 import java.io.IOException
 import org.elir.mobile.core.COLOURS
 import org.elir.mobile.core.Picture
-import org.elir.mobile.core.onWhite
 
 private const val MIN_SIDE = 32 // below this nothing is left to restore
 private const val SHOWN_SIDE = 2048 // of bitmaps on the screen: larger ones exceed what a canvas takes

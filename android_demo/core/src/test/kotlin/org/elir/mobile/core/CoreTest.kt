@@ -49,6 +49,8 @@ class CoreTest {
         assertEquals(listOf(0, 10, 255), listOf(0, 10, 255).map { onWhite(it, 255) })
         assertEquals(listOf(255, 255, 255), listOf(0, 10, 255).map { onWhite(it, 0) })
         assertEquals(listOf(127, 254, 133, 59), listOf(0 to 128, 1 to 1, 12 to 128, 20 to 213).map { onWhite(it.first, it.second) })
+        val half = Picture.upright(1, 1, 1) { _, line -> line[0] = (128 shl 24) or (12 shl 8) }
+        assertEquals(listOf(127, 133, 127), half.pixels.map { it.toInt() and 255 })
     }
 
     @Test
