@@ -2,7 +2,9 @@
 
 aapt (R.java) → javac → kotlinc → D8 → aapt (resources and assets) → dex and libraries → zipalign → apksigner.
 Names and version numbers are read from the Gradle files, so that both builds make the same app; this one has
-ExecuTorch only. :mod:`android_demo.toolchain` says where everything comes from.
+ExecuTorch only, another package's with older classes. So the app is compiled twice: against the signatures of
+the versions that Gradle names, and against what is packed. :mod:`android_demo.pages` makes native libraries
+fit pages of 16 KB, :mod:`android_demo.toolchain` says where everything comes from.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from android_demo.pages import aligned
 from android_demo.toolchain import (
     CACHE,
     DEXER,
@@ -56,80 +59,91 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
     platform, executorch = PLATFORM.folder() / "android.jar", EXECUTORCH.folder()
     assets = work / "assets"
     copy_bundle(read_bundle(bundle), assets / "bundles" / bundle.resolve().name, "android", ("executorch",))
-    manifest, resources = _manifest(facts, work), _runtime_names(work)
-    aapt = [
-        "aapt",
-        "package",
-        "-f",
-        "--auto-add-overlay",
-        "-M",
-        manifest,
-        "-S",
-        resources,
-        "-S",
-        APP / "src/main/res",
-        "-I",
-        platform,
-    ]
-    aapt += ["--min-sdk-version", facts["minSdk"], "--target-sdk-version", facts["targetSdk"]]
-    aapt += ["--version-code", facts["versionCode"], "--version-name", facts["versionName"]]
-    (work / "java").mkdir()
-    run([*aapt, "-m", "-J", work / "java"], "aapt")
-
-    java = sorted([*(work / "java").rglob("*.java"), *(HERE / "shim").rglob("*.java")])
-    run(
-        ["javac", "--release", "11", "-nowarn", "-cp", platform, "-d", work / "java-classes", *java],
-        "javac",
-    )
-    stubs = kotlinc(
-        sorted((HERE / "stubs").rglob("*.kt")), [], work / "stubs.jar", "compiling LiteRT's stubs"
-    )
-    core = sorted((HERE / "core/src/main").rglob("*.kt"))
-    core_jar = kotlinc(core, [platform], work / "core.jar", "compiling the core")
-    app = sorted((APP / "src/main").rglob("*.kt"))
-    classpath = [core_jar, stubs, executorch / "classes.jar", work / "java-classes", platform]
-    app_jar = kotlinc(app, classpath, work / "app.jar", "compiling the app")
+    aapt, java = resources(work)
+    classes = javac([*java, *(HERE / "shim").rglob("*.java")], work / "classes")
+    signatures = compile_signatures(HERE / "stubs", work)
+    core = kotlinc(sorted((HERE / "core/src/main").rglob("*.kt")), [platform], work / "core.jar", "the core")
+    compile_app([core, *signatures, classes, platform], work / "published.jar")
+    packed = executorch / "classes.jar"
+    app_jar = compile_app([core, packed, *signatures, classes, platform], work / "app.jar")
 
     dex = work / "dex"
     dex.mkdir()
     stdlib = KOTLIN.folder() / "kotlin-stdlib.jar"
-    inputs = [
-        app_jar,
-        core_jar,
-        executorch / "classes.jar",
-        stdlib,
-        *(work / "java-classes").rglob("*.class"),
-    ]
+    inputs = [app_jar, core, packed, stdlib, *classes.rglob("*.class")]
     run(
         ["java", "-Xmx1500m", "-cp", DEXER.folder() / "bundletool.jar", "com.android.tools.r8.D8"]
-        + ["--debug", "--min-api", facts["minSdk"], "--lib", platform, "--classpath", stubs]
+        + ["--debug", "--min-api", facts["minSdk"], "--lib", platform, "--classpath", signatures[0]]
         + ["--output", dex, *inputs],
         "D8",
     )
-    unaligned, aligned = work / "unaligned.apk", work / "aligned.apk"
+    unaligned = work / "unaligned.apk"
     run([*aapt, "-A", assets, "-0", "pte", "-F", unaligned], "aapt")
-    with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(dex.glob("*.dex")):
-            packed.write(path, path.name)
-        for path in [executorch / "libexecutorch.so", *sorted(FBJNI.folder().glob("*.so"))]:
-            packed.write(path, f"lib/{ABI}/{path.name}")
-    run(["zipalign", "-f", "-p", "4", unaligned, aligned], "zipalign")
+            archive.write(path, path.name)
+        for path in native_libraries():
+            entry = zipfile.ZipInfo(f"lib/{ABI}/{path.name}")
+            archive.writestr(entry, aligned(path), zipfile.ZIP_DEFLATED)
+    ready = work / "aligned.apk"
+    run(["zipalign", "-f", "-p", "4", unaligned, ready], "zipalign")
     apk.parent.mkdir(parents=True, exist_ok=True)
     staged = apk.with_name(f".{apk.name}")
     run(
         ["apksigner", "sign", "--ks", _debug_key(), "--ks-pass", f"pass:{PASSWORD}"]
-        + ["--min-sdk-version", facts["minSdk"], "--out", staged, aligned],
+        + ["--min-sdk-version", facts["minSdk"], "--out", staged, ready],
         "apksigner",
     )
     staged.with_name(f"{staged.name}.idsig").unlink(missing_ok=True)
     return staged.rename(apk)
 
 
+def native_libraries() -> list[Path]:
+    """The arm64 libraries that are packed, as their packages have them."""
+    return [EXECUTORCH.folder() / "libexecutorch.so", *sorted(FBJNI.folder().glob("*.so"))]
+
+
+def resources(work: Path) -> tuple[list[object], list[Path]]:
+    """The start of every aapt command, and R.java made with it in the scratch folder ``work``."""
+    facts = gradle_facts()
+    manifest, own = _manifest(facts, work), _runtime_names(work)
+    aapt: list[object] = ["aapt", "package", "-f", "--auto-add-overlay", "-M", manifest]
+    aapt += ["-S", own, "-S", APP / "src/main/res", "-I", PLATFORM.folder() / "android.jar"]
+    aapt += ["--min-sdk-version", facts["minSdk"], "--target-sdk-version", facts["targetSdk"]]
+    aapt += ["--version-code", facts["versionCode"], "--version-name", facts["versionName"]]
+    java = work / "java"
+    java.mkdir()
+    run([*aapt, "-m", "-J", java], "aapt")
+    return aapt, sorted(java.rglob("*.java"))
+
+
+def javac(sources: list[Path], out: Path) -> Path:
+    """Compile Java for the platform into the folder ``out``."""
+    command = ["javac", "--release", "11", "-nowarn", "-cp", PLATFORM.folder() / "android.jar", "-d", out]
+    run([*command, *sorted(sources)], "javac")
+    return out
+
+
+def compile_signatures(stubs: Path, work: Path) -> list[Path]:
+    """What the app calls of ExecuTorch, of LiteRT, and of platform classes newer than ours, compiled."""
+    platform = javac([*stubs.rglob("*.java")], work / "platform-stubs")
+    runtimes = kotlinc(
+        sorted(stubs.rglob("*.kt")), [PLATFORM.folder() / "android.jar"], work / "stubs.jar", "the stubs"
+    )
+    return [runtimes, platform]
+
+
+def compile_app(classpath: list[Path], out: Path) -> Path:
+    """Compile the app's own Kotlin into ``out``; of two classes of one name the first on the path counts."""
+    return kotlinc(sorted((APP / "src/main").rglob("*.kt")), classpath, out, "the app")
+
+
 def _manifest(facts: dict[str, str], work: Path) -> Path:
-    """The manifest with its package, which Gradle takes from the namespace."""
+    """The manifest with what Gradle adds: the package, and that libraries are extracted."""
     text = (APP / "src/main/AndroidManifest.xml").read_text()
+    text = text.replace("<manifest ", f'<manifest package="{facts["namespace"]}" ', 1)
     path = work / "AndroidManifest.xml"
-    path.write_text(text.replace("<manifest ", f'<manifest package="{facts["namespace"]}" ', 1))
+    path.write_text(text.replace("<application", '<application android:extractNativeLibs="true"', 1))
     return path
 
 

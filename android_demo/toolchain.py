@@ -37,6 +37,7 @@ SYSTEM = {
     "junit4.jar": "junit4",
     "hamcrest.jar": "libhamcrest-java",
     "nm": "binutils",
+    "readelf": "binutils",
 }
 
 
@@ -219,11 +220,13 @@ EXECUTORCH = Package(
         "libexecutorch.so": "package/third-party/android/libs/executorch/arm64-v8a/libexecutorch.so",
     },
 )
-_AAR = "package/android/com/facebook/react/react-native/0.67.5/react-native-0.67.5.aar"
+# The last release whose libc++ is linked for pages of 64 KB. Those of later ones, up to 0.70 with which React
+# Native left npm, cannot be made to fit pages of 16 KB (android_demo/pages.py); fbjni is one build in all.
+_AAR = "package/android/com/facebook/react/react-native/0.65.3/react-native-0.65.3.aar"
 FBJNI = Package(
-    "react-native-0.67.5",
-    "93d8e3a74bf3389967dc08df2f987e6408dfb81b53d3c7737dbae62403933348",
-    _npm("react-native@0.67.5"),
+    "react-native-0.65.3",
+    "779132207b68da5a376e0833e7d2be8dd3cd2b1d6677fb623709b2f0781773bf",
+    _npm("react-native@0.65.3"),
     {name: f"{_AAR}!jni/arm64-v8a/{name}" for name in ("libfbjni.so", "libc++_shared.so")},
 )
 
@@ -237,12 +240,12 @@ def run(command: list[object], what: str) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
-        raise UserError(f"{what} failed:\n{said[-4000:]}")
+        raise UserError(f"{what} failed:\n{said[-10_000:]}")
     return done.stdout
 
 
 def kotlinc(sources: list[Path], classpath: list[Path], out: Path, what: str) -> Path:
-    """Compile Kotlin for the JVM (Java 11) into the jar or folder ``out``; a warning is an error.
+    """Compile ``what`` from Kotlin for Java 11 into the jar or folder ``out``; a warning is an error.
 
     Raises:
         UserError: it does not compile.
@@ -253,7 +256,7 @@ def kotlinc(sources: list[Path], classpath: list[Path], out: Path, what: str) ->
         ["java", "-Xmx1500m", "-cp", own, "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
         + ["-no-stdlib", "-no-reflect", "-jvm-target", "11", "-Werror"]
         + ["-cp", ":".join(map(str, [kotlin / "kotlin-stdlib.jar", *classpath])), "-d", out, *sources],
-        what,
+        f"compiling {what}",
     )
     return out
 

@@ -12,7 +12,7 @@ android {
     defaultConfig {
         applicationId = "org.elir.mobile.demo"
         minSdk = 26
-        targetSdk = 34
+        targetSdk = 36
         versionCode = 1
         versionName = "0.1.0"
         ndk { abiFilters += "arm64-v8a" }

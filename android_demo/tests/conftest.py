@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from android_demo.build import PROGRAMS, build_apk
 from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.precision import RECIPES
@@ -34,6 +36,11 @@ def skip_without(*names: str) -> None:
     packages = missing(names)
     if packages:
         pytest.skip(f"not installed: apt-get install {' '.join(packages)}")
+
+
+def tool(*command: object) -> str:
+    """Run a program and return what it printed."""
+    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="session")
@@ -71,8 +78,14 @@ def core(tmp_path_factory) -> list[Path]:
     skip_without("java", "npm", *JARS)
     folder = tmp_path_factory.mktemp("core")
     jars = [JAVA / name for name in JARS]
-    main = kotlinc(sorted((CORE / "main").rglob("*.kt")), jars[:1], folder / "core.jar", "compiling the core")
-    test = kotlinc(
-        sorted((CORE / "test").rglob("*.kt")), [main, *jars], folder / "test.jar", "compiling its tests"
-    )
+    main = kotlinc(sorted((CORE / "main").rglob("*.kt")), jars[:1], folder / "core.jar", "the core")
+    test = kotlinc(sorted((CORE / "test").rglob("*.kt")), [main, *jars], folder / "test.jar", "its tests")
     return [main, test, KOTLIN.folder() / "kotlin-stdlib.jar", *jars]
+
+
+@pytest.fixture(scope="session")
+def apk(demo_bundle: Path, tmp_path_factory) -> Path:
+    """The APK with that bundle, in the folder that it was built in."""
+    skip_without(*PROGRAMS, "dexdump")
+    folder = tmp_path_factory.mktemp("apk")
+    return build_apk(demo_bundle, folder / "elir-demo.apk", folder)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from android_demo.build import PROGRAMS, build_apk, gradle_facts
-from android_demo.tests.conftest import skip_without
+from android_demo.build import gradle_facts
+from android_demo.tests.conftest import skip_without, tool
 from android_demo.toolchain import EXECUTORCH, FBJNI
 from elir_mobile.bundle import read_bundle
 
@@ -18,23 +17,8 @@ LIBRARIES = ("libc++_shared.so", "libexecutorch.so", "libfbjni.so")
 
 
 @pytest.fixture(scope="module")
-def tools() -> None:
-    skip_without(*PROGRAMS, "dexdump")
-
-
-@pytest.fixture(scope="module")
-def apk(tools: None, demo_bundle: Path, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("apk")
-    return build_apk(demo_bundle, folder / "elir-demo.apk", folder)
-
-
-@pytest.fixture(scope="module")
 def dex(apk: Path) -> str:
     return tool("dexdump", "-d", apk)
-
-
-def tool(*command: object) -> str:
-    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
 
 
 def test_it_is_signed_with_schemes_two_and_three(apk: Path) -> None:
@@ -111,3 +95,6 @@ def test_every_symbol_that_the_runtime_needs_of_its_neighbours_is_there() -> Non
     defined = {name for path in FBJNI.folder().glob("*.so") for name in symbols(path, "--defined-only")}
     assert any("facebook3jni" in name for name in needed)
     assert needed <= defined
+    fbjni, libcxx = (FBJNI.folder() / name for name in ("libfbjni.so", "libc++_shared.so"))
+    needed = {name for name in symbols(fbjni, "--undefined-only") if name.startswith("_Z")}
+    assert needed and needed <= symbols(libcxx, "--defined-only")

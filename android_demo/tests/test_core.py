@@ -19,11 +19,11 @@ from tests.app_fixtures import golden_tensors
 ROOT = Path(__file__).parents[2]
 
 
-def junit(classpath: list[Path], test: str, **properties: object) -> str:
+def junit(classpath: list[Path], test: str, *jvm: str, **properties: object) -> str:
     """Run a JUnit class of the core and return what it printed; fail with that where a test fails."""
     defined = [f"-Delir.{name}={value}" for name, value in properties.items()]
-    paths = ":".join(map(str, classpath))
-    command = ["java", *defined, "-cp", paths, "org.junit.runner.JUnitCore", f"org.elir.mobile.core.{test}"]
+    runner = ["-cp", ":".join(map(str, classpath)), "org.junit.runner.JUnitCore"]
+    command = ["java", *jvm, *defined, *runner, f"org.elir.mobile.core.{test}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -66,6 +66,10 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
     }
     assert row["output_sha256"] == {name: digest(out) for name, out in expected.items()}
     assert torch.isfinite(image).all()
+
+
+def test_a_photo_of_48_megapixels_fits_the_heap_of_a_phone(core) -> None:
+    assert "OK (2 tests)" in junit(core, "MemoryTest", "-Xmx192m", "-XX:+UseG1GC")
 
 
 def digest(values: Tensor) -> str:

@@ -83,7 +83,7 @@ fun tooLittleMemoryFor(context: Context, bundle: Bundle, artifact: Artifact): St
 /**
  * Pixels of the largest picture that this app's heap can restore.
  *
- * A pixel takes 3 bytes in the given and 3 in the restored picture, 1 of noise and about 1 in the rows of tiles
- * being blended, and is copied once more while a photo is turned upright; a third of the heap stays free.
+ * A pixel takes 3 bytes in the given picture, 3 in the one restored last and 3 in the one being restored, 1 of noise
+ * and about 1 in the rows of tiles being blended; a third of the heap stays free.
  */
 fun largestPicture(): Long = Runtime.getRuntime().maxMemory() * 2 / 3 / 11

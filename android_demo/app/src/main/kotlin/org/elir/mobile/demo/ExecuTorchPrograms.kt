@@ -16,7 +16,7 @@ class ExecuTorchPrograms(file: File, bundle: Bundle, threads: Int) : Programs {
 
     init {
         try {
-            val found = module.methods
+            val found = module.getMethods() // no property: a function in Kotlin
             for (name in listOf("encode", "step", "decode")) {
                 check(name in found) { "it has no method '$name'" }
                 module.loadMethod(name)

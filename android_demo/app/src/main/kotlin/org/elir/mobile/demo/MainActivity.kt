@@ -12,6 +12,7 @@ import android.os.Bundle
 import android.provider.MediaStore
 import android.view.View
 import android.view.ViewGroup
+import android.view.WindowInsets
 import android.widget.AdapterView
 import android.widget.ArrayAdapter
 import android.widget.Button
@@ -24,6 +25,7 @@ private const val PICK = 1
 private const val TAKE = 2
 private const val CAMERA_PLACE = "camera place"
 private const val SCREEN = "screen"
+private const val LIGHT_NAVIGATION_BAR = 0x10 // View.SYSTEM_UI_FLAG_LIGHT_NAVIGATION_BAR, which API 23 has not
 private val TABS = listOf(R.id.tab_restore, R.id.tab_parity, R.id.tab_benchmark)
 
 class MainActivity : Activity() {
@@ -35,6 +37,7 @@ class MainActivity : Activity() {
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         setContentView(R.layout.main)
+        keepClearOfBars(view(R.id.root))
         session = Session.of(this)
         cameraPlace = state?.getParcelable(CAMERA_PLACE)
         for (tab in TABS) button(tab) { show(tab) }
@@ -44,6 +47,24 @@ class MainActivity : Activity() {
         onSelect(R.id.precision) { session.choose(session.artifact?.target, precisions().getOrNull(it)) }
         onSelect(R.id.steps) { session.steps = (session.bundle?.steps ?: 0) - it }
         show(state?.getInt(SCREEN) ?: R.id.tab_restore)
+    }
+
+    /**
+     * From Android 15 on the window goes from edge to edge of the screen: its content keeps clear of the system's bars
+     * and of a camera in the screen itself. Before, the system did that, and there is nothing left to keep clear of.
+     */
+    private fun keepClearOfBars(root: View) {
+        val own = root.paddingLeft
+        root.setOnApplyWindowInsetsListener { view, insets ->
+            if (Build.VERSION.SDK_INT >= 30) {
+                val covered = insets.getInsets(WindowInsets.Type.systemBars() or WindowInsets.Type.displayCutout())
+                view.setPadding(own + covered.left, own + covered.top, own + covered.right, own + covered.bottom)
+            }
+            insets
+        }
+        if (Build.VERSION.SDK_INT >= 35) { // the buttons of the navigation bar lie on the app's light background
+            window.decorView.systemUiVisibility = window.decorView.systemUiVisibility or LIGHT_NAVIGATION_BAR
+        }
     }
 
     override fun onSaveInstanceState(state: Bundle) {

@@ -21,19 +21,24 @@ object PhoneRuntimes : Runtimes {
     }
 
     override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
+        val runtime = artifact.runtime
+        if (runtime !in PHONE_RUNTIMES) {
+            throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
+        }
+        if (!has(runtime)) {
+            throw RuntimeMissingException("This build has no $runtime: build it with Gradle, or choose another")
+        }
         val file = bundle.file(artifact)
         return try {
-            when (artifact.runtime) {
-                "executorch" -> ExecuTorchPrograms(file, bundle, threads)
-                "litert" -> LiteRtPrograms(file, threads)
-                else -> throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
-            }
-        } catch (error: LinkageError) { // its classes or its library are not in this build
-            throw RuntimeMissingException("This build has no ${artifact.runtime}: build it with Gradle, or choose another")
-        } catch (error: RuntimeMissingException) {
-            throw error
+            if (runtime == "executorch") ExecuTorchPrograms(file, bundle, threads) else LiteRtPrograms(file, threads)
+        } catch (error: LinkageError) { // its classes are inside, its native library or a part of it is not to be had
+            val reason = refusals.getOrPut(runtime) { error.message ?: error.toString() }
+            throw IllegalStateException("This phone cannot load $runtime ($reason): choose another runtime", error)
         } catch (error: Exception) {
             throw IllegalStateException("${artifact.path} cannot be loaded (${error.message}): export it again", error)
         }
     }
+
+    /** What the system said when it first refused a runtime; later it says only that it did. */
+    private val refusals = mutableMapOf<String, String>()
 }

@@ -15,7 +15,6 @@ import java.io.File
 import java.io.IOException
 import org.elir.mobile.core.COLOURS
 import org.elir.mobile.core.Picture
-import org.elir.mobile.core.onWhite
 
 private const val MIN_SIDE = 32 // below this nothing is left to restore
 private const val SHOWN_SIDE = 2048 // of bitmaps on the screen: larger ones exceed what a canvas takes
@@ -49,7 +48,11 @@ fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
         while (pixels / options.inSampleSize / options.inSampleSize > maxPixels) options.inSampleSize *= 2
         val bitmap = BitmapFactory.decodeFile(copy.path, options) ?: throw IOException("no image")
         val orientation = ExifInterface(copy.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
-        return toPicture(bitmap).also { bitmap.recycle() }.upright(orientation)
+        val picture = Picture.upright(bitmap.width, bitmap.height, orientation) { y, line ->
+            bitmap.getPixels(line, 0, line.size, 0, y, line.size, 1)
+        }
+        bitmap.recycle()
+        return picture
     } catch (error: IOException) {
         throw PhotoException("This photo cannot be read: pick another", error)
     } catch (error: SecurityException) {
@@ -57,22 +60,6 @@ fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
     } finally {
         copy.delete()
     }
-}
-
-private fun toPicture(bitmap: Bitmap): Picture {
-    val picture = Picture(bitmap.width, bitmap.height)
-    val line = IntArray(bitmap.width)
-    var at = 0
-    for (y in 0 until bitmap.height) {
-        bitmap.getPixels(line, 0, line.size, 0, y, line.size, 1)
-        for (pixel in line) {
-            val alpha = Color.alpha(pixel)
-            picture.pixels[at++] = onWhite(Color.red(pixel), alpha).toByte()
-            picture.pixels[at++] = onWhite(Color.green(pixel), alpha).toByte()
-            picture.pixels[at++] = onWhite(Color.blue(pixel), alpha).toByte()
-        }
-    }
-    return picture
 }
 
 /** [picture] as a bitmap. */

@@ -27,33 +27,6 @@ class Picture(val width: Int, val height: Int, val pixels: ByteArray = ByteArray
         }
     }
 
-    /**
-     * The picture as it is to be looked at.
-     *
-     * @param orientation EXIF's tag, 1 to 8; any other value leaves the picture as it is.
-     */
-    fun upright(orientation: Int): Picture {
-        if (orientation !in 2..8) return this
-        val swapped = orientation >= 5
-        val out = Picture(if (swapped) height else width, if (swapped) width else height)
-        for (y in 0 until out.height) for (x in 0 until out.width) {
-            val right = width - 1
-            val bottom = height - 1
-            val (column, row) = when (orientation) {
-                2 -> right - x to y
-                3 -> right - x to bottom - y
-                4 -> x to bottom - y
-                5 -> y to x
-                6 -> y to bottom - x
-                7 -> right - y to bottom - x
-                else -> right - y to x
-            }
-            pixels.copyInto(out.pixels, (y * out.width + x) * COLOURS, (row * width + column) * COLOURS,
-                (row * width + column + 1) * COLOURS)
-        }
-        return out
-    }
-
     /** The centred square, resized to [side] pixels (Lanczos). */
     fun square(side: Int): Picture {
         val shorter = minOf(width, height)
@@ -94,6 +67,40 @@ class Picture(val width: Int, val height: Int, val pixels: ByteArray = ByteArray
 
     /** A part of a picture, in pixels and parts of them. */
     class Box(val left: Double, val top: Double, val right: Double, val bottom: Double)
+
+    companion object {
+        /**
+         * The picture as it is to be looked at, from an image of [width]×[height] pixels that is read line by line,
+         * so that memory holds the picture once, however it is turned. What is transparent lies on white.
+         *
+         * @param orientation EXIF's tag, 1 to 8; any other value leaves the image as it is.
+         * @param read fills the given line with the pixels of line `y`, as 0xAARRGGBB.
+         */
+        fun upright(width: Int, height: Int, orientation: Int, read: (y: Int, line: IntArray) -> Unit): Picture {
+            val swapped = orientation in 5..8
+            val out = Picture(if (swapped) height else width, if (swapped) width else height)
+            // Whether the image's first column comes last, and its first line.
+            val mirrored = orientation in listOf(2, 3, 7, 8)
+            val flipped = orientation in listOf(3, 4, 6, 7)
+            val across = COLOURS * (if (swapped) out.width else 1) * (if (mirrored) -1 else 1)
+            val line = IntArray(width)
+            for (y in 0 until height) {
+                read(y, line)
+                val x = if (mirrored) width - 1 else 0
+                val turnedY = if (flipped) height - 1 - y else y
+                var at = COLOURS * (if (swapped) x * out.width + turnedY else turnedY * out.width + x)
+                for (pixel in line) {
+                    val alpha = pixel ushr 24
+                    for (c in 0 until COLOURS) {
+                        val channel = (pixel shr (16 - 8 * c)) and 255
+                        out.pixels[at + c] = onWhite(channel, alpha).toByte()
+                    }
+                    at += across
+                }
+            }
+            return out
+        }
+    }
 }
 
 private fun mirrored(index: Int, size: Int): Int {

@@ -49,6 +49,8 @@ class CoreTest {
         assertEquals(listOf(0, 10, 255), listOf(0, 10, 255).map { onWhite(it, 255) })
         assertEquals(listOf(255, 255, 255), listOf(0, 10, 255).map { onWhite(it, 0) })
         assertEquals(listOf(127, 254, 133, 59), listOf(0 to 128, 1 to 1, 12 to 128, 20 to 213).map { onWhite(it.first, it.second) })
+        val half = Picture.upright(1, 1, 1) { _, line -> line[0] = (128 shl 24) or (12 shl 8) }
+        assertEquals(listOf(127, 133, 127), half.pixels.map { it.toInt() and 255 })
     }
 
     @Test
@@ -57,12 +59,20 @@ class CoreTest {
         val input = picture(cases.getJSONObject("input"))
         for (case in cases.getJSONArray("upright").objects()) {
             val expected = picture(case)
-            val upright = input.upright(case.getInt("orientation"))
+            val upright = upright(input, case.getInt("orientation"))
             assertEquals(expected.width to expected.height, upright.width to upright.height)
             assertArrayEquals(case.toString(), expected.pixels, upright.pixels)
         }
-        assertEquals(input, input.upright(0))
+        for (none in listOf(0, 1, 9)) assertArrayEquals(input.pixels, upright(input, none).pixels)
     }
+
+    private fun upright(input: Picture, orientation: Int) =
+        Picture.upright(input.width, input.height, orientation) { y, line ->
+            for (x in line.indices) {
+                val at = (y * input.width + x) * COLOURS
+                line[x] = (0 until COLOURS).fold(255) { pixel, c -> (pixel shl 8) or (input.pixels[at + c].toInt() and 255) }
+            }
+        }
 
     @Test
     fun resamplingIsPillows() {
