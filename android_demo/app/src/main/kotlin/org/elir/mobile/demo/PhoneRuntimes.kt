@@ -7,15 +7,23 @@ import org.elir.mobile.core.Programs
 import org.elir.mobile.core.RuntimeMissingException
 import org.elir.mobile.core.Runtimes
 
-/** The runtimes that a phone can run, in the order in which they are offered. */
-val PHONE_RUNTIMES = listOf("executorch", "litert")
+/** LiteRT's files for the GPU. */
+const val GPU_TARGET = "litert/gpu"
 
 object PhoneRuntimes : Runtimes {
-    /** Whether this build has [runtime] inside. */
-    fun has(runtime: String): Boolean = try {
-        val name = if (runtime == "litert") "com.google.ai.edge.litert.CompiledModel" else "org.pytorch.executorch.Module"
-        Class.forName(name, false, javaClass.classLoader)
-        true
+    /** A class of what opens [artifact]; null: the app has no code for it. A `.pte` names its own delegate. */
+    private fun opener(artifact: Artifact): String? = when {
+        artifact.runtime == "executorch" -> "org.pytorch.executorch.Module"
+        artifact.target == "litert" || artifact.target == GPU_TARGET -> "com.google.ai.edge.litert.CompiledModel"
+        else -> null
+    }
+
+    /** Whether the app knows how to open [artifact]. */
+    fun knows(artifact: Artifact): Boolean = opener(artifact) != null
+
+    /** Whether this build also has the runtime inside. */
+    fun has(artifact: Artifact): Boolean = try {
+        opener(artifact)?.let { Class.forName(it, false, javaClass.classLoader) } != null
     } catch (error: ClassNotFoundException) {
         false
     }
@@ -23,9 +31,10 @@ object PhoneRuntimes : Runtimes {
     override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
         val file = bundle.file(artifact)
         return try {
-            when (artifact.runtime) {
-                "executorch" -> ExecuTorchPrograms(file, bundle, threads)
-                "litert" -> LiteRtPrograms(file, threads)
+            when {
+                artifact.runtime == "executorch" -> ExecuTorchPrograms(file, bundle, threads)
+                artifact.target == "litert" -> LiteRtPrograms(file, threads)
+                artifact.target == GPU_TARGET -> LiteRtPrograms(file, threads = null)
                 else -> throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
             }
         } catch (error: LinkageError) { // its classes or its library are not in this build
