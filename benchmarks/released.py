@@ -31,6 +31,7 @@ from elir_mobile.core.statistics import bootstrap
 from elir_mobile.core.timing import Milliseconds, take_turns
 from elir_mobile.devices.host import PAUSE_S, WorkerProcess, worker_process
 from elir_mobile.harness.measure import EAGER as FLOAT
+from elir_mobile.harness.measure import NOBODY
 from elir_mobile.harness.protocol import Protocol, latency_facts
 from elir_mobile.harness.report import terminal_table
 from elir_mobile.models.autoencoder import Form
@@ -90,6 +91,8 @@ def timed_together(networks: Sequence[Network], protocol: Protocol, console: Con
             facts = {key: getattr(network.job.info, key) for key in ("size", "steps", "sigma_s")}
             save_weights(network.job.restorer, weights, task=network.job.task.name, **facts)
             for row in network.report["rows"]:
+                if row["executed_by"] == NOBODY:
+                    continue
                 if row["target"] != EAGER and get_runtime(row["target"]).stand_in:
                     continue
                 which = {"file": row["path"]} if row["path"] else {"file": "", "weights": str(weights)}
