@@ -18,11 +18,13 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.estimate import estimate_table
 from benchmarks.released import RESULTS
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.harness.charts import charts, executed, label, named_devices, number, standalone, value_at
-from elir_mobile.harness.report import megabytes
+from elir_mobile.harness.report import executors, megabytes
 from elir_mobile.precision import RECIPES, recipe_digest
+from elir_mobile.recommendation import BUDGET
 from elir_mobile.runtimes.table import EAGER
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +33,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("results", "demo-model", "quantization", "harness", "side-by-side")
+        for name in ("results", "demo-model", "quantization", "harness", "side-by-side", "chips")
     ),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -70,6 +72,23 @@ SHORT: list[Column] = [
 ]
 # Of the demo bundle: what a reader of the first screen wants to know.
 SHORT_ROWS = ("eager fp32", "executorch fp32", "executorch w8a8", "litert w8a8", "coreml fp16", "coreml w4")
+# Of the chips that a report has files for: the target, and what runs it there.
+CHIPS = {
+    "onnx/qnn": "Snapdragon's NPU",
+    "litert/gpu": "Android's GPU, WebGPU",
+    "coreml": "Apple's Neural Engine or GPU: Core ML chooses",
+    "litert": "processor, XNNPACK; browsers",
+    "executorch": "processor, XNNPACK",
+}
+CHIP: list[Column] = [
+    ("chip", "chip", None),
+    ("file", "label", None),
+    ("executed by", "executed_by", None),
+    ("update, dB", "update_sqnr_db", 1),
+    ("image, dB", "image.psnr_vs_float_db", 1),
+    ("PSNR drop, dB (95 %)", DROP, 3),
+    ("LPIPS rise (95 %)", ("image.lpips_rise", "image.lpips_rise_low", "image.lpips_rise_high"), 4),
+]
 PROGRAMS: list[Column] = [
     ("artifact", "label", None),
     ("program", "program", None),
@@ -223,7 +242,8 @@ def report_table(report: dict) -> str:
     protocol = report["protocol"]
     note = (
         f"{_machine(report['machine'])}; {protocol['threads']} threads, {protocol['warmups']} warm-ups, "
-        f"{protocol['runs']} runs, {protocol['order']}. Compared with: {_compared(report['rows'])}."
+        f"{protocol['runs']} runs, {protocol['order']}. {_executed(report['rows'])}"
+        f"Compared with: {_compared(report['rows'])}."
     )
     if "peak_export_process_bytes" in report:
         memory = report["peak_export_process_bytes"] / 2**30
@@ -262,14 +282,30 @@ def short_table(report: dict) -> str:
     note = (
         f"{_machine(report['machine'])}; {protocol['threads']} threads, medians of {protocol['runs']} runs "
         f"in turn. Quality on {len(data['evaluation'])} pairs, {data['source']}; LPIPS of the degraded input "
-        f"{number(report['references']['degraded']['lpips'], 4)}. Core ML: an interpreter ran the file: "
-        "no time is claimed."
+        f"{number(report['references']['degraded']['lpips'], 4)}. {_executed(report['rows'])}"
+        "No time is claimed of what was interpreted."
     )
     return markdown(SHORT, [row for row in _labelled(report) if row["label"] in SHORT_ROWS], note)
 
 
+def chips_table(report: dict) -> str:
+    """What each file of a report computes, by the chip that it is for."""
+    rows = [{**row, "chip": CHIPS[row["target"]]} for row in _labelled(report) if row["target"] in CHIPS]
+    data = report["data"]
+    note = f"{len(data['evaluation'])} pairs of {data['sources']} photographs, {data['source']}."
+    return markdown(CHIP, sorted(rows, key=lambda row: list(CHIPS).index(row["target"])), note)
+
+
 def _machine(machine: dict) -> str:
     return f"{machine['cpu']}, {machine['cores']} cores, {' '.join(machine['cpu_flags'])}"
+
+
+def _executed(rows: list[dict]) -> str:
+    """A sentence on who executed the files; empty for a report that does not say."""
+    if not all(row.get("executed_by") for row in rows):
+        return ""
+    said = (f"{who}: {', '.join(files)}" for who, files in executors(rows).items())
+    return f"Executed by {'; '.join(said)}. "
 
 
 def _compared(rows: list[dict]) -> str:
@@ -393,9 +429,6 @@ KINDS: dict[str, Callable[[dict], str]] = {
 }
 
 
-LEAST_UPDATE_DB = 15.0  # SQNR of z_K - z_0 in a file that shall still do what the flow does
-
-
 def bars_table(results: dict, trained: dict) -> str:
     """What quantization may cost at most, and what it costs in every exported file that is held to it."""
     lines = ["| what | may cost at most | costs | upper end (95 %) | update, dB | holds |"]
@@ -405,7 +438,7 @@ def bars_table(results: dict, trained: dict) -> str:
         drop, risen = row["psnr_drop_db"], row["lpips_rise"]
         drop_high, risen_high = row.get("psnr_drop_high_db", drop), row.get("lpips_rise_high", risen)
         update = row.get("update_db")
-        holds = drop_high <= drop_db and risen_high <= rise and (update or 0) >= LEAST_UPDATE_DB
+        holds = drop_high <= drop_db and risen_high <= rise and (update or 0) >= BUDGET["update_sqnr_db"]
         most = f"{number(drop_db)} dB, {number(rise, 3)} LPIPS"
         costs = f"{number(drop, 3)} dB, {number(risen, 4)} LPIPS"
         at_most = f"{number(drop_high, 3)} dB, {number(risen_high, 4)} LPIPS"
@@ -414,7 +447,7 @@ def bars_table(results: dict, trained: dict) -> str:
 
     for row in results["files"]["rows"]:
         if row["artifact"].endswith(" w8a8"):
-            add(f"{row['task']}, {row['artifact']}", row, 0.10, 0.005)
+            add(f"{row['task']}, {row['artifact']}", row, BUDGET["psnr_drop_db"], BUDGET["lpips_rise"])
     for row in trained["rows"]:
         if row["method"] == "qat" and row["run_by"] != "simulation":
             drop_db, rise = {"w8a8": (0.05, 0.003), "w4": (0.15, 0.01)}[row["recipe"]]
@@ -442,7 +475,9 @@ def render(name: str) -> str:
         if section not in results:
             return "Not measured yet: `python -m benchmarks.quantization`."
         return section_table(section, results[section])
-    base = re.sub("-(programs|figures|short)$", "", name)
+    if name == "chips-estimate":
+        return estimate_table()
+    base = re.sub("-(programs|figures|short|chips)$", "", name)
     path = RESULTS / f"{base}.json"
     if not path.is_file():
         return f"Not measured yet: there is no {base}.json."
@@ -450,7 +485,8 @@ def render(name: str) -> str:
     if name.endswith("-figures"):
         return "\n".join(f"![{FIGURES[chart]}](images/{base}-{chart}.svg)" for chart in charts(result))
     if name != base:
-        return short_table(result) if name.endswith("-short") else programs_table(result)
+        tables = {"short": short_table, "chips": chips_table, "programs": programs_table}
+        return tables[name.rpartition("-")[2]](result)
     if "kind" in result:
         return KINDS[result["kind"]](result)
     return report_table(result) if "rows" in result else quality_table(result)

@@ -60,6 +60,12 @@ export class Bundle {
     return files.toSorted((a, b) => place(a) - place(b));
   }
 
+  /** Why the manifest recommends the file of `entry` to browsers; empty where it does not. */
+  reason({ path }) {
+    const { recommendation = {}, reasons = {} } = this.manifest;
+    return reasons[["browser-gpu", "browser"].find((kind) => recommendation[kind] === path)] ?? "";
+  }
+
   get size() {
     return this.manifest.size;
   }

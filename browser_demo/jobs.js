@@ -7,7 +7,7 @@
 
 import { Bundle, fileStem, isForGpu, sha256 } from "./bundle.js";
 import { goldenParity } from "./fidelity.js";
-import { PROGRAMS, Restorer, floatBytes, hasGpu, isGpuSoftware, startRuntime } from "./restorer.js";
+import { PROGRAMS, Restorer, floatBytes, gpuName, hasGpu, isGpuSoftware, startRuntime } from "./restorer.js";
 
 const SCHEMA_VERSION = 1;
 
@@ -30,6 +30,7 @@ export async function deviceFacts() {
   const hints = (await data?.getHighEntropyValues(["architecture", "platformVersion", "fullVersionList"])) ?? {};
   const brand = hints.fullVersionList?.find(({ brand }) => brand.includes("Chrom"));
   const { version } = await (await fetch("litert/core/package.json")).json();
+  const webgpu = await gpuName();
   return {
     name: brand ? `${brand.brand} ${brand.version}` : navigator.userAgent,
     kind: "browser",
@@ -37,7 +38,7 @@ export async function deviceFacts() {
     arch: hints.architecture ?? "",
     cpu: `logical processors: ${navigator.hardwareConcurrency}`,
     emulated: false,
-    runtimes: { "@litertjs/core": version },
+    runtimes: { "@litertjs/core": version, ...(webgpu && { webgpu }) },
   };
 }
 

@@ -108,6 +108,7 @@ async function openModel(entry) {
   fillParity(entry, null);
   restorer = await Restorer.open(bundle, entry, threads);
   $("status").textContent = `Ready: ${entry.precision}, ${(entry.bytes / 1e6).toFixed(1)} MB.`;
+  $("reason").textContent = bundle.reason(entry);
   if (photo) await restorePhoto();
 }
 

@@ -14,8 +14,16 @@ export async function hasGpu() {
 
 /** Whether that GPU is one in software, whose speed says nothing of this device's. */
 export async function isGpuSoftware() {
-  const { info } = (await navigator.gpu.requestAdapter()) ?? {};
+  const { info } = (await navigator.gpu?.requestAdapter()) ?? {};
   return info?.isFallbackAdapter || info?.architecture === "swiftshader";
+}
+
+/** What WebGPU calls that GPU, for `elir_mobile/harness/measure.py`; null where there is none. */
+export async function gpuName() {
+  if (!(await hasGpu())) return null;
+  const { info } = await navigator.gpu.requestAdapter();
+  const name = info.architecture || info.vendor || "a GPU without a name";
+  return (await isGpuSoftware()) ? `${name} (a GPU in software)` : name;
 }
 
 let runtime; // promise of the most threads that can be used

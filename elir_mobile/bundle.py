@@ -5,7 +5,8 @@
     <out>/<task>-<model>/
       manifest.json     schema, task, model, sizes, versions, calibration digest, files with sha256,
                         bytes, target (runtime, delegate, form), the kinds of device that have it,
-                        recipe and delegation, and which of them a device takes
+                        recipe and delegation, who ran them and how well; which of them a device
+                        takes, and why
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
       executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
       golden/           what a device checks itself against: raw little-endian arrays, see below
@@ -16,8 +17,9 @@ SHA-256 of each. ``input`` and ``output`` are (H, W, 3) uint8, the degraded and 
 ``noise``, ``coarse``, ``step`` and ``latent`` are float32 of the latent's shape: the noise, ``encode``'s
 output, ``step``'s first output, and the latent that ``decode`` is given. All from the float network.
 
-The manifest says all that an app must know of the task (:func:`task_facts`) and which file each kind of
-device should take (:func:`recommendation`). Schema 1 named the task alone: this package opens such a
+The manifest says all that an app must know of the task (:func:`task_facts`) and which file each class of
+device should take: ``recommendation`` has a path for each, ``reasons`` a sentence
+(:mod:`elir_mobile.recommendation`). Schema 1 named the task alone: this package opens such a
 bundle with the facts of its own table of tasks, and :func:`copy_bundle` writes them down. An app that comes
 upon one shows the task's name, does not enlarge, says nothing of a domain and takes the first file that it
 can run.
@@ -31,7 +33,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +59,7 @@ from elir_mobile.core.reader import load_object
 from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
-from elir_mobile.precision import RECIPES
+from elir_mobile.recommendation import BUDGET, RECOMMENDED, reasons, recommendation
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.runtimes.table import RUNTIMES, can_run, canonical, runtime_name, runtimes_on
 from elir_mobile.tasks import Task, get_task
@@ -66,19 +68,6 @@ GOLDEN, REPORT = "golden", "report"
 MADE_BY = "elir-mobile"  # in manifests: a folder without it is somebody else's, and never replaced
 GOLDEN_SEED = 0
 ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
-
-# What each kind of device is advised to run, the faster first: targets, and built-in recipes. By measurement,
-# so no other table has it: LiteRT's int8 file of the released network takes half of ExecuTorch's time
-# (docs/results.md), Core ML alone reaches the Neural Engine, and float16 is slow on most computers.
-_INT8 = ("w8a8", "mixed", "w8")
-RECOMMENDED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "android": (("litert", "executorch"), (*_INT8, "fp16", "fp32")),
-    "ios": (("coreml", "executorch"), (*_INT8, "fp16", "fp32")),
-    "browser": (("litert",), (*_INT8, "fp32", "fp16")),  # fp16 is not delegated there, and far slower
-    "host": (("litert", "executorch"), (*_INT8, "fp32", "fp16")),
-    # Where there is WebGPU.
-    "browser-gpu": (("litert/gpu",), ("fp16", "fp32")),
-}
 
 
 def task_facts(task: Task, domain: str) -> dict:
@@ -100,34 +89,6 @@ def task_facts(task: Task, domain: str) -> dict:
         "keep_colors": task.keeps_colors,
         "fidelity": 0.0,
     }
-
-
-def recommendation(files: Sequence[dict]) -> dict[str, str]:
-    """Path of the file that each kind of device is advised to run; a kind that can run none is left out.
-
-    A recipe of one's own goes first, since it was made for this very network; then int8, then float, and
-    last the built-in recipes that :data:`RECOMMENDED` does not name. Of one precision the faster target
-    goes first, of one target and kind the file that the manifest names first.
-
-    Args:
-        files: entries of the manifest.
-    """
-    found = {}
-    for kind, (targets, precisions) in RECOMMENDED.items():
-        ranked = [
-            (_place(entry["precision"], precisions), targets.index(entry["target"]), number, entry["path"])
-            for number, entry in enumerate(files)
-            if entry["target"] in targets
-        ]
-        if ranked:
-            found[kind] = min(ranked)[-1]
-    return found
-
-
-def _place(precision: str, precisions: tuple[str, ...]) -> int:
-    if precision in precisions:
-        return precisions.index(precision)
-    return len(precisions) if precision in RECIPES else -1
 
 
 @contextmanager
@@ -224,10 +185,17 @@ def file_entry(folder: Path, path: Path, **facts: object) -> dict:
     }
 
 
-def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write ``manifest.json``; schema version, signature and recommendation are added."""
-    added = {"made_by": MADE_BY, "recommendation": recommendation(manifest["files"])}
-    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **manifest, **added})
+def write_manifest(folder: Path, manifest: dict) -> dict:
+    """Write ``manifest.json`` and return what is in it; schema version, signature and advice are added."""
+    whole = {"schema_version": SCHEMA_VERSION, **manifest, "made_by": MADE_BY, **advice(manifest)}
+    write_json(folder / MANIFEST, whole)
+    return whole
+
+
+def advice(manifest: dict) -> dict[str, dict[str, str]]:
+    """The manifest's entries on which file each class of device should run, and why."""
+    files, budget = manifest["files"], manifest.get("budget", BUDGET)
+    return {"recommendation": recommendation(files, budget), "reasons": reasons(files, budget)}
 
 
 @dataclass(frozen=True)
@@ -258,7 +226,8 @@ class Bundle:
             others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in files)
             wanted = f"{target or 'exported'} file" + (f" at {precision}" if precision else "")
             raise UserError(f"{self.folder} has no {wanted}: it has {others}")
-        advised = [facts.get("host") for facts in (self.manifest["recommendation"], recommendation(left))]
+        among = advice({**self.manifest, "files": left})["recommendation"]
+        advised = [paths.get("host") for paths in (self.manifest.get("recommendation", {}), among)]
         return min(
             left,
             key=lambda entry: (not can_run("host", entry), [*advised, entry["path"]].index(entry["path"])),
@@ -279,7 +248,7 @@ def read_bundle(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     if manifest["schema_version"] == 1:
         task = get_task(str(manifest.get("task")))
-        added = task_facts(task, task.domain) | {"recommendation": recommendation(manifest["files"])}
+        added = task_facts(task, task.domain) | advice(manifest)
         manifest = {**manifest, **added, "schema_version": SCHEMA_VERSION}
     return Bundle(folder, manifest, torch.from_numpy(read_table(folder, manifest)))
 
@@ -294,11 +263,7 @@ def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ..
     Raises:
         UserError: the bundle has no file for it, or the place cannot be written.
     """
-    files = [
-        entry
-        for entry in bundle.manifest["files"]
-        if can_run(kind, entry) and runtime_name(entry["target"]) in runtimes
-    ]
+    files = [entry for entry in files_for(kind, bundle) if runtime_name(entry["target"]) in runtimes]
     if not files:
         known = " or ".join(name for name in runtimes_on(kind) if name in runtimes)
         raise UserError(f"{bundle.folder} has no {known} file: export one with --targets")
@@ -306,6 +271,21 @@ def copy_bundle(bundle: Bundle, target: Path, kind: str, runtimes: tuple[str, ..
         copy_files(bundle.folder, bundle.manifest, files, staging)
         write_manifest(staging, {**bundle.manifest, "files": files})  # with what is recommended of these
     return target
+
+
+def files_for(kind: str, bundle: Bundle) -> list[dict]:
+    """The manifest's entries of the files that a device of ``kind`` can run."""
+    return [entry for entry in bundle.manifest["files"] if can_run(kind, entry)]
+
+
+def copied_advice(bundle: Bundle, kind: str) -> list[str]:
+    """For each class of device of ``kind`` a sentence: which file of :func:`copy_bundle` it should run, and
+    why; or which one it would, if the demo app could."""
+    said = advice({**bundle.manifest, "files": files_for(kind, bundle)})["reasons"]
+    for name, path in advice(bundle.manifest)["recommendation"].items():
+        said.setdefault(name, f"{path} is left out, since the demo app cannot run it")
+    of_kind = [name for name in RECOMMENDED if name in said and name.partition("-")[0] == kind]
+    return [f"{RECOMMENDED[name].title}: {said[name]}" for name in of_kind]
 
 
 def push_to_phone(bundle: Bundle, serial: str | None) -> str:

@@ -30,11 +30,13 @@ from elir_mobile.core.files import write_json, written
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
+from elir_mobile.recommendation import BUDGET
 from elir_mobile.runtimes.eager import eager_runner
 from export.programs import Delegation, Programs, Samples
 from export.targets import Target, get_target, writer
 from quant.gptq import Adjusted, adjusted_weights, with_weights
 from quant.job import Job, Stages
+from quant.search import Budget
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def describe(
             )
             for artifact in artifacts
         ],
+        "budget": BUDGET | {name: most for name, most in _limits(job.budget).items() if most is not None},
         "calibration": calibration or None,
         "golden": write_golden(
             folder, eager_runner(job.restorer, info.steps), image, info.steps, info.sigma_s
@@ -155,6 +158,15 @@ def describe(
     }
     write_manifest(folder, manifest)
     return Bundle(folder, manifest, table)
+
+
+def _limits(budget: Budget) -> dict[str, float | None]:
+    """A budget of the pictures as a manifest names it."""
+    return {
+        "psnr_drop_db": budget.psnr_drop_db,
+        "lpips_rise": budget.lpips_rise,
+        "update_sqnr_db": budget.min_update_db,
+    }
 
 
 def _key(job: Job, target: Target, recipe: Recipe, calibration: str) -> str:

@@ -27,6 +27,7 @@ from elir_mobile.tasks import Task
 from elir_mobile.terminal import Described
 from export.programs import Programs, build_programs
 from export.targets import TARGETS, Target, get_target, realizes
+from quant.search import Budget
 
 ALL = "all"  # in place of the names of targets
 # One fresh process of each file: the harness has the longer protocol.
@@ -49,6 +50,7 @@ class Job:
     seed: int
     protocol: Protocol = SHORT
     gptq: bool = False  # adjust float weights so that rounding hurts least
+    budget: Budget = Budget()  # what the user allowed a searched recipe to cost
 
     @property
     def name(self) -> str:

@@ -26,7 +26,6 @@ from torch.nn import functional as F
 from elir_mobile import metrics, restore
 from elir_mobile.bundle import (
     MANIFEST,
-    RECOMMENDED,
     Bundle,
     building,
     file_entry,
@@ -43,6 +42,7 @@ from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.recommendation import RECOMMENDED
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import ALIGNED_FACE, TASKS
 from tests.conftest import golden_budgets
@@ -123,7 +123,10 @@ def write_bundle(folder: Path) -> Path:
     """A whole bundle whose programs are stubs, with a package folder among its files."""
     table = torch.sin(torch.arange(STEPS * CHANNELS, dtype=torch.float32)).view(STEPS, CHANNELS)
     loop = {"steps": STEPS, "sigma_s": SIGMA_S}
-    every = dict.fromkeys(RECOMMENDED, (("stub",), ("w8a8", "fp32")))
+    every = {
+        kind: replace(advice, targets=("stub",), precisions=("w8a8", "fp32"))
+        for kind, advice in RECOMMENDED.items()
+    }
     with building(folder) as staging, mock.patch.dict(RECOMMENDED, every):
         (staging / "stub").mkdir()
         package = staging / "coreml" / "tiny.mlpackage"
@@ -166,7 +169,7 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
     no app has heard of, one whose recommended file was left out, and one of schema 1.
 
     ``square`` and ``whole`` are what is restored of ``photo``; ``recommended`` is the file for any device,
-    null where there is none.
+    null where there is none, and ``reason`` why that one, null where the manifest does not say.
     """
     manifest = json.loads((whole / MANIFEST).read_text())
     unheard = replace(
@@ -174,7 +177,11 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
     )
     told = {task.name: manifest | task_facts(task, task.domain) for task in (*TASKS.values(), unheard)}
     told["left-out"] = manifest | {"recommendation": dict.fromkeys(RECOMMENDED, "stub/absent.stub")}
-    old = {key: value for key, value in manifest.items() if key not in (*TOLD, "recommendation")}
+    reason = 'stub w8a8 for every device: 100 % of it is "stub"'
+    manifest |= {"reasons": dict.fromkeys(RECOMMENDED, reason)}
+    told = {name: facts | {"reasons": manifest["reasons"]} for name, facts in told.items()}
+    del told["sr"]["reasons"]  # as before there were any
+    old = {key: value for key, value in manifest.items() if key not in (*TOLD, "recommendation", "reasons")}
     told["schema-1"] = old | {"schema_version": 1, "task": "sr"}
     entries = []
     for name, manifest in told.items():
@@ -192,6 +199,7 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
                 "path": copy.relative_to(out.folder).as_posix(),
                 **facts,
                 "recommended": None if name in ("left-out", "schema-1") else "stub/w8a8.stub",
+                "reason": manifest.get("reasons", {}).get("android"),
                 **{part: out.array(f"tasks/{name}-{part}", values) for part, values in pictures.items()},
             }
         )

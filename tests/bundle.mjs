@@ -16,8 +16,9 @@ const index = await (await fetched("index.json")).json();
 const open = (path) => Bundle.open(new URL(`${path}/`, fixtures));
 const read = {};
 for (const { path } of index.tasks) {
-  const { task, manifest } = await open(path);
-  read[path] = { ...task, recommended: manifest.recommendation?.browser ?? null };
+  const bundle = await open(path);
+  const recommended = bundle.manifest.recommendation?.browser ?? null;
+  read[path] = { ...bundle.task, recommended, reason: bundle.reason({ path: recommended }) };
 }
 const refused = {};
 for (const { path } of index.damaged) {

@@ -56,6 +56,7 @@ try {
         latency: text(document.getElementById("latency").tBodies[0].rows),
         parity: text(document.getElementById("parity").tBodies[0].rows),
         status: document.getElementById("status").textContent,
+        reason: document.getElementById("reason").textContent,
         models: Array.from(document.getElementById("model").options, (option) => option.value),
         ground: getComputedStyle(document.body).backgroundColor,
         overflow: document.documentElement.scrollWidth - width,

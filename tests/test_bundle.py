@@ -13,19 +13,16 @@ from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import (
     ANDROID_FOLDER,
-    RECOMMENDED,
     building,
     copy_bundle,
     file_entry,
     read_bundle,
-    recommendation,
     task_facts,
     write_manifest,
     write_table,
 )
 from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
-from elir_mobile.precision import RECIPES
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 
 FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
@@ -65,7 +62,7 @@ def test_of_several_files_the_advised_one_is_taken_unless_another_is_named(tmp_p
     named = {("litert", None): "2", (None, "fp32"): "2", ("executorch", None): "3", ("coreml", None): "0"}
     for (target, precision), path in named.items():
         assert bundle.entry(target, precision)["path"] == path
-    del bundle.manifest["recommendation"]["host"]
+    del bundle.manifest["recommendation"]
     assert bundle.entry(None, None)["path"] == "3"
     elsewhere = {"target": "executorch/vulkan", "precision": "fp32", "path": "4", "devices": ["android"]}
     bundle.manifest["files"].insert(0, elsewhere)
@@ -230,6 +227,13 @@ def edit(folder: Path, change) -> None:
         (lambda m: m["files"][0].update(sha256="abc"), r"files\[0\].sha256 is not 64 hexadecimal digits"),
         (lambda m: m["files"][0].update(path="a\0b"), r"files\[0\].path is not a path"),
         (lambda m: m["files"][0].pop("target"), r"it has no files\[0\].target"),
+        (
+            lambda m: m["files"][0].update(quality={"pairs": 8}),
+            r"it has no files\[0\].quality.update_sqnr_db",
+        ),
+        (lambda m: m.update(recommendation=["a"]), "recommendation is not an object"),
+        (lambda m: m.update(reasons={"android": 1}), "reasons.android is not text"),
+        (lambda m: m.update(budget={"psnr_drop_db": "little"}), "budget.psnr_drop_db is not a number"),
         (lambda m: m.pop("table"), "is damaged"),
         (lambda m: m.update(files=[7]), "is damaged"),
     ],
@@ -250,43 +254,9 @@ def test_damaged_artifact_and_absent_bundle_are_refused(tmp_path: Path) -> None:
         read_bundle(tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    ("files", "android", "ios", "browser", "host"),
-    [
-        ("ex/fp32 ex/w8a8", "ex/w8a8", "ex/w8a8", None, "ex/w8a8"),
-        ("ex/w8a8 lt/w8a8 cm/w4 cm/w8a8", "lt/w8a8", "cm/w8a8", "lt/w8a8", "lt/w8a8"),
-        # int8 before float, and only then the faster target
-        ("lt/fp32 ex/mixed ex/w8a8 cm/fp16", "ex/w8a8", "ex/w8a8", "lt/fp32", "ex/w8a8"),
-        # fp16 only where there is such arithmetic
-        ("lt/fp32 lt/fp16 cm/fp32 cm/fp16", "lt/fp16", "cm/fp16", "lt/fp32", "lt/fp32"),
-        # a recipe of one's own before all others, a built-in one that no rule names after them
-        ("lt/w8a8 lt/mine lt/other cm/w4 cm/fp32", "lt/mine", "cm/fp32", "lt/mine", "lt/mine"),
-        ("cm/w4", None, "cm/w4", None, None),
-        ("vulkan/w8a8", None, None, None, None),
-        ("", None, None, None, None),
-    ],
-)
-def test_each_kind_of_device_is_advised_to_run_the_fastest_file_it_can(
-    files: str, android, ios, browser, host
-) -> None:
-    expected = {"android": android, "ios": ios, "browser": browser, "host": host}
-    names = {"ex": "executorch", "lt": "litert", "cm": "coreml"}
-    entries = [
-        {"path": file, "target": names.get(target, target), "precision": precision}
-        for file in files.split()
-        for target, precision in [file.split("/")]
-    ]
-    assert recommendation(entries) == {kind: path for kind, path in expected.items() if path}
-
-
-def test_advice_names_recipes_that_there_are() -> None:
-    for _, recipes in RECOMMENDED.values():
-        assert set(recipes) <= set(RECIPES)
-
-
 def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_path: Path) -> None:
     folder = write(tmp_path / "b")
-    told = ("title", "domain", "upscale", "enlarge", "recommendation")
+    told = ("title", "domain", "upscale", "enlarge", "recommendation", "reasons")
     edit(folder, lambda m: (m.update(schema_version=1, task="bsr"), [m.pop(key) for key in told]))
     copy = copy_bundle(read_bundle(folder), tmp_path / "copy", "android")
     for manifest in (read_bundle(folder).manifest, json.loads((copy / "manifest.json").read_text())):
@@ -294,6 +264,7 @@ def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_
         assert manifest["title"] == "blind super-resolution ×4"
         assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("photo", 4, "bicubic")
         assert manifest["recommendation"]["android"] == "executorch/a.pte"
+        assert manifest["reasons"]["android"].startswith("executorch fp32: nobody executed it; ")
     edit(folder, lambda m: m.pop("task"))
     with pytest.raises(UserError, match="unknown task"):
         read_bundle(folder)
@@ -362,6 +333,34 @@ def test_a_folder_of_an_app_gets_what_the_app_can_run(whole: Path, tmp_path: Pat
     assert [entry["target"] for entry in copied.manifest["files"]] == targets
 
 
+def test_a_push_says_which_file_the_device_should_run_and_which_the_app_cannot(tmp_path: Path) -> None:
+    with building(tmp_path / "b") as staging:
+        files = []
+        for target, precision, more in (
+            ("onnx/qnn", "w8a16", {"parity": {}}),
+            ("litert/gpu", "fp16", {"parity": {}, "executed_by": "SwiftShader (a GPU in software)"}),
+            ("litert", "w8a8", {}),
+            ("coreml", "fp16", {}),
+        ):
+            path = staging / target.replace("/", "-")
+            path.write_text(target)
+            files.append(file_entry(staging, path, target=target, precision=precision, **more))
+        write_manifest(staging, {**FACTS, "table": write_table(staging, TABLE), "files": files})
+    said = push(tmp_path / "b", "--android-folder", tmp_path / "app").output.splitlines()
+    npu, gpu, processor = said[-3:]
+    assert npu == "Android, Snapdragon's NPU: onnx-qnn is left out, since the demo app cannot run it"
+    assert gpu.startswith(
+        "Android, GPU: litert/gpu fp16: SwiftShader (a GPU in software) ran it, its pictures"
+    )
+    assert processor.startswith("Android, processor: litert w8a8: nobody executed it; ")
+    copied = read_bundle(tmp_path / "app" / "b").manifest
+    assert copied["recommendation"] == {
+        "android-gpu": "litert-gpu", "android": "litert", "browser-gpu": "litert-gpu", "browser": "litert",
+        "host": "litert",
+    }  # fmt: skip
+    assert copied["reasons"].keys() == copied["recommendation"].keys()
+
+
 def test_what_cannot_be_pushed_is_said_in_a_sentence(
     whole: Path, phone: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -372,7 +371,7 @@ def test_what_cannot_be_pushed_is_said_in_a_sentence(
     only_core_ml = json.loads((whole / "manifest.json").read_text())
     only_core_ml["files"] = only_core_ml["files"][1:]
     (whole / "manifest.json").write_text(json.dumps(only_core_ml))
-    assert "no executorch or litert file" in push(whole, "--android").output
+    assert "no executorch or litert or litert/gpu file" in push(whole, "--android").output
     (whole / "coreml" / "a.mlpackage" / "a.pte").write_text("damaged")
     assert "missing or damaged" in push(whole, "--ios-folder", tmp_path / "app").output
     assert not (tmp_path / "app").exists()

@@ -40,6 +40,7 @@ from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row, read_r
 from elir_mobile.core.manifest import copy_files, read_manifest
 from elir_mobile.devices import adb, arm64, browser, remote
 from elir_mobile.devices.protocol import Device, device
+from elir_mobile.harness.measure import IN_SOFTWARE, executed_by
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.runner import open_runner
@@ -659,6 +660,7 @@ def test_the_page_restores_a_photo_at_every_width(
         assert [(row[0], row[3]) for row in view["parity"]] == [(part, "✓ holds") for part in OUTPUTS]
         assert view["models"] == ["litert/bfr-w8a8.tflite", "litert/bfr-fp32.tflite"]
         assert view["status"].startswith("This device computes")
+        assert view["reason"].startswith("litert w8a8: it was executed, its pictures were not judged; ")
         assert view["problem"] == "notes.txt is not an image that can be read: choose another"
         assert view["overflow"] <= 0
         assert view["save"]
@@ -688,10 +690,13 @@ def test_the_browser_runs_gpu_files_as_this_machine_does(
     listed = {entry["path"]: entry for entry in read_bundle(gpu_bundle).manifest["files"]}
     assert sorted(files) == sorted(listed)
     result = chromium.run(gpu_bundle, job_of(files), tmp_path, Watch())
+    assert result.device.runtimes["webgpu"].endswith(IN_SOFTWARE)
     for row in result.rows:
         assert row.error is None
         software = listed[row.path]["target"] == "litert/gpu"  # no time is claimed of a GPU in software
         assert (row.total is None) == software
+        by = f"WebGPU on {result.device.runtimes['webgpu']}" if software else "LiteRT.js "
+        assert executed_by(row, result.device).startswith(by)
         for name, decibels in row.parity.items():
             assert decibels is None or decibels >= listed[row.path]["parity"][name]["budget_db"], name
 

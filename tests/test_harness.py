@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from html import unescape
+from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from elir_mobile.bundle import file_entry, read_bundle
@@ -23,7 +27,7 @@ from elir_mobile.cli.measure import main
 from elir_mobile.cli.options import alone
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.golden import golden_outputs, golden_parity_db, output_sha256
-from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, read_result, write_json
+from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Row, Times, read_result, write_json
 from elir_mobile.core.jobs import Result as JobResult
 from elir_mobile.core.manifest import read_golden, read_manifest
 from elir_mobile.core.sampling import PROGRAMS, Loop
@@ -37,12 +41,12 @@ from elir_mobile.harness import measure
 from elir_mobile.harness.charts import charts, number, standalone
 from elir_mobile.harness.compare import quality
 from elir_mobile.harness.protocol import Protocol
-from elir_mobile.harness.report import ops_text, page
+from elir_mobile.harness.report import ops_text, page, terminal_table
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.restore import load_artifact
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.runner import open_runner
-from elir_mobile.runtimes.table import RUNTIMES
+from elir_mobile.runtimes.table import RUNTIMES, runtimes_on
 from elir_mobile.tasks import get_task
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
 
@@ -673,6 +677,123 @@ def test_another_device_is_held_against_the_host(
         assert "emulated" in row["against"]["latency"]
         assert "on this machine" in row["against"]["same file"]
         assert row["image"]["psnr_db"] is None
+
+
+TIMES = Times.of([5.0, 6.0, 7.0])
+# Who executes the files of each target on this machine; the last two nobody.
+HERE = {
+    ("litert", "w8a8"): "LiteRT 2.2.0",
+    ("coreml", "fp16"): "our interpreter of Core ML programs",
+    ("litert/gpu", "fp16"): "SwiftShader (a GPU in software)",
+    ("onnx/qnn", "w8a16"): "Qualcomm's emulator of the Hexagon NPU",
+    ("executorch", "fp32"): "nobody",
+    ("executorch/vulkan", "fp32"): "nobody",
+}
+ELSEWHERE = {
+    ("arm64", "litert"): "LiteRT 2.2.0 on an emulated processor",
+    ("browser", "litert"): "LiteRT.js 2.5.3",
+    ("browser", "litert/gpu"): "WebGPU on swiftshader (a GPU in software)",
+    ("Pixel", "litert/gpu"): "LiteRT 2.2.0 on a GPU",
+}
+
+
+class Told:
+    """A device that claims times for every file, whoever executed it."""
+
+    def __init__(self, name: str = "host", kind: str = "host", **runtimes: str) -> None:
+        self.name, self.kind = name, kind
+        self.runtimes = runtimes_on(kind)
+        versions = runtimes or {"ai-edge-litert": "2.2.0"}
+        self.facts = DeviceFacts(name, kind, "Linux", "", "", name == "arm64", versions)
+
+    def run(self, bundle: Path, job: Job, folder: Path, progress: devices.Progress, **more) -> JobResult:
+        rows = []
+        for path in job.files:
+            target, precision = path.rsplit(" ", 1)
+            times = {"total": TIMES, "programs": dict.fromkeys(PROGRAMS, TIMES)}
+            facts = {"parity": dict.fromkeys(OUTPUTS, 40.0), "load_ms": 1.0, "first_ms": 9.0, **times}
+            if target == "executorch":
+                facts = {"error": "it is no program"}
+            rows.append(Row(path, "0" * 64, target, precision, 1, **facts))
+        return JobResult(self.facts, tuple(rows))
+
+
+@pytest.fixture
+def told(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    """The report of a bundle with a file for every way to be executed, and its page."""
+    monkeypatch.setattr(measure, "Host", Told)
+    monkeypatch.setitem(
+        RUNTIMES,
+        "coreml",
+        replace(RUNTIMES["coreml"], stand_in=HERE["coreml", "fp16"]),  # on a Mac, too
+    )
+    opened = read_bundle(micro_bundle)
+    files = [
+        {"path": f"{target} {precision}", "sha256": "0" * 64, "bytes": 1000, "target": target,
+         "precision": precision, **({"devices": ["ios"]} if "vulkan" in target else {})}
+        for target, precision in HERE
+    ]  # fmt: skip
+    bundle = replace(opened, manifest={**opened.manifest, "files": files})
+    others = [
+        Told("arm64", "arm64"),
+        Told(
+            "browser", "browser", **{"@litertjs/core": "2.5.3", "webgpu": "swiftshader (a GPU in software)"}
+        ),
+        Told("Pixel", "android", litert="2.2.0"),
+    ]
+    report, _ = measure.measure_bundle(bundle, [Told(), *others], Protocol(1, 0, 3, 1), nothing)
+    return report, page(report, None)
+
+
+def test_every_row_says_who_executed_the_file_and_only_a_runtime_on_its_own_chip_has_times(told) -> None:
+    rows = {(row["device"], row["target"]): row for row in told[0]["rows"]}
+    wanted = {("host", target): who for (target, _), who in HERE.items()} | ELSEWHERE
+    assert {key: row["executed_by"] for key, row in rows.items() if key in wanted} == wanted
+    timed = {("host", "litert"), ("browser", "litert"), ("Pixel", "litert"), ("Pixel", "litert/gpu")}
+    for key, row in rows.items():
+        medians = [
+            row["latency_ms"]["median"],
+            *(p["latency_ms"]["median"] for p in row["programs"].values()),
+        ]
+        if key in timed:
+            assert medians == [6.0] * 4, key
+            continue
+        assert medians == [None] * 4, key
+        assert (row["load_ms"], row["first_ms"], row["speedup_vs_fp32"]) == (None, None, None), key
+        why = "nobody executed" if row["executed_by"] == "nobody" else "not claimed: "
+        assert why in row["against"]["latency"], key
+    assert rows["host", "executorch"]["error"] == "it is no program"
+
+
+def test_the_page_says_who_executed_each_file_and_shows_no_time_of_a_stand_in(told) -> None:
+    report, text = told
+    (table,) = re.findall(r'<th class="words">executed by</th>.*?</table>', text, re.DOTALL)
+    shown = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in table.split("<tr>")[1:]]
+    assert [unescape(cells[1]) for cells in shown] == [row["executed_by"] for row in report["rows"]]
+    for cells, row in zip(shown, report["rows"], strict=True):
+        timed = row["latency_ms"]["median"] is not None
+        assert cells[3].startswith("6.0" if timed else "–"), cells
+        assert (cells[7] != "–") == timed, cells
+
+
+def test_the_terminal_says_who_executed_each_file(told) -> None:
+    console = Console(width=80, file=StringIO())
+    console.print(terminal_table(told[0]["rows"]))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    said = " ".join(" ".join(lines).split())
+    for sentence in (
+        "LiteRT 2.2.0: litert @ host, litert @ Pixel",
+        "our interpreter of Core ML programs: coreml @ host",
+        "SwiftShader (a GPU in software): litert/gpu @ host",
+        "Qualcomm's emulator of the Hexagon NPU: onnx/qnn @ host",
+        "nobody: executorch @ host, executorch @ arm64, executorch @ Pixel, executorch/vulkan @ host",
+        "LiteRT 2.2.0 on an emulated processor: litert @ arm64",
+        "WebGPU on swiftshader (a GPU in software): litert/gpu @ browser",
+    ):
+        assert f" {sentence} " in f"{said} ", sentence
+    (untimed,) = [line.split() for line in lines if line.startswith(" onnx/qnn w8a16 @ host ")]
+    assert untimed[4:6] == ["0.00", "–"]
 
 
 def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_path: Path) -> None:

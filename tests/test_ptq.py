@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from html import unescape
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
 from elir_mobile.data.pairs import PairCounts
 from elir_mobile.precision import FP32, RECIPES, read_recipe
+from elir_mobile.recommendation import BUDGET
 from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from quant import budget as budget_module
@@ -115,15 +118,35 @@ def test_the_manifest_tells_an_app_what_the_task_is_and_which_file_to_run(finish
     manifest = read_bundle(finished[0]).manifest
     assert (manifest["task"], manifest["title"]) == ("bfr", "blind face restoration")
     assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("aligned-face", 1, "nearest")
-    (int8,) = [entry["path"] for entry in manifest["files"] if entry["precision"] == "w8a8"]
-    assert manifest["recommendation"] == dict.fromkeys(("android", "ios", "host"), int8)
+    assert manifest["budget"] == BUDGET
+    report = json.loads((finished[0] / "report" / "report.json").read_text())
+    _, *rows = report["rows"]
+    for entry, row in zip(manifest["files"], rows, strict=True):
+        assert entry["executed_by"] == row["executed_by"] == f"ExecuTorch {version('executorch')}"
+        quality = entry["quality"]
+        assert (quality["pairs"], quality["photographs"]) == (2, 1)
+        assert quality["update_sqnr_db"] == row["update_sqnr_db"]
+        for name in ("psnr_drop_db", "psnr_drop_db_high", "lpips_rise", "lpips_rise_high"):
+            assert quality[name] == row["image"][name]
+    fp32, int8 = manifest["files"]
+    short = int8["quality"]["psnr_drop_db"] > BUDGET["psnr_drop_db"]
+    assert short  # random weights: int8 costs more than a trained network's may
+    assert manifest["recommendation"] == dict.fromkeys(("android", "ios", "host"), fp32["path"])
+    said = manifest["reasons"]["android"]
+    assert said.startswith(f"executorch fp32: {fp32['executed_by']} ran it: SQNR of the update ")
+    assert f"; it goes before executorch w8a8: {int8['executed_by']} ran it: " in said
+    assert f"PSNR drop {int8['quality']['psnr_drop_db']:.3f} dB, where at most 0.1 is asked" in said
+    assert [line["reason"] for line in report["recommendation"] if line["kind"] == "android"] == [said]
+    page = (finished[0] / "report" / "report.html").read_text()
+    assert unescape(page).count(said) == 2  # of a phone and of a computer
+    assert "which file for which device" in finished[1].output
 
 
 def test_the_report_has_every_row_and_key(finished) -> None:
     report = json.loads((finished[0] / "report" / "report.json").read_text())
     assert report.pop("export_seconds") > 0
     assert report.keys() == {
-        "rows", "bundle", "model", "data", "devices", "pairwise", "protocol", "machine",
+        "rows", "bundle", "model", "recommendation", "data", "devices", "pairwise", "protocol", "machine",
         "references", "steps",
         "revision",
     }  # fmt: skip

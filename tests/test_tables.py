@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import tables
+from benchmarks import estimate, tables
 from elir_mobile.precision import RECIPES, recipe_digest
 
 
@@ -150,3 +151,40 @@ def test_the_roof_is_the_best_row_of_each_kind() -> None:
     machine = measured_report()["machine"]
     result = {"rows": rows, "machine": machine, "protocol": measured_report()["protocol"]}
     assert "| litert | fp32 | 34.6 | 8 × 32 channels at 128² |" in tables.roofline_table(result)
+
+
+def test_an_estimate_is_our_work_at_the_rate_of_another_network() -> None:
+    """Held against figures published or counted elsewhere, and the arithmetic written out."""
+    assert estimate.x4plus_macs(128) / 1e9 == pytest.approx(
+        293.7, abs=0.05
+    )  # AI Hub's network: 16.7 M weights
+    macs = {network: estimate.restoration_macs(*network) / 1e9 for network in estimate.NETWORKS}
+    assert macs == {
+        ("taesd", 5): pytest.approx(242.4, abs=0.05),
+        ("half", 5): pytest.approx(148.7, abs=0.05),
+        ("half", 2): pytest.approx(91.7, abs=0.05),
+    }
+    chip = estimate.Published("NPU", "w8a8", "net", macs=300e9, ms=12.0, source="a page")  # 25 TMAC/s
+    assert estimate.estimated_ms(100e9, chip) == pytest.approx(4.0)
+    table = estimate.estimate_table([chip, dataclasses.replace(chip, chip="GPU", ms=1200.0)])
+    assert "| NPU | w8a8 | net [1] | 300.0 | 12.0 | 25.00 | ≈ 10 | ≈ 6 | ≈ 4 |" in table
+    assert "| GPU | w8a8 | net [1] | 300.0 | 1,200.0 | 0.25 | ≈ 970 | ≈ 595 | ≈ 367 |" in table
+    assert "**Estimates**, not measurements" in table
+    assert table.endswith("[1] a page.")
+
+
+def test_files_are_listed_by_the_chip_that_they_are_for() -> None:
+    report = measured_report()
+    for row, who in zip(report["rows"], ("PyTorch 2", "LiteRT 2", "our interpreter"), strict=True):
+        row["executed_by"] = who
+    report["data"] |= {"sources": 6, "source": "portraits"}
+    apple, processor = tables.chips_table(report).splitlines()[2:4]
+    assert apple.startswith(
+        "| Apple's Neural Engine or GPU: Core ML chooses | coreml w8a8 | our interpreter |"
+    )
+    assert processor.startswith("| processor, XNNPACK; browsers | litert w8a8 | LiteRT 2 | – |")
+    note = tables.report_table(report).splitlines()[-1]
+    assert "Executed by PyTorch 2: eager; LiteRT 2: litert; our interpreter: coreml. Compared with" in note
+    assert "our interpreter: coreml. No time is claimed" in tables.short_table(
+        {**report, "references": {"degraded": {"lpips": 0.3}}}
+    )

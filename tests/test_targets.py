@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import RECOMMENDED, copy_bundle, read_bundle
+from elir_mobile.bundle import copy_bundle, read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.cli.options import alone
 from elir_mobile.core.errors import UserError
@@ -31,6 +31,7 @@ from elir_mobile.devices import adb, worker
 from elir_mobile.harness import __main__ as harness
 from elir_mobile.harness.protocol import Protocol, package_versions
 from elir_mobile.precision import PRECISIONS, RECIPES, Precision, check_rules, read_recipe
+from elir_mobile.recommendation import RECOMMENDED
 from elir_mobile.restore import load_artifact
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
@@ -221,9 +222,11 @@ def test_a_file_for_a_delegate_that_this_machine_lacks_is_exported_and_not_run_h
     row = report["rows"][1]
     assert (row["device"], row["executed_by"], row["error"]) == ("nobody", "nobody", None)
     assert row["against"] == {"run": "not executed here: it runs on ios"}
+    assert row["latency_ms"]["median"] is None
     assert entry["parity"].keys() == {"encode", "step", "decode", "image"}  # by simulation
     assert all(budget.keys() == {"budget_db"} for budget in entry["parity"].values())
     assert all(10 < budget["budget_db"] < 90 for budget in entry["parity"].values())
+    assert not {"executed_by", "quality"} & entry.keys()
     with pytest.raises(UserError, match=r"npu\.pt2 is not executed here: it runs on ios: choose another"):
         load_artifact(task, folder, None, None)
 
@@ -353,14 +356,15 @@ def test_runtimes_run_on_known_devices_of_which_the_host_is_one() -> None:
     for runtime in RUNTIMES.values():
         assert set(runtime.devices) <= set(KINDS)
         assert "host" in runtime.devices
-    assert runtimes_on("android") == runtimes_on("arm64") == ("executorch", "litert")
+    assert runtimes_on("arm64") == ("executorch", "litert")
+    assert runtimes_on("android") == ("executorch", "litert", "litert/gpu")
     assert runtimes_on("ios") == ("executorch", "coreml")
     assert runtimes_on("browser") == ("litert", "litert/gpu")
-    for kind, (targets, _) in RECOMMENDED.items():
-        device = kind.removesuffix("-gpu")
-        for name in targets:
-            assert can_run(device, TARGETS[name].to_json()), kind
-            assert can_run("host", TARGETS[name].to_json()), "nobody is advised to run what nobody has run"
+    for kind, advice in RECOMMENDED.items():
+        device = kind.removesuffix("-gpu")  # of an NPU's files the demo apps open none
+        for target in advice.targets:
+            assert can_run(device, TARGETS[target].to_json()) or kind == "android-npu", kind
+            assert can_run("host", TARGETS[target].to_json()), "nobody is advised to run what nobody has run"
 
 
 class Here:

@@ -35,5 +35,6 @@ android {
 dependencies {
     implementation(project(":core"))
     implementation("org.pytorch:executorch-android:$executorchVersion")
+    // The GPU's library is inside up to 2.2; from 2.3 on it is the artifact litert-gpu.
     implementation("com.google.ai.edge.litert:litert:$litertVersion")
 }

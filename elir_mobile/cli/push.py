@@ -33,14 +33,17 @@ def main(
         Path | None, typer.Option(metavar="FOLDER", help="To be built into the iOS app.")
     ] = None,
 ) -> None:
-    """Copy the folder BUNDLE to where the demo apps find it."""
+    """Copy the folder BUNDLE to where the demo apps find it.
+
+    The files that the app can run, and the advice which of them it should, are what is copied.
+    """
     from elir_mobile.terminal import Terminal
 
     if not (android or android_folder or ios_folder):
         raise UserError("say where to: --android, --android-folder PATH or --ios-folder PATH")
     console = Terminal()
     with console.status("copying"):
-        from elir_mobile.bundle import copy_bundle, push_to_phone, read_bundle
+        from elir_mobile.bundle import copied_advice, copy_bundle, push_to_phone, read_bundle
 
         bundle = read_bundle(folder)
         name = folder.resolve().name
@@ -50,3 +53,6 @@ def main(
             console.print(str(copy_bundle(bundle, ios_folder / name, "ios")))
         if android:
             console.print(push_to_phone(bundle, serial))
+        for kind, asked in (("android", android or android_folder), ("ios", ios_folder)):
+            for line in copied_advice(bundle, kind) if asked else ():
+                console.print(line, soft_wrap=True)

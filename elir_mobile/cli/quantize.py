@@ -105,7 +105,7 @@ def main(
         options.refuse(context, "means nothing with --random-weights: leave one out", *BUDGET, "weights")
     with console.status("loading"):
         from elir_mobile.checkpoints import load_weights, random_weights
-        from elir_mobile.harness.report import terminal_table
+        from elir_mobile.harness.report import recommendation_table, terminal_table
         from elir_mobile.metrics import LPIPS_INSTALL, lpips_available
         from elir_mobile.models.roles import layer_roles
         from elir_mobile.precision import check_rules, read_recipe
@@ -125,7 +125,9 @@ def main(
             info = replace(info, steps=int(steps))
         side = restorer.arch.check_side(info.size if size is None else size, "--size")
         protocol = replace(SHORT, threads=threads or SHORT.threads)
-        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, gptq or reconstruct)
+        budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes, min_update_sqnr)
+        adjusts = gptq or reconstruct
+        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, adjusts, budget)
         roles = layer_roles(restorer)
         for _, rounding in artifacts:
             check_rules(rounding, roles)
@@ -140,7 +142,6 @@ def main(
         )
     if info.trained and not lpips_available():
         console.print(f"LPIPS is left out, its weights are not installed: {LPIPS_INSTALL}")
-    budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes, min_update_sqnr)
     if budgeted:
         if steps == "auto":
             job = replace(job, info=replace(info, steps=fewest_steps(job, budget, few, console)))
@@ -149,6 +150,7 @@ def main(
         job = replace(job, artifacts=artifacts)
     folder, report = run(job, console)
     console.print(terminal_table(report["rows"]))
+    console.print(recommendation_table(report["recommendation"]))
     held = True
     if budgeted:
         found_of = verdicts(report["rows"], FASTEST.name, budget)

@@ -70,9 +70,24 @@ class _File:
 
 
 @dataclass(frozen=True)
+class _Quality:
+    """What a file costs on the pictures that it was judged on; None: it was not measured, or is exact."""
+
+    update_sqnr_db: float | None
+    psnr_drop_db: float | None
+    psnr_drop_db_high: float | None
+    lpips_rise: float | None
+    lpips_rise_high: float | None
+    pairs: Positive
+    photographs: Positive
+
+
+@dataclass(frozen=True)
 class _Artifact(_File):
     target: str
     precision: str
+    executed_by: str = field(default="", metadata=OPTIONAL)
+    quality: _Quality | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,9 @@ class _Manifest:
     table: _Table
     files: tuple[_Artifact, ...]
     golden: _Golden = field(default=_Golden(), metadata=OPTIONAL)
+    budget: dict[str, float] = field(default_factory=dict, metadata=OPTIONAL)
+    recommendation: dict[str, str] = field(default_factory=dict, metadata=OPTIONAL)
+    reasons: dict[str, str] = field(default_factory=dict, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from elir_mobile.colors import keep_colors
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import read_bytes
 from elir_mobile.core.golden import expected, output_sha256
-from elir_mobile.core.jobs import OUTPUTS, Job, Result, Row
+from elir_mobile.core.jobs import OUTPUTS, DeviceFacts, Job, Result, Row
 from elir_mobile.core.manifest import MANIFEST, read_golden, sha256_of
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.core.statistics import sqnr_db, unless_equal
@@ -54,11 +55,14 @@ from elir_mobile.harness.roofline import roof_facts
 from elir_mobile.images import to_image, to_tensor
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, recipe_digest
+from elir_mobile.recommendation import RECOMMENDED
 from elir_mobile.runtimes.table import NOBODY, RUNTIMES, can_run, not_executed, runtime_name
 from elir_mobile.tasks import get_task
 
 EAGER = ("eager", FP32.name)
 TRIED_STEPS = (1, 2, 3, 5, 8)
+# Among the runtimes of a browser: see browser_demo/jobs.js.
+LITERT_JS, WEBGPU, IN_SOFTWARE = "@litertjs/core", "webgpu", "(a GPU in software)"
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,10 @@ def measure_written(
     progress: Progress,
     reached: Mapping[str, Mapping[str, float]],
 ) -> tuple[dict, Shown | None]:
-    """Measure a bundle that was just written on this machine; its parity budgets go into its manifest.
+    """Measure a bundle that was just written on this machine.
+
+    Into its manifest go each file's parity budgets, who ran it and what it costs, and so which file each
+    class of device is advised to run.
 
     Args:
         weights: of the float network that it was made from.
@@ -197,7 +204,11 @@ def measure_written(
         for entry in ran.left:  # without ``host_db``, which is unknown
             wanted = reached[entry["path"]].items()
             entry["parity"] = {name: {"budget_db": value - BROKEN_DB} for name, value in wanted}
-        write_manifest(bundle.folder, bundle.manifest)
+        rows = {row["path"]: row for row in ran.rows}
+        for entry in entries:
+            if entry["path"] in budgets:
+                entry |= ran.evidence(rows[entry["path"]])
+        bundle.manifest.update(write_manifest(bundle.folder, bundle.manifest))
         return ran.report()
 
 
@@ -257,12 +268,12 @@ def running(
             steps=other_steps(bundle) if weights and bundle.manifest["model"]["trained"] else (),
             cold_starts=protocol.cold_starts,
         )
-        ran = Ran(bundle, host, here, judged if pictures else None, protocol, timed_here, left)
+        ran = Ran(bundle, claimed(host), here, judged if pictures else None, protocol, timed_here, left)
         for index, (device, paths) in enumerate(zip(others, files, strict=True)):
             folder = Path(tmp) / f"device-{index}"
             folder.mkdir()
             result = device.run(bundle.folder, replace(job, files=paths), folder, progress)
-            ran.elsewhere.append((device.name, result, folder))
+            ran.elsewhere.append((device.name, claimed(result), folder))
         yield ran
 
 
@@ -297,16 +308,39 @@ def other_steps(bundle: Bundle) -> list[int]:
     return [k for k in TRIED_STEPS if k < bundle.manifest["steps"]]
 
 
-def executed_by(row: Row, result: Result | None) -> str:
+def stand_in(target: str, device: DeviceFacts) -> str:
+    """What ran files of ``target`` in place of a chip, so that its speed says nothing; empty: nothing did."""
+    runtime = RUNTIMES.get(runtime_name(target))  # the float network has none
+    if runtime and device.kind == "host":
+        return runtime.stand_in
+    gpu = device.runtimes.get(WEBGPU, "")
+    return f"WebGPU on {gpu}" if target == "litert/gpu" and gpu.endswith(IN_SOFTWARE) else ""
+
+
+def executed_by(row: Row, device: DeviceFacts | None) -> str:
     """Who ran a file, in words: the runtime with its version, what stands in for it, or nobody."""
-    if result is None:
+    if device is None or row.error is not None or not (row.parity or row.total):
         return NOBODY
-    runtime = RUNTIMES.get(runtime_name(row.target))  # the float network has none
+    runtime = RUNTIMES.get(runtime_name(row.target))
     package, title = (runtime.package, runtime.title) if runtime else ("torch", "PyTorch")
-    said = f"{title} {result.device.runtimes.get(package, '')}".strip()
-    if runtime and runtime.stand_in and result.device.kind == "host":
-        said = runtime.stand_in
-    return f"{said} on an emulated processor" if result.device.emulated else said
+    # The worker names a runtime by its package, the apps by its name, a page as npm does.
+    names = (package, row.target.partition("/")[0], LITERT_JS)
+    version = next((device.runtimes[name] for name in names if name in device.runtimes), "")
+    name, where, gpu = title.partition(" on ")  # a GPU
+    if device.kind == "browser":
+        name = f"{name}.js"
+    said = stand_in(row.target, device) or f"{name} {version}".strip() + where + gpu
+    return f"{said} on an emulated processor" if device.emulated else said
+
+
+def claimed(result: Result) -> Result:
+    """``result`` without the times of what was emulated or interpreted: they say nothing of a chip."""
+    untimed = {"load_ms": None, "first_ms": None, "programs": {}, "total": None}
+    rows = (
+        replace(row, **untimed) if result.device.emulated or stand_in(row.target, result.device) else row
+        for row in result.rows
+    )
+    return replace(result, rows=tuple(rows))
 
 
 def _ratio(base: float | None, value: float | None) -> float | None:
@@ -359,21 +393,24 @@ class Ran:
         """Everything that the report says, and the pictures that it shows."""
         manifest, judged = self.bundle.manifest, self.judged
         results = ([self.host] if self.timed_here else []) + [result for _, result, _ in self.elsewhere]
-        rows = [self.row("host", row, self.folder, self.host) for row in self.host.rows if self.timed_here]
-        for name, result, folder in self.elsewhere:
-            rows += [self.row(name, row, folder, result) for row in result.rows]
-        for entry in self.left:
-            empty = failed_row(manifest, entry["path"], self.protocol.threads, "")
-            rows.append(self.row(NOBODY, empty, self.folder, None))
         pairs = judged.pairs if judged else []
         facts = {
-            "rows": rows,
+            "rows": self.rows,
             "bundle": {
                 "folder": f"{manifest['task']}-{manifest['model']['name']}",
                 "sha256": sha256_of(self.bundle.folder / MANIFEST),
                 "task": manifest["task"],
             },
             "model": manifest["model"],
+            "recommendation": [
+                {
+                    "kind": kind,
+                    "title": RECOMMENDED[kind].title if kind in RECOMMENDED else kind,
+                    "path": path,
+                    "reason": manifest.get("reasons", {}).get(kind, ""),
+                }
+                for kind, path in manifest.get("recommendation", {}).items()
+            ],
             "data": {
                 "source": judged.source if judged else None,
                 "seed": judged.seed if judged else None,
@@ -390,6 +427,30 @@ class Ran:
             "revision": code_revision(),
         }
         return facts, self._shown()
+
+    @cached_property
+    def rows(self) -> list[dict]:
+        """The rows of the report: of each device, and of the files that none of them can run."""
+        rows = [self.row("host", row, self.folder, self.host) for row in self.host.rows if self.timed_here]
+        for name, result, folder in self.elsewhere:
+            rows += [self.row(name, row, folder, result) for row in result.rows]
+        for entry in self.left:
+            empty = failed_row(self.bundle.manifest, entry["path"], self.protocol.threads, "")
+            rows.append(self.row(NOBODY, empty, self.folder, None))
+        return rows
+
+    def evidence(self, row: dict) -> dict:
+        """What the manifest says of the file of ``row``: who ran it and, of trained weights, its cost."""
+        facts: dict = {"executed_by": row["executed_by"]}
+        if row["image"]["psnr_drop_db"] is not None and self.judged:
+            names = ("psnr_drop_db", "psnr_drop_db_high", "lpips_rise", "lpips_rise_high")
+            facts["quality"] = {
+                "update_sqnr_db": row["update_sqnr_db"],
+                **{name: row["image"][name] for name in names},
+                "pairs": len(self.judged.pairs),
+                "photographs": self._sources(),
+            }
+        return facts
 
     def _steps(self) -> list[dict]:
         """What each K gives of quality, in float, and costs: a line for each, with the milliseconds of each
@@ -501,7 +562,7 @@ class Ran:
             "bytes": entry["bytes"] if entry else 4 * manifest["model"]["parameters"],
             "steps": manifest["steps"],
             "autoencoder": manifest["model"]["architecture"].get("autoencoder", "taesd"),
-            "executed_by": executed_by(row, result),
+            "executed_by": executed_by(row, result.device if result else None),
             "sources": self._sources() if parity and self.trained else None,
             "threads": row.threads if result else None,
             "load_ms": row.load_ms,
@@ -622,7 +683,8 @@ class Ran:
                 if self.reference == EAGER
                 else f"the {' '.join(self.reference)} file on the host (no float weights at hand)"
             )
-        runtime = RUNTIMES.get(runtime_name(facts["target"]))  # the float network has none
+        if facts["executed_by"] == NOBODY:
+            return dict.fromkeys(("parity", "latency", "quality"), "not measured: nobody executed the file")
         said = {"parity": "the golden vectors: outputs of the float network, stored in the bundle"}
         if facts["latency_ms"]["median"] is not None:
             said["latency"] = (
@@ -631,8 +693,9 @@ class Ran:
             )
         elif result.device.emulated:
             said["latency"] = "not claimed: the processor is emulated"
-        elif on_host and runtime and runtime.stand_in:
-            said["latency"] = f"not claimed: {runtime.stand_in} ran it, not {runtime.title}"
+        elif instead := stand_in(facts["target"], result.device):
+            title = RUNTIMES[runtime_name(facts["target"])].title
+            said["latency"] = f"not claimed: {instead} ran it, not {title}"
         else:
             said["latency"] = "not measured"
         if facts["image"]["psnr_db"] is not None and self.judged:

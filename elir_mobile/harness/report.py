@@ -174,8 +174,31 @@ def terminal_table(rows: list[dict]) -> Table:
         [
             "ms: median; ~float: PSNR against float, ~flow: SQNR of z_K - z_0, in dB",
             "PSNR and LPIPS: against ground truth",
+            *(f"{who}: {', '.join(files)}" for who, files in executors(rows).items()),
             *few,
             *left,
         ]
     )
+    return table
+
+
+def executors(rows: list[dict]) -> dict[str, list[str]]:
+    """Who executed which files; where all of a target have the same one, they are called by it alone."""
+    several = named_devices(rows)
+    who: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        who.setdefault((row["target"], row["device"]), set()).add(row["executed_by"])
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        alone = len(who[row["target"], row["device"]]) == 1
+        name = row["target"] if alone else label(row)
+        found.setdefault(row["executed_by"], {})[f"{name} @ {row['device']}" if several else name] = None
+    return {executor: list(files) for executor, files in found.items()}
+
+
+def recommendation_table(recommended: list[dict]) -> Table:
+    """Which file each class of device is advised to run; the report has the reasons."""
+    table = Table("device", "file", title="which file for which device", box=SIMPLE_HEAD, pad_edge=False)
+    for line in recommended:
+        table.add_row(line["title"], line["path"])
     return table

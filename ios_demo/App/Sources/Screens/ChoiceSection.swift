@@ -29,6 +29,7 @@ struct ChoiceSection: View {
                     ProblemLabel(text: "\(bundle.id) has no file that this app can run: export one for Core ML or ExecuTorch")
                 }
                 if let suited = suited(bundle) { Text(suited).foregroundStyle(.secondary) }
+                if choosesFile, let reason = reason(bundle) { Text(reason).font(.footnote).foregroundStyle(.secondary) }
                 if !bundle.trained { Text("Random weights: for speed only.").foregroundStyle(.secondary) }
             }
             Button("Look for bundles again") { Task { await model.readBundles() } }
@@ -63,6 +64,12 @@ struct ChoiceSection: View {
         case "photo": return "For any photo."
         default: return nil
         }
+    }
+
+    /// Why the manifest advises the file that is chosen; nil where it advises another.
+    private func reason(_ bundle: ModelBundle) -> String? {
+        guard let advised = bundle.recommended(for: "ios"), advised.path == model.choice?.artifact.path else { return nil }
+        return bundle.reason(for: "ios")
     }
 
     private func fileFacts(_ artifact: Artifact) -> String {

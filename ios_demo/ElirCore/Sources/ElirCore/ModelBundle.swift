@@ -94,6 +94,8 @@ public struct ModelBundle: Identifiable, Sendable {
     private let latentChannels: Int
     /// Path of the file for each kind of device.
     private let recommendation: [String: String]
+    /// Why that one, a sentence for each kind.
+    private let reasons: [String: String]
     /// Seed of the golden noise; none without golden vectors.
     public let goldenSeed: Int64?
     private let golden: [String: ArrayEntry]
@@ -150,6 +152,7 @@ public struct ModelBundle: Identifiable, Sendable {
         width = max(architecture?.enc_width ?? 64, architecture?.dec_width ?? 64)
         latentChannels = architecture?.latent_channels ?? 16
         recommendation = manifest.recommendation ?? [:]
+        reasons = manifest.reasons ?? [:]
         guard task.upscale > 0 else { throw damaged(folder, "it enlarges \(task.upscale) times") }
         guard size > 0, size % downscale == 0, size % task.upscale == 0, size <= 1 << 14 else { throw damaged(folder, "its size is \(size)") }
 
@@ -172,6 +175,9 @@ public struct ModelBundle: Identifiable, Sendable {
 
     /// The file that the manifest advises a device of `kind` to run; nil: none that is here.
     public func recommended(for kind: String) -> Artifact? { artifacts.first { $0.path == recommendation[kind] } }
+
+    /// Why that one, in a sentence; nil: the manifest does not say.
+    public func reason(for kind: String) -> String? { reasons[kind] }
 
     /// Where `artifact` lies.
     public func url(of artifact: Artifact) -> URL { folder.appendingPathComponent(artifact.path) }
@@ -279,6 +285,7 @@ private struct Manifest: Decodable {
     let golden: GoldenArrays?
     let files: [Artifact]
     let recommendation: [String: String]?
+    let reasons: [String: String]?
 }
 
 /// The manifest's further entries on the task, since schema 2.

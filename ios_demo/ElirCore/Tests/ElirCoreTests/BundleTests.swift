@@ -34,6 +34,7 @@ final class BundleTests: XCTestCase {
             XCTAssertEqual(bundle.task.upscale, entry.upscale)
             XCTAssertEqual(bundle.task.enlarge.rawValue, entry.enlarge)
             XCTAssertEqual(bundle.recommended(for: "ios")?.path, entry.recommended, entry.path)
+            XCTAssertEqual(bundle.reason(for: "ios"), entry.reason, entry.path)
             XCTAssertEqual(try photo.prepared(for: bundle, framing: .square), try entry.square.picture(), entry.path)
             XCTAssertEqual(try photo.prepared(for: bundle, framing: .whole), try entry.whole.picture(), entry.path)
         }

@@ -37,6 +37,7 @@ struct Index: Decodable {
         let upscale: Int
         let enlarge: String
         let recommended: String?
+        let reason: String?
         let square: Array
         let whole: Array
     }

@@ -31,7 +31,7 @@ fun findBundles(context: Context): Found {
     for (folder in folders) {
         try {
             val bundle = Bundle.read(folder)
-            if (bundle.artifacts.any { it.runtime in PHONE_RUNTIMES }) bundles += bundle
+            if (bundle.artifacts.any(PhoneRuntimes::knows)) bundles += bundle
             else problems += "${folder.name} has no file for Android: export it for executorch or litert"
         } catch (error: BundleException) {
             problems += error.message.orEmpty()

@@ -1,4 +1,4 @@
-/** A `.tflite` file with LiteRT's CompiledModel on the CPU: the signatures `encode`, `step` and `decode`. */
+/** A `.tflite` file with LiteRT's CompiledModel: the signatures `encode`, `step` and `decode`. */
 package org.elir.mobile.demo
 
 import com.google.ai.edge.litert.Accelerator
@@ -7,10 +7,15 @@ import com.google.ai.edge.litert.TensorBuffer
 import java.io.File
 import org.elir.mobile.core.Programs
 
-class LiteRtPrograms(file: File, threads: Int) : Programs {
+/**
+ * On the CPU with so many [threads]; null: on the GPU, as a whole. With the CPU as its second choice LiteRT would run
+ * there without a word where the GPU does not take the file.
+ */
+class LiteRtPrograms(file: File, threads: Int?) : Programs {
     private val model = CompiledModel.create(
         file.path,
-        CompiledModel.Options(Accelerator.CPU).apply { cpuOptions = CompiledModel.CpuOptions(numThreads = threads) },
+        if (threads == null) CompiledModel.Options(Accelerator.GPU)
+        else CompiledModel.Options(Accelerator.CPU).apply { cpuOptions = CompiledModel.CpuOptions(numThreads = threads) },
     )
     private val signatures = try {
         mapOf("encode" to 1, "step" to 2, "decode" to 1).mapValues { (name, inputs) -> Signature(name, inputs) }

@@ -7,30 +7,42 @@ import org.elir.mobile.core.Programs
 import org.elir.mobile.core.RuntimeMissingException
 import org.elir.mobile.core.Runtimes
 
-/** The runtimes that a phone can run, in the order in which they are offered. */
-val PHONE_RUNTIMES = listOf("executorch", "litert")
+/** LiteRT's files for the GPU. */
+const val GPU_TARGET = "litert/gpu"
 
 object PhoneRuntimes : Runtimes {
-    /** Whether this build has [runtime] inside. */
-    fun has(runtime: String): Boolean = try {
-        val name = if (runtime == "litert") "com.google.ai.edge.litert.CompiledModel" else "org.pytorch.executorch.Module"
-        Class.forName(name, false, javaClass.classLoader)
-        true
+    /** A class of what opens [artifact]; null: the app has no code for it. A `.pte` names its own delegate. */
+    private fun opener(artifact: Artifact): String? = when {
+        artifact.runtime == "executorch" -> "org.pytorch.executorch.Module"
+        artifact.target == "litert" || artifact.target == GPU_TARGET -> "com.google.ai.edge.litert.CompiledModel"
+        else -> null
+    }
+
+    /** Whether the app knows how to open [artifact]. */
+    fun knows(artifact: Artifact): Boolean = opener(artifact) != null
+
+    /** Whether this build also has the runtime inside. */
+    fun has(artifact: Artifact): Boolean = try {
+        opener(artifact)?.let { Class.forName(it, false, javaClass.classLoader) } != null
     } catch (error: ClassNotFoundException) {
         false
     }
 
     override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
         val runtime = artifact.runtime
-        if (runtime !in PHONE_RUNTIMES) {
+        if (!knows(artifact)) {
             throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
         }
-        if (!has(runtime)) {
+        if (!has(artifact)) {
             throw RuntimeMissingException("This build has no $runtime: build it with Gradle, or choose another")
         }
         val file = bundle.file(artifact)
         return try {
-            if (runtime == "executorch") ExecuTorchPrograms(file, bundle, threads) else LiteRtPrograms(file, threads)
+            when {
+                runtime == "executorch" -> ExecuTorchPrograms(file, bundle, threads)
+                artifact.target == GPU_TARGET -> LiteRtPrograms(file, threads = null)
+                else -> LiteRtPrograms(file, threads)
+            }
         } catch (error: LinkageError) { // its classes are inside, its native library or a part of it is not to be had
             val reason = refusals.getOrPut(runtime) { error.message ?: error.toString() }
             throw IllegalStateException("This phone cannot load $runtime ($reason): choose another runtime", error)

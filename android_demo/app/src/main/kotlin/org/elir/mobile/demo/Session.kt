@@ -23,6 +23,7 @@ import org.elir.mobile.core.Restorer
 import org.elir.mobile.core.Timing
 import org.elir.mobile.core.goldenParity
 import org.elir.mobile.core.measure
+import org.elir.mobile.core.shortOf
 
 /** A file and what the golden vectors say of it, or why they could not. */
 class Checked(val artifact: Artifact, val parity: Parity?, val problem: String?) {
@@ -31,6 +32,9 @@ class Checked(val artifact: Artifact, val parity: Parity?, val problem: String?)
         get() = parity != null && artifact.parity.isNotEmpty() &&
             artifact.parity.all { (name, budget) -> parity.holds(name, budget) }
 }
+
+/** Classes of device that a phone may be, as the manifest's advice calls them: the faster chip first. */
+private val KINDS = listOf("android-npu", "android-gpu", "android")
 
 /** A timing and the circumstances it was taken under. */
 class Benchmark(val artifact: Artifact, val timing: Timing, val loadMs: Double, val thermal: String)
@@ -80,6 +84,7 @@ class Session private constructor(private val context: Context) {
     private var loaded: Artifact? = null
     private var programs: Programs? = null
     private var loadMs = 0.0
+    private val gpuProblems = mutableMapOf<String, String>() // by the SHA-256 of both files
 
     init {
         work {
@@ -99,20 +104,22 @@ class Session private constructor(private val context: Context) {
     }
 
     /** Files of the chosen bundle that a phone can run. */
-    val artifacts: List<Artifact> get() = bundle?.artifacts.orEmpty().filter { it.runtime in PHONE_RUNTIMES }
+    val artifacts: List<Artifact> get() = bundle?.artifacts.orEmpty().filter(PhoneRuntimes::knows)
 
     fun choose(bundle: Bundle?) {
         if (bundle === this.bundle) return
         this.bundle = bundle
         steps = bundle?.steps ?: 0
         checked = emptyList()
-        chooseArtifact(bundle?.recommended("android")?.takeIf { PhoneRuntimes.has(it.runtime) } ?: artifacts.firstOrNull())
+        val kind = KINDS.firstOrNull { kind -> bundle?.recommended(kind)?.let(PhoneRuntimes::has) == true }
+        chooseArtifact(kind?.let { bundle?.recommended(it) } ?: artifacts.firstOrNull())
         forgetResult()
-        message = when (bundle?.task?.domain) {
+        val suited = when (bundle?.task?.domain) {
             "aligned-face" -> "For a photo that one upright face fills"
             "photo" -> "For any photo"
-            else -> ""
+            else -> null
         }
+        message = listOfNotNull(suited, kind?.let { bundle?.reason(it) }).joinToString("\n")
         onChange()
     }
 
@@ -171,7 +178,7 @@ class Session private constructor(private val context: Context) {
         val isSample = sampleOf === bundle
         if (another) seed++
         val seed = seed
-        withPrograms("Restoring") { programs ->
+        withPrograms("Restoring") { programs, _, notice ->
             val large = if (isSample) given else bundle.prepared(given, whole, largestPicture())
             val start = System.nanoTime()
             val restorer = Restorer(bundle, programs, steps)
@@ -185,7 +192,8 @@ class Session private constructor(private val context: Context) {
                 before = shownBefore
                 after = shownAfter
                 restored = out
-                message = "%d×%d pixels, %d tiles in %.1f s, sample %d".format(out.width, out.height, tiles, seconds, seed)
+                val did = "%d×%d pixels, %d tiles in %.1f s, sample %d".format(out.width, out.height, tiles, seconds, seed)
+                message = listOfNotNull(notice, did).joinToString("\n")
             }
         }
     }
@@ -230,24 +238,43 @@ class Session private constructor(private val context: Context) {
     /** Time the chosen file. */
     fun measure() {
         val bundle = bundle ?: return
-        val artifact = artifact ?: return
         if (!bundle.hasGolden) return say("${bundle.folder.name} has no golden vectors: write the bundle again")
-        withPrograms("Measuring") { programs ->
+        withPrograms("Measuring") { programs, artifact, notice ->
             val before = thermalState(context)
             val timing = measure(bundle, programs, Protocol(), progress = ::report)
             val thermal = "$before before, ${thermalState(context)} after"
             val loading = loadMs
             done {
                 benchmark = Benchmark(artifact, timing, loading, thermal)
-                message = "%.1f ms a restoration".format(timing.total.median)
+                message = listOfNotNull(notice, "%.1f ms a restoration".format(timing.total.median)).joinToString("\n")
             }
         }
     }
 
-    private fun withPrograms(what: String, job: (Programs) -> Unit) {
+    /** Give [job] the programs of the chosen file, or of another, and then why not of that one. */
+    private fun withPrograms(what: String, job: (programs: Programs, artifact: Artifact, notice: String?) -> Unit) {
         val bundle = bundle ?: return
         val artifact = artifact ?: return
-        work(what) { job(open(bundle, artifact)) }
+        work(what) {
+            val instead = bundle.recommended("android")?.takeIf(PhoneRuntimes::has)
+            val problem = if (artifact.target == GPU_TARGET) gpuProblem(bundle, artifact, instead ?: artifact) else ""
+            if (problem.isEmpty()) {
+                job(open(bundle, artifact), artifact, null)
+            } else {
+                checkNotNull(instead) { "On this phone's GPU $problem: export a file for the processor, too" }
+                main.post { if (this.artifact === artifact) chooseArtifact(instead) }
+                job(open(bundle, instead), instead, "${instead.path} is used: on this phone's GPU $problem")
+            }
+        }
+    }
+
+    /** What speaks against [artifact] on this phone's GPU in place of [instead], found out once; empty: nothing. */
+    private fun gpuProblem(bundle: Bundle, artifact: Artifact, instead: Artifact): String = try {
+        gpuProblems.getOrPut(artifact.sha256 + instead.sha256) {
+            shortOf(bundle, open(bundle, artifact), instead.parity)
+        }
+    } catch (error: Exception) { // it cannot be loaded, or does not run
+        error.message ?: error.toString()
     }
 
     /** The programs of [artifact], kept loaded until another file is asked for. */

@@ -78,6 +78,7 @@ class Bundle private constructor(
     val artifacts: List<Artifact>,
     private val latentChannels: Int,
     private val recommendation: Map<String, String>,
+    private val reasons: Map<String, String>,
     private val golden: Map<String, ArrayEntry>,
 ) {
     /** Shape of the latent: channels, rows, columns. */
@@ -85,6 +86,9 @@ class Bundle private constructor(
 
     /** The file that the manifest advises a device of [kind] to run; null: none that is here. */
     fun recommended(kind: String): Artifact? = artifacts.find { it.path == recommendation[kind] }
+
+    /** Why that one, in a sentence; null: the manifest does not say. */
+    fun reason(kind: String): String? = reasons[kind]
 
     /**
      * What of [photo] is restored, as large as the restored picture will be: all of it, or the centred square.
@@ -183,9 +187,8 @@ class Bundle private constructor(
                 List(steps) { values.copyOfRange(it * width, (it + 1) * width) },
                 artifacts,
                 model.optJSONObject("architecture")?.optInt("latent_channels", LATENT_CHANNELS) ?: LATENT_CHANNELS,
-                manifest.optJSONObject("recommendation")?.let { paths ->
-                    paths.keys().asSequence().associateWith { paths.getString(it) }
-                } ?: emptyMap(),
+                texts(manifest, "recommendation"),
+                texts(manifest, "reasons"),
                 golden,
             )
             if (bundle.steps != steps) throw damaged(folder, "its table has $steps rows for ${bundle.steps} steps")
@@ -216,6 +219,11 @@ class Bundle private constructor(
                 ?: throw damaged(folder, "it enlarges by '$enlarge'")
             return Task(name, manifest.getString("title"), manifest.getString("domain"), upscale, filter)
         }
+
+        private fun texts(manifest: JSONObject, name: String): Map<String, String> =
+            manifest.optJSONObject(name)?.let { texts ->
+                texts.keys().asSequence().associateWith { texts.getString(it) }
+            } ?: emptyMap()
 
         private fun array(entry: JSONObject): ArrayEntry {
             val shape = entry.getJSONArray("shape")

@@ -105,7 +105,10 @@ class CoreTest {
             assertEquals(what, case.getInt("upscale"), bundle.task.upscale)
             assertEquals(what, case.getString("enlarge"), bundle.task.enlarge.name.lowercase())
             val recommended = case.opt("recommended").takeUnless { it == JSONObject.NULL }
-            assertEquals(what, recommended, bundle.recommended("android")?.path)
+            for (kind in listOf("android-npu", "android-gpu", "android")) {
+                assertEquals(what, recommended, bundle.recommended(kind)?.path)
+                assertEquals(what, case.opt("reason").takeUnless { it == JSONObject.NULL }, bundle.reason(kind))
+            }
             assertSame(case.getJSONObject("square"), bundle.prepared(photo, whole = false, Long.MAX_VALUE))
             val whole = picture(case.getJSONObject("whole"))
             val pixels = whole.width.toLong() * whole.height
@@ -263,6 +266,24 @@ class CoreTest {
         assertFalse(parity.holds("step", fp32.parity.getValue("step")))
         val broken = Parity(emptyMap(), mapOf("step" to Double.NaN))
         assertFalse(broken.holds("step", Budget(null, -1.0)))
+    }
+
+    @Test
+    fun aFileMayReplaceAnotherIfItIsNoFurtherFromFloat() {
+        val (fp32, w8a8) = listOf("fp32", "w8a8").map { name -> bundle.artifacts.first { it.path == "stub/$name.stub" } }
+        assertEquals("", shortOf(bundle, stub(fp32.path), w8a8.parity))
+        assertEquals("", shortOf(bundle, stub(w8a8.path), w8a8.parity))
+        assertTrue(shortOf(bundle, stub(w8a8.path), fp32.parity).startsWith("step reaches "))
+        val zeros = object : Programs by stub(fp32.path) {
+            override fun step(latent: FloatArray, row: FloatArray) = FloatArray(latent.size)
+        }
+        val said = shortOf(bundle, zeros, w8a8.parity)
+        assertTrue(said, Regex("""step reaches 0[.,]0 dB of [1-9].*, image reaches .*""").matches(said))
+        val broken = object : Programs by stub(fp32.path) {
+            override fun decode(latent: FloatArray) = FloatArray(COLOURS * 64 * 64) { Float.NaN }
+        }
+        assertTrue("decode reaches NaN" in shortOf(bundle, broken, w8a8.parity))
+        assertEquals("the bundle has nothing to hold it against", shortOf(bundle, stub(fp32.path), emptyMap()))
     }
 
     @Test
