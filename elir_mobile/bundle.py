@@ -29,6 +29,11 @@ The command that puts a verified bundle where an app finds it is :mod:`elir_mobi
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.push import app
+
+    app()
+
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -257,7 +262,9 @@ class Bundle:
             others = ", ".join(f"{entry['target']} {entry['precision']}" for entry in files)
             wanted = f"{target or 'exported'} file" + (f" at {precision}" if precision else "")
             raise UserError(f"{self.folder} has no {wanted}: it has {others}")
-        advised = [facts.get("host") for facts in (self.manifest["recommendation"], recommendation(left))]
+        advised = [
+            facts.get("host") for facts in (self.manifest.get("recommendation", {}), recommendation(left))
+        ]
         return min(left, key=lambda entry: [*advised, entry["path"]].index(entry["path"]))
 
     def file(self, target: str, precision: str) -> Path:
@@ -325,9 +332,3 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
         adb.push(copy, staged)
         adb.do(f"rm -rf {old} && mv {new} {old}")
     return place
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.push import app
-
-    app()

@@ -9,6 +9,12 @@ does. A run that was stopped finds the files it had already exported beside the 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.quantize import main
+
+    alone(main)()
+
 import tempfile
 import time
 from pathlib import Path
@@ -109,10 +115,3 @@ def recipes_table() -> Table:
             ", ".join(name for name, target in TARGETS.items() if realizes(target, recipe)),
         )
     return table
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.options import alone
-    from elir_mobile.cli.quantize import main
-
-    alone(main)()

@@ -8,6 +8,12 @@ exporter calibrates anew on pictures of its own.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.qat import main
+
+    alone(main)()
+
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,10 +244,3 @@ def show_rows(rows: list[dict]) -> Table:
             number(row.get("minutes"), 1),
         )
     return table
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.options import alone
-    from elir_mobile.cli.qat import main
-
-    alone(main)()

@@ -19,7 +19,9 @@ def main(
     autoencoder: Annotated[
         Literal["half", "taesd"], typer.Option(help="Form of the student's autoencoder.")
     ] = "half",
-    steps: Annotated[int, typer.Option(metavar="K", min=1, help="The student's Euler steps.")] = 2,
+    steps: Annotated[
+        int, typer.Option(metavar="K", min=1, max=options.MOST_STEPS, help="The student's steps.")
+    ] = 2,
     size: options.Size = None,
     minutes: Annotated[
         float, typer.Option(metavar="N", min=0.01, help="Of processor time, for all stages.")
