@@ -140,9 +140,8 @@ def open_programs(
         threads: that the runtime may use; None: one for each core.
 
     Raises:
-        UserError: no such target, its runtime is not installed, or the file cannot be loaded. A program
-        raises
-            it too: what it did not survive, it does not do again.
+        ArtifactError: no such target, its runtime is not installed, or the file cannot be loaded. A program
+            raises it too: what it did not survive, it does not do again.
     """
     worker = WorkerProcess()
     limit_s = REPLY_LIMIT_S if get_runtime(target).stand_in else PROGRAM_LIMIT_S
