@@ -9,6 +9,7 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.files import locked
 
 
 @exits_with_2
@@ -55,5 +56,6 @@ def main(
         torch.manual_seed(seed)
         asked = Distillation(chosen, info, steps, side, minutes, seed)
         distiller = Distiller(teacher, student_of(teacher, autoencoder), asked, data)
-    path = distiller.run(out)
+    with locked(out, f"another run is in {out}: wait until it ends, or name another --out"):
+        path = distiller.run(out)
     console.print(f"weights: {path}; quantize them: elir-mobile quantize --task {task} --weights {path}")

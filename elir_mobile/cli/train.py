@@ -127,6 +127,7 @@ def main(
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from elir_mobile.checkpoints import load_weights, save_weights
+    from elir_mobile.core.files import locked
     from elir_mobile.images import list_images
     from elir_mobile.tasks import PHOTO, get_task
     from elir_mobile.training.demo import RECIPES
@@ -195,6 +196,9 @@ def main(
     resolved = context.params | {"teacher": teacher, "size": size, "crops": crops, "sigma_s": sigma_s}
     resolved |= {"lr": lr, "dt": dt, "steps": segments, "training_steps": steps}
     kept = {name: value for name, value in resolved.items() if name not in UNKEPT}
+    if rank_zero_only.rank == 0:
+        busy = f"another run is in {out}: wait until it ends, or name another --out"
+        context.with_resource(locked(out, busy))
     keep_options(out, kept | {"images": len(paths)})
     strip = pictures.strip(STRIP_IMAGES)
     fit(

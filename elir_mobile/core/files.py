@@ -187,8 +187,9 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if folder.is_dir() and list(folder.iterdir()) == [place]:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it may have removed the folder, or left something in it
+                place.unlink()
+                folder.rmdir()
 
 
 @contextmanager
