@@ -40,3 +40,11 @@ def test_every_limit_is_the_codes() -> None:
         f"{browser.MOST_BYTES >> 30} GiB; {browser.Handler.timeout:g} s",
         f"{checkpoints.MOST_BYTES >> 30} GiB",
     ]
+
+
+def test_the_packages_of_the_metrics_are_pinned_by_digest() -> None:
+    text = (ROOT / "metrics.lock").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == 6
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+( +--hash=sha256:[0-9a-f]{64})+", line) for line in lines)
+    assert "--require-hashes -r metrics.lock" in (ROOT / "Makefile").read_text()
