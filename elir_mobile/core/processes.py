@@ -38,8 +38,9 @@ def stoppable() -> Iterator[None]:
             signal.signal(one, lambda number, frame: os._exit(128 + number))
         raise SystemExit(128 + number)
 
-    # One that is ignored is not for this process: a shell's script starts what it does not wait for so.
-    heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+    # One that is ignored is not for this process: a shell's script starts what it does not wait for so. None:
+    # somebody else's handler, not of Python.
+    heard = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
