@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from elir_mobile.bundle import Bundle, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import locked, write_json, written
-from elir_mobile.core.processes import end_with
+from elir_mobile.core.processes import end_with_parent
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
@@ -219,9 +219,7 @@ def _start_worker(
 ) -> None:
     """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
     global _work
-    parent = parent_process()
-    assert parent and parent.pid
-    end_with(parent.pid)
+    end_with_parent()
     with log.open("a") as notes:
         os.dup2(notes.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)

@@ -228,6 +228,18 @@ def gone(pid: int) -> bool:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
+def test_what_a_compiler_does_to_its_process_is_one_sentence() -> None:
+    """Functions of the standard library, which a fresh process finds at once."""
+    assert process.apart(divmod, 7, 3, limit_s=60) == (2, 1)
+    with pytest.raises(process.ArtifactError, match="the process of abort ended"):
+        process.apart(os.abort, limit_s=60)
+    with pytest.raises(process.ArtifactError, match="sleep did not end within 0.5 s"):
+        process.apart(time.sleep, 600, limit_s=0.5)
+    with pytest.raises(ZeroDivisionError):
+        process.apart(divmod, 7, 0, limit_s=60)
+    assert [line for line in children() if "spawn_main" in line] == []
+
+
 @linux
 @pytest.mark.parametrize("module", ["elir_mobile.restore", "elir_mobile.cli.main"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -66,6 +67,13 @@ def end_with(parent: int) -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it was gone before
         os._exit(1)
+
+
+def end_with_parent() -> None:
+    """:func:`end_with` of a process that ``multiprocessing`` started."""
+    parent = parent_process()
+    assert parent and parent.pid
+    end_with(parent.pid)
 
 
 def _watch(parent: int) -> None:

@@ -14,17 +14,21 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from threading import Event, Timer
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.pipes import receive, send
+from elir_mobile.core.processes import end_with_parent
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.devices.remote import how_it_ended
 from elir_mobile.runtimes.programs import Program
@@ -35,6 +39,8 @@ from elir_mobile.runtimes.table import get_runtime
 REPLY_LIMIT_S = 900.0
 # Of one program of one tile in a runtime of this machine, or of loading a file: they take seconds at most.
 PROGRAM_LIMIT_S = 120.0
+
+T = TypeVar("T")
 
 
 class WorkerError(Exception):
@@ -166,3 +172,22 @@ def open_programs(
 
     ask("load", target=target, path=str(path), threads=threads)
     return {name: partial(call, name) for name in PROGRAMS}
+
+
+def apart(function: Callable[..., T], *arguments: object, limit_s: float) -> T:
+    """``function(*arguments)`` in a process of its own: a compiler trusts the file that it is given, too.
+
+    Raises:
+        ArtifactError: the process ended, or did not return within ``limit_s``.
+        UserError: what ``function`` raises.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+        try:
+            return pool.submit(function, *arguments).result(limit_s)
+        except BrokenProcessPool as error:
+            raise ArtifactError(f"the process of {function.__name__} ended") from error
+        except TimeoutError as error:
+            raise ArtifactError(f"{function.__name__} did not end within {limit_s:g} s") from error
+        finally:
+            for process in active_children():
+                process.kill()
