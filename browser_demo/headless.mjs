@@ -12,7 +12,11 @@ const POLL_MS = 250;
 const [modules, executablePath, url] = process.argv.slice(2);
 const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
 
-// Chromium's own sandbox cannot be set up by root; the page and the files are our own.
+// Whoever asked for this is gone: so are its results.
+const parent = process.ppid;
+setInterval(() => process.ppid === parent || process.exit(1), 1000).unref();
+
+// Chromium's own sandbox cannot be set up by root: devices/browser.py runs this as somebody else if it can.
 // A machine without a GPU has WebGPU in software.
 const args = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
 const browser = await chromium.launch({ executablePath, args, chromiumSandbox: process.getuid?.() !== 0 });

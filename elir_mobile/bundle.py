@@ -31,6 +31,11 @@ The command that puts a verified bundle where an app finds it is :mod:`elir_mobi
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.push import app
+
+    app()
+
 import shlex
 import tempfile
 from collections.abc import Iterator
@@ -309,9 +314,3 @@ def push_to_phone(bundle: Bundle, serial: str | None) -> str:
         adb.push(copy, staged)
         adb.do(f"rm -rf {old} && mv {new} {old}")
     return place
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.push import app
-
-    app()

@@ -21,13 +21,15 @@ import hashlib
 import io
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import urlopen
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import torch
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
@@ -68,6 +70,8 @@ WRAPPERS = (
     "model",
 )
 PREFIXES = ("module.", "_orig_mod.")
+SLOWEST = 1000  # bytes a second, on average, below which a download is given up after a minute
+MOST_BYTES = 4 << 30  # of a download: a training checkpoint of the released network has under 1 GB
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
 PAIR = {"fmir": (2, 3), "mmse": (0, 1)}
 
@@ -245,12 +249,17 @@ def _tensors(content: Mapping[str, Any], path: Path) -> StateDict:
     return state
 
 
+def is_address(weights: str) -> bool:
+    """Whether ``weights`` is an http(s) address; anything else is a path."""
+    return weights.lower().startswith(("http://", "https://"))
+
+
 def absolute_weights(weights: str) -> str:
     """``weights`` for a process in another working directory: a path made absolute, a name left alone.
 
     ``demo`` and ``released`` stay names even where a file or folder is called so: that one is ``./demo``.
     """
-    named = weights in ("demo", "released") or urlparse(weights).scheme in ("http", "https")
+    named = weights in ("demo", "released") or is_address(weights)
     return weights if named else str(Path(weights).resolve())
 
 
@@ -280,7 +289,7 @@ def load_weights(weights: str, task: Task) -> tuple[Restorer, ModelInfo]:
             )
         source = RELEASE + task.release
         path = download(source, cache_dir() / "weights")
-    elif urlparse(weights).scheme in ("http", "https"):
+    elif is_address(weights):
         # A folder an address: two sites may call different files the same.
         path = download(weights, cache_dir() / "weights" / hashlib.sha256(weights.encode()).hexdigest()[:12])
         name = path.stem
@@ -434,51 +443,88 @@ def load_taesd(*paths: Path) -> tuple[Encoder, Decoder]:
 def download(address: str, folder: Path) -> Path:
     """The checkpoint at ``address``, fetched into ``folder`` once.
 
-    Trust on first use: the sha256 of the first file seen there, downloaded or put there by hand, is
-    written to ``NAME.sha256`` (the format of ``sha256sum -c``) and every later one must have it.
+    An address that ends in ``#sha256=`` and 64 digits says which file it must be. Otherwise trust on first
+    use: the sha256 of the first file seen there, downloaded or put there by hand, is written to
+    ``NAME.sha256`` (the format of ``sha256sum -c``) and every later one must have it.
 
     Raises:
-        UserError: no network and no file, not a checkpoint, or not the file first seen.
+        UserError: no network and no file, a body without end, not a checkpoint, not the file that the address
+            names, or not the file first seen.
     """
-    target = folder / Path(urlparse(address).path).name
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{address} is no address: check it") from error
+    target = folder / Path(parts.path).name
     record = target.with_name(f"{target.name}.sha256")
     if target.suffix not in SUFFIXES:
         raise UserError(f"{address} does not end in the name of a weights file: {', '.join(SUFFIXES)}")
+    wanted = parts.fragment.removeprefix("sha256=") if parts.fragment.startswith("sha256=") else None
     if target.is_file():
-        _verify(target, record)
+        _verify(target, record, wanted)
         return target
     with written(target) as staged:
         try:
             _fetch(address, staged)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # the last: an address with odd characters
             raise UserError(
                 f"could not download {address} ({getattr(error, 'reason', None) or error}): "
                 f"fetch {target.name} by other means and put it at {target}"
             ) from error
+        if wanted not in (None, digest := sha256_of(staged)):  # before anything reads it
+            raise UserError(f"{address} sent a file with the sha256 {digest}: do not use it")
         try:
             read_state_dict(staged)
         except UserError as error:
             raise UserError(f"{address} sent something else than a checkpoint: check the address") from error
-        _verify(staged, record)
+        _verify(staged, record, wanted)
     return target
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows a redirect to another address of the web alone, and none that gives encryption up."""
+
+    def redirect_request(
+        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).scheme not in {"https", req.type}:
+            raise URLError(f"it redirects to {newurl}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _fetch(address: str, path: Path) -> None:
     columns = (Described(), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Terminal(stderr=True))
-    with urlopen(address, timeout=NETWORK_TIMEOUT) as answer, path.open("wb") as file, progress:
-        length = answer.headers.get("Content-Length")
-        bar = progress.add_task(path.name, total=int(length) if length else None)
+    start = time.monotonic()
+    with (
+        build_opener(_Redirects).open(address, timeout=NETWORK_TIMEOUT) as answer,
+        path.open("wb") as file,
+        progress,
+    ):
+        said = answer.headers.get("Content-Length") or ""
+        length = int(said) if said.isdecimal() and len(said) < 20 else None
+        bar = progress.add_task(path.name, total=length)
         while chunk := answer.read(1 << 18):
             file.write(chunk)
             progress.advance(bar, len(chunk))
-        if length and file.tell() != int(length):
+            if max(length or 0, file.tell()) > MOST_BYTES:
+                raise OSError(f"it has more than the {MOST_BYTES} bytes that are the most")
+            seconds = time.monotonic() - start
+            if seconds > 2 * NETWORK_TIMEOUT and file.tell() < SLOWEST * seconds:
+                raise OSError(f"it sent {file.tell()} bytes in {seconds:.0f} s")
+        if length is not None and file.tell() != length:
             raise OSError(f"it broke off after {file.tell()} of {length} bytes")
 
 
-def _verify(path: Path, record: Path) -> None:
-    """Note the file's sha256, or hold it against the one noted."""
+def _verify(path: Path, record: Path, wanted: str | None) -> None:
+    """Hold the file's sha256 against the one ``wanted``, and note it or hold it against the one noted.
+
+    Raises:
+        UserError: it is another file.
+    """
     digest = sha256_of(path)
+    if wanted not in (None, digest):
+        raise UserError(f"{path.name} has the sha256 {digest}, not {wanted}: do not use it")
     if not record.is_file():
         write_text(record, f"{digest}  {path.name}\n")
     elif record.read_text().split()[:1] != [digest]:

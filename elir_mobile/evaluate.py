@@ -10,6 +10,12 @@ Confidence intervals are bootstrapped over the pictures (Efron 1979).
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.evaluate import main
+    from elir_mobile.cli.options import alone
+
+    alone(main)()
+
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -314,10 +320,3 @@ def _cell(estimate: Estimate | None, digits: int) -> str:
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.{digits}f}"
     return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f}–{estimate.high:.{digits}f})"
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.evaluate import main
-    from elir_mobile.cli.options import alone
-
-    alone(main)()

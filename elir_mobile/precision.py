@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, shortened
 from elir_mobile.tables import load_toml
 
 
@@ -89,7 +89,7 @@ def get_precision(name: object) -> Precision:
         UserError: there is none.
     """
     if not isinstance(name, str) or name not in PRECISIONS:
-        raise UserError(f"unknown precision {name!r}: choose from {', '.join(PRECISIONS)}")
+        raise UserError(f"unknown precision {shortened(name)}: choose from {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
 
 
@@ -275,8 +275,8 @@ def read_recipe(path: Path) -> Recipe:
     name = content.pop("name", path.stem)
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RECIPES:
         raise UserError(
-            f"{path}: the name {name!r} cannot be used: take letters, digits, dots, dashes and underscores, "
-            "and none of the built-in recipes' names"
+            f"{path}: the name {shortened(name)} cannot be used: take letters, digits, dots, dashes and "
+            "underscores, and none of the built-in recipes' names"
         )
     rules = content.pop("rule", None)
     if content:
@@ -302,7 +302,7 @@ def _read_rule(rule: object, where: str) -> Rule:
         raise UserError(f"{where} must have a pattern and a precision, and nothing else")
     pattern = rule["pattern"]
     if not isinstance(pattern, str) or not pattern:
-        raise UserError(f"{where} needs a layer's name or a pattern like 'enc.*', not {pattern!r}")
+        raise UserError(f"{where} needs a layer's name or a pattern like 'enc.*', not {shortened(pattern)}")
     try:
         return Rule(pattern, get_precision(rule["precision"]))
     except UserError as error:

@@ -6,6 +6,12 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.restore import main
+
+    alone(main)()
+
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +31,7 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import named
 from elir_mobile.core.manifest import sha256_of
 from elir_mobile.core.tiling import Window, axis_windows
+from elir_mobile.devices.process import ArtifactError, open_programs
 from elir_mobile.images import (
     AS_STORED,
     FRAMED,
@@ -42,7 +49,7 @@ from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.records import COMPARED, COMPARISON, comparison, recorded, state
 from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.runtimes.runner import Runner, open_runner
+from elir_mobile.runtimes.runner import Runner, make_runner
 from elir_mobile.runtimes.table import can_run, not_executed
 from elir_mobile.tasks import Task
 
@@ -155,16 +162,17 @@ def load_artifact(
     file = bundle.entry(target, precision)
     if not can_run("host", file):
         raise UserError(f"{file['path']} is {not_executed(file)}: choose another --target")
-    runner = open_runner(file["target"], folder / file["path"], bundle.table, threads)
-    size, channels = facts["size"], facts["golden"]["arrays"]["noise"]["shape"][1]
+    size, latent = facts["size"], tuple(facts["golden"]["arrays"]["noise"]["shape"])
+    shapes = {"encode": latent, "step": latent, "decode": (1, 3, size, size)}
+    programs = open_programs(file["target"], folder / file["path"], shapes, threads)
     return Model(
-        runner,
+        make_runner(programs, bundle.table),
         facts["steps"],
         facts["sigma_s"] if sigma_s is None else sigma_s,
         size,
         size,
         0,
-        channels,
+        latent[1],
         facts["domain"],
         fidelity,
         keeps_colors,
@@ -389,6 +397,8 @@ def file_restorer(
     def restore_file(job: Job) -> Outcome:
         try:
             return _restored(job)
+        except ArtifactError:  # the next picture would fare no better
+            raise
         except UserError as error:
             said = str(error)
             return Outcome(
@@ -471,10 +481,3 @@ def _save(made: list[Image.Image], durations: list[float], path: Path, options: 
         first, *others = (image.convert(mode) for image in made)
     timed = {"duration": [round(one) for one in durations], "loop": 0} if any(durations) else {}
     first.save(path, save_all=True, append_images=others, **timed, **options)
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.options import alone
-    from elir_mobile.cli.restore import main
-
-    alone(main)()

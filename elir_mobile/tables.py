@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ TOML_BYTES = 1 << 20  # of the largest file that is read
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MOST_LEVELS = 8  # of tables and lists in a file: a [[rule]] is three deep
+
 
 class Entry(BaseModel):
     """A table of which every key is known and nothing is converted."""
@@ -26,13 +29,30 @@ def load_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:
-        UserError: it cannot be read, or is no TOML.
+        UserError: it cannot be read, is no TOML, or is nested deeper than any table that is asked for.
     """
     data = read_bytes(path, TOML_BYTES)
     try:
-        return tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not a TOML file: {str(error).splitlines()[0]}") from error
+        content = tomllib.loads(data.decode("utf-8"))
+    except RecursionError as error:
+        raise _too_deep(path) from error
+    except ValueError as error:  # no TOML, no UTF-8, or a number of more digits than Python converts
+        reason = str(error).splitlines()[0].partition(";")[0]
+        raise UserError(f"{path} is not a TOML file: {reason}") from error
+    level: list[Any] = [content]
+    for _ in range(MOST_LEVELS):
+        level = [inner for value in level for inner in _inside(value)]
+    if level:
+        raise _too_deep(path)
+    return content
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _too_deep(path: Path) -> UserError:
+    return UserError(f"{path} is nested deeper than {MOST_LEVELS} levels: it is no recipe and no budget")
 
 
 def checked(model: type[Model], value: object, where: str) -> Model:

@@ -22,11 +22,13 @@ from elir_mobile.bundle import read_bundle
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import written
 from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.devices.process import ArtifactError, apart
 from elir_mobile.runtimes.onnx import open_session
 from elir_mobile.runtimes.qnn import CHIPS, npu_options
 from elir_mobile.runtimes.table import RUNTIMES
 
 TARGET = "onnx/qnn"
+COMPILE_LIMIT_S = 3600.0
 _MADE_FOR = re.compile(rb"soc_type=(\w+);arch=(\d+);")  # among the compiler's options, kept in the binary
 
 
@@ -109,7 +111,11 @@ def main(
         for chip, program in track([(c, p) for c in asked for p in PROGRAMS], "compiling", transient=True):
             path = staged / chip / f"{program}.onnx"
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = compile_program(source / f"{program}.onnx", chip, path)
+            file = source / f"{program}.onnx"
+            try:
+                made = apart(compile_program, file, chip, path, limit_s=COMPILE_LIMIT_S)
+            except ArtifactError as error:
+                raise UserError(f"{file} cannot be compiled for {chip}: {error}") from error
             facts = (made.partitions, len(made.outside), f"{made.bytes / 1e6:.2f}", f"{made.seconds:.1f}")
             table.add_row(made.chip, f"v{made.version}", program, *map(str, facts))
     Terminal().print(table)

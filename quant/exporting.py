@@ -6,7 +6,6 @@ stopped goes on from what it had exported; copied into a bundle they are describ
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from torch import Tensor
 
 from elir_mobile.bundle import Bundle, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import write_json, written
+from elir_mobile.core.files import locked, write_json, written
+from elir_mobile.core.processes import end_with_parent
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
@@ -51,16 +51,17 @@ class Artifact:
 
 @contextmanager
 def waiting_room(folder: Path) -> Iterator[Path]:
-    """Where exported files wait until the bundle at ``folder`` is whole; a run that is stopped leaves them to
-    the next. A disk that is full needs the room."""
+    """Where exported files wait until the bundle at ``folder`` is whole, for this run alone; one that is
+    stopped or fails leaves them to the next.
+
+    Raises:
+        UserError: another run is writing the bundle.
+    """
     exports = folder.with_name(f".{folder.name}-exports")
-    try:
+    busy = f"another run is writing {folder}: wait until it ends, or choose another --out"
+    with locked(exports, busy):
         yield exports
-    except (OSError, UserError) as error:
-        if getattr(error.__cause__ or error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            shutil.rmtree(exports, ignore_errors=True)
-        raise
-    shutil.rmtree(exports, ignore_errors=True)
+        shutil.rmtree(exports, ignore_errors=True)
 
 
 def export(
@@ -203,18 +204,20 @@ def _lower_all(
         initializer=_start_worker,
         initargs=(max(1, job.protocol.threads // workers), log, built, samples, adjusted),
     ) as pool:
-        futures = {
-            pool.submit(_lower, target.name, recipe, place): f"{target.name} {recipe.name}"
-            for target, recipe, place in missing
-        }
         try:
+            futures = {
+                pool.submit(_lower, target.name, recipe, place): f"{target.name} {recipe.name}"
+                for target, recipe, place in missing
+            }
             for future in as_completed(futures):
                 future.result()
                 stages.tick()
                 stages.console.print(f"exported {futures[future]}")
         except BrokenProcessPool as error:
             raise UserError(f"an export process died, perhaps for lack of memory: see {log}") from error
-        except BaseException:
+        except BaseException:  # the others would go on for minutes
+            for worker in active_children():
+                worker.kill()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -228,6 +231,7 @@ def _start_worker(
 ) -> None:
     """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
     global _work
+    end_with_parent()
     with log.open("a") as notes:
         os.dup2(notes.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)

@@ -9,6 +9,12 @@ does. A run that was stopped finds the files it had already exported beside the 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.quantize import main
+
+    alone(main)()
+
 import tempfile
 import time
 from pathlib import Path
@@ -112,10 +118,3 @@ def recipes_table() -> Table:
     left = [target.to_json() for target in TARGETS.values() if not can_run("host", target.to_json())]
     table.caption = "\n".join(f"{entry['target']}: {not_executed(entry)}" for entry in left)
     return table
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.options import alone
-    from elir_mobile.cli.quantize import main
-
-    alone(main)()

@@ -8,6 +8,12 @@ exporter calibrates anew on pictures of its own.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.qat import main
+
+    alone(main)()
+
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +25,7 @@ from torch import Tensor
 
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.core.errors import UserError, say
-from elir_mobile.core.files import write_text
+from elir_mobile.core.files import locked, write_text
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import PairSets
 from elir_mobile.harness.compare import quality
@@ -157,7 +163,8 @@ def trained(
         What :func:`train` does, and the file, in float32: an exporter then rounds as training did.
     """
     folder = out / f"qat-{task.name}-{config.recipe.name}-{config.seed}"
-    network, minutes = train(restorer, info, task, config, images, folder)
+    with locked(folder, f"another run is in {folder}: wait until it ends, or name another --out"):
+        network, minutes = train(restorer, info, task, config, images, folder)
     path = folder / f"qat-{task.name}-{config.recipe.name}.safetensors"
     save_weights(
         network,
@@ -238,10 +245,3 @@ def show_rows(rows: list[dict]) -> Table:
             number(row.get("minutes"), 1),
         )
     return table
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.options import alone
-    from elir_mobile.cli.qat import main
-
-    alone(main)()

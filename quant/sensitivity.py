@@ -7,6 +7,12 @@ JSON and a plot. A run that was stopped goes on from the layers it has done.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
+    from elir_mobile.cli.options import alone
+    from elir_mobile.cli.sensitivity import main
+
+    alone(main)()
+
 import json
 import math
 from dataclasses import asdict
@@ -171,10 +177,3 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
     handles = [Rectangle((0, 0), 1, 1, color=colours[name]) for name in PROGRAM_NAMES]
     figure.legend(handles, PROGRAM_NAMES, loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=110)
-
-
-if __name__ == "__main__":
-    from elir_mobile.cli.options import alone
-    from elir_mobile.cli.sensitivity import main
-
-    alone(main)()

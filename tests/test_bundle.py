@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -23,6 +24,7 @@ from elir_mobile.bundle import (
 )
 from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.manifest import GOLDEN_IMAGES, GOLDEN_LATENTS, sha256_of
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 
 FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
@@ -236,6 +238,12 @@ def edit(folder: Path, change) -> None:
         (lambda m: m.update(budget={"psnr_drop_db": "little"}), "budget.psnr_drop_db is not a number"),
         (lambda m: m.pop("table"), "is damaged"),
         (lambda m: m.update(files=[7]), "is damaged"),
+        (lambda m: m["files"][0].update(precision="../../x"), r"files\[0\].precision is not a name"),
+        (lambda m: m["files"][0].update(target="litert/../x"), r"files\[0\].target is not a runtime"),
+        (lambda m: m["files"][0].update(path="a" * 5000), r"files\[0\].path is not text of at most 4096"),
+        (lambda m: m.update(recommendation=None), "recommendation is not an object"),
+        (lambda m: m.update(golden=None), "golden is not an object"),
+        (lambda m: m.update(golden={"arrays": {}}), "golden arrays are not input, output, noise"),
     ],
 )
 def test_bad_manifests_are_refused(tmp_path: Path, change, message: str) -> None:
@@ -382,3 +390,40 @@ def test_without_adb_the_command_names_the_package(whole: Path, monkeypatch, tmp
     result = push(whole, "--android")
     assert result.exit_code == 2
     assert "apt-get install adb" in result.output
+
+
+def golden_bundle(folder: Path) -> Path:
+    """A bundle with golden vectors of zeros, for pictures of 64 pixels."""
+    shapes = dict.fromkeys(GOLDEN_IMAGES, (64, 64, 3)) | dict.fromkeys(GOLDEN_LATENTS, (1, 16, 8, 8))
+    with building(folder) as staging:
+        (staging / "golden").mkdir()
+        arrays = {}
+        for name, shape in shapes.items():
+            path, dtype = staging / "golden" / name, "uint8" if len(shape) == 3 else "float32"
+            np.zeros(shape, dtype).tofile(path)
+            arrays[name] = {"path": f"golden/{name}", "shape": list(shape), "dtype": dtype}
+            arrays[name]["sha256"] = sha256_of(path)
+        facts = {**FACTS, "size": 64, "table": write_table(staging, TABLE), "files": []}
+        write_manifest(staging, {**facts, "golden": {"seed": 0, "arrays": arrays}})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("noise"), "golden arrays are not input, output, noise"),
+        (lambda a: a["noise"].update(shape=[]), "golden latents are not of one shape"),
+        (lambda a: a["noise"].update(shape=[1, 16, 64]), "golden latents are not of one shape"),
+        (lambda a: [a[n].update(shape=[2, 8, 8, 8]) for n in GOLDEN_LATENTS], "latents are not of one shape"),
+        (lambda a: [a[n].update(shape=[1, 16, 9, 8]) for n in GOLDEN_LATENTS], "has not the 4608 bytes"),
+        (lambda a: [a[n].update(shape=[1, 10**30, 8, 8]) for n in GOLDEN_LATENTS], "has not the .* bytes"),
+        (lambda a: a["input"].update(shape=[8, 512, 3]), "golden images are not 64×64 pixels"),
+        (lambda a: a["input"].update(dtype="float32"), "golden images are not 64×64 pixels"),
+    ],
+)
+def test_golden_vectors_have_the_shapes_that_are_relied_on(tmp_path: Path, change, message: str) -> None:
+    folder = golden_bundle(tmp_path / "b")
+    assert read_bundle(folder).manifest["size"] == 64
+    edit(folder, lambda manifest: change(manifest["golden"]["arrays"]))
+    with pytest.raises(UserError, match=message):
+        read_bundle(folder)

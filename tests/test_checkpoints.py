@@ -6,7 +6,9 @@ import copy
 import json
 import os
 import pickle
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -400,6 +402,83 @@ def test_a_download_that_breaks_off_leaves_nothing(restorer, site: Path, tmp_pat
     with pytest.raises(UserError, match="could not download .* broke off after"):
         load_weights(f"{checkpoints.RELEASE}cut.pth", BFR)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def answering(*parts: bytes, endless: bytes = b"") -> str:
+    """Address of a checkpoint at a server that sends ``parts`` and then ``endless`` for ever."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError), listening, listening.accept()[0] as connection:
+            connection.recv(1 << 16)
+            for part in parts:
+                connection.sendall(part)
+            while endless:
+                connection.sendall(endless)
+
+    Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/x.pth"
+
+
+@pytest.mark.parametrize(
+    ("head", "endless", "said"),
+    [
+        (b"200 OK", b"0" * (1 << 18), "more than the 1000000 bytes"),
+        (b"200 OK\r\nContent-Length: 2000000", b"0" * 1000, "more than the 1000000 bytes"),
+        (b"200 OK\r\nContent-Length: many", b"", "something else than a checkpoint"),
+        (b"200 OK\r\nContent-Length: -5", b"", "something else than a checkpoint"),
+        (b"302 Found\r\nLocation: file:///etc/passwd", b"", "could not download"),
+        (
+            b"302 Found\r\nLocation: ftp://127.0.0.1/x.pth",
+            b"",
+            "redirects to ftp://.*, which is not followed",
+        ),
+    ],
+)
+def test_what_a_server_can_do_wrong_is_one_sentence(
+    tmp_path: Path, monkeypatch, head: bytes, endless: bytes, said: str
+) -> None:
+    monkeypatch.setattr(checkpoints, "MOST_BYTES", 1_000_000)
+    monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path))
+    address = answering(b"HTTP/1.0 " + head + b"\r\n\r\n", endless=endless)
+    with pytest.raises(UserError, match=said):
+        load_weights(address, BFR)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_download_that_drips_is_given_up(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoints, "NETWORK_TIMEOUT", 0.1)
+    monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "SLOWEST", 1e12)
+    address = answering(b"HTTP/1.0 200 OK\r\n\r\n", endless=b"0" * 1000)
+    with pytest.raises(UserError, match=r"it sent \d+ bytes in 0 s"):
+        load_weights(address, BFR)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1/x.pth", "http://a b/x.pth", "http://é/x.pth", "https:///x.pth"]
+)
+def test_an_odd_address_is_one_sentence(tmp_path: Path, monkeypatch, address: str) -> None:
+    monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="could not download|is no address"):
+        load_weights(address, BFR)
+
+
+def test_other_schemes_are_paths_that_are_not_there(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "x.pth").write_bytes(b"")
+    for address in (f"file://{tmp_path}/x.pth", "ftp://127.0.0.1/x.pth", "data:,x.pth"):
+        with pytest.raises(UserError, match="no weights file at"):
+            load_weights(address, BFR)
+
+
+def test_an_address_may_say_which_file_it_is(restorer, site: Path, tmp_path: Path) -> None:
+    torch.save(restorer.state_dict(), site / "elir.pth")
+    digest, address = sha256_of(site / "elir.pth"), f"{checkpoints.RELEASE}elir.pth"
+    assert load_weights(f"{address}#sha256={digest}", BFR)[1].sha256 == digest
+    with pytest.raises(UserError, match=f"sent a file with the sha256 {digest}: do not use it"):
+        load_weights(f"{address}#sha256={'0' * 64}", BFR)
+    assert len(list((tmp_path / "cache").rglob("elir.pth"))) == 1
 
 
 def taesd_files(restorer: Restorer, folder: Path) -> None:

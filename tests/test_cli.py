@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,41 @@ def test_an_exported_file_runs(tiny_weights: Path, degraded, noise, tmp_path: Pa
     restorer = load_weights(str(tiny_weights), get_task("bfr"))[0]
     expected, _ = eager_runner(restorer, facts["steps"]).restore(degraded[0], noise, **loop)
     assert sqnr_db(expected, restored) > 90
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, command in COMMANDS.items() if "seed" in signature(command).parameters]
+)
+@pytest.mark.parametrize("digits", ["9" * 20, "9" * 5000, "-1", "4294967296"])
+def test_a_seed_that_no_generator_takes_is_refused(name: str, digits: str) -> None:
+    said = call(name, f"--seed={digits}", code=2)
+    assert "Invalid value for '--seed'" in said
+    assert "seed" in call(name, "--help")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("restore", "in", "out", "--task", "bfr", "--threads", "9" * 20),
+        ("restore", "in", "out", "--task", "bfr", "--steps", "9" * 20),
+        ("restore", "in", "out", "--task", "bfr", "--tile", "9" * 20),
+        ("quantize", "--task", "bfr", "--size", "9" * 20),
+        ("quantize", "--task", "bfr", "--steps", "9" * 5000),
+        ("quantize", "--task", "bfr", "--steps", "٣٣٣٣٣"),
+        ("measure", "bundle", "--runs", "9" * 20),
+        ("evaluate", "clean", "--task", "bfr", "--resamples", "9" * 20),
+        ("train", "--task", "bfr", "--data", "data", "--batch", "9" * 20),
+        ("train", "--task", "bfr", "--data", "data", "--steps", "15", "--save-every", "10"),
+        ("distill", "--task", "bfr", "--data", "data", "--steps", "9" * 20),
+    ],
+)
+def test_numbers_have_an_end(options: tuple[str, ...]) -> None:
+    said = call(*options, code=2)
+    assert "rror" in said.splitlines()[-1]
+    assert len(said.splitlines()[-1]) < 200
+
+
+def test_a_short_training_saves_once_at_its_end(tmp_path: Path) -> None:
+    """Fewer steps than --save-every by default are no mistake; the folder without pictures is."""
+    said = call("train", "--task", "bfr", "--data", tmp_path, "--steps", 10, code=2)
+    assert "has no images" in said

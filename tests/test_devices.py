@@ -271,7 +271,8 @@ def test_a_file_that_kills_the_process_costs_the_others_nothing() -> None:
     result = remote.run_surviving(job_of(("a", "b", "c")), MANIFEST, FACTS, run)
     assert asked == [("a", "b", "c"), ("a",), ("b",), ("c",)]
     assert [row.path for row in result.rows] == ["a", "b", "c"]
-    assert [row.error for row in result.rows] == [None, "the worker ended with signal 11: last words", None]
+    said = "the worker ended with signal 11 (Segmentation fault): last words"
+    assert [row.error for row in result.rows] == [None, said, None]
     assert result.device.runtimes == {"a": "1", "c": "1"}
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from android_demo import toolchain
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import write_json, write_text, written
+from elir_mobile.core.files import locked, write_json, write_text, written
 
 KILLED = """
 import os, signal, sys
@@ -60,23 +61,140 @@ def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
+def left_by_a_killed_process(path: Path, script: str = KILLED) -> Path:
+    """The folder of a writer of ``path`` that was killed."""
+    before = set(path.parent.iterdir())
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = set(path.parent.iterdir()) - before - {path}
+    return left
+
+
 def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     path = tmp_path / "x[1].txt"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    (left,) = tmp_path.iterdir()
+    left = left_by_a_killed_process(path)
     assert (left / path.name).read_text() == "half"
-    living = tmp_path / f".{path.name}.{os.getppid()}.part"
+    left_by_a_killed_process(tmp_path / "y.txt")  # which nobody may ever write again
+    dead = left.name.split(".")[-2].partition("-")[0]
     own = tmp_path / f".{path.name}.{os.getpid()}.part"  # of an earlier process with this number
     others = [
-        living,
-        tmp_path / f".y.txt.{left.name.split('.')[-2]}.part",
+        tmp_path / f".{path.name}.{os.getppid()}.part",  # of a living one
+        tmp_path / f".y.txt.{dead}.part",  # not a writer's: nothing in it was ever locked
         tmp_path / f".{path.name}.tale.part",
     ]
     for folder in (*others, own):
         folder.mkdir()
+    (tmp_path / f".z.{dead}.part").symlink_to(others[0])
     write_text(path, "whole")
-    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others, tmp_path / f".z.{dead}.part"])
+
+
+def test_a_writer_is_not_cleared_by_another_process_with_its_number(tmp_path: Path) -> None:
+    """Two containers that share a folder: here the number in the folder's name is that of a dead process."""
+    path = tmp_path / "x.txt"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with written(path) as staged:
+        staged.write_text("whole")
+        elsewhere = staged.parent.rename(tmp_path / f".x.txt.{dead.pid}.part")
+        write_text(tmp_path / "y.txt", "")
+        write_text(path, "other")
+        assert (elsewhere / "x.txt").read_text() == "whole"
+        elsewhere.rename(staged.parent)
+    assert path.read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.txt", "y.txt"]
+
+
+def test_many_writers_of_one_name_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    failed: list[BaseException] = []
+
+    def write(letter: str) -> None:
+        try:
+            for _ in range(20):
+                with written(path, synced=False) as staged:
+                    staged.write_text(letter * 1000)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert len(set(path.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from elir_mobile.core.files import written
+Path.replace = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)
+with written(Path(sys.argv[1])) as staged:
+    staged.mkdir()
+    (staged / "newer").touch()
+"""
+
+
+def test_a_folder_outlives_a_writer_that_is_killed_as_it_replaces_it(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "older").touch()
+    left = left_by_a_killed_process(folder, BETWEEN)
+    assert not folder.exists()  # it was just moved out of the way
+    write_text(tmp_path / "x", "")
+    assert [path.name for path in folder.iterdir()] == ["older"]
+    assert not left.exists()
+
+
+def test_a_folder_comes_back_where_it_cannot_be_replaced(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "older").touch()
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match="No space left"), written(folder) as staged:
+        staged.mkdir()
+    assert [path.name for path in folder.iterdir()] == ["older"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from elir_mobile.core.files import locked
+with locked(Path(sys.argv[1]), "busy"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_one_process_s_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "folder"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(folder)], stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout and holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="^busy$"), locked(folder, "busy"):
+            pass
+        holder.kill()
+    with locked(folder, "busy"):
+        with pytest.raises(UserError, match="^busy$"), locked(folder, "busy"):
+            pass
+        (folder / "kept").touch()
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+    (folder / "kept").unlink()
+    with locked(folder, "busy"):
+        pass
+    assert not folder.exists()
+    with locked(folder, "busy"):  # its owner may remove it
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match="cannot write into"), locked(Path("/proc/self/x"), "busy"):
+        pass
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -109,6 +109,10 @@ def test_a_field_that_is_no_number_is_refused(tmp_path: Path) -> None:
         ("[[limit]]\nfield = 'bytes'\nmax = 1\ntarget = 3", "target must be text"),
         ("[[limit]]\nfield = 'bytes'\nmaximum = 1", "unknown key 'maximum'"),
         ("[[limit", "is not a TOML file"),
+        (f"[[limit]]\nfield = 'bytes'\nmax = {'9' * 5000}", "is not a TOML file: Exceeds the limit"),
+        (f"[[limit]]\nfield = 'bytes'\nmax = {'9' * 4000}", "max must be a finite number"),
+        (f"limit = {'[' * 100_000}", "nested deeper than 8 levels"),
+        (f"[[limit]]\nfield{'.a' * 20_000} = 1", "nested deeper than 8 levels"),
     ],
 )
 def test_bad_budget_files_are_one_sentence(tmp_path: Path, text: str, message: str) -> None:

@@ -105,6 +105,12 @@ def test_a_recipe_without_a_name_is_called_as_its_file(tmp_path: Path) -> None:
         ('name = "mine"', "colour = 3", "unknown key 'colour'"),
         ("[[rule]]", "[[", "not a TOML file"),
         ("[[rule]]", "[[rules]]", "unknown key 'rules'"),
+        ('"mine"', "9" * 5000, "is not a TOML file: Exceeds the limit"),
+        ('"mine"', "9" * 4000, r"the name 9+\.\.\.9+ cannot be used"),
+        ('"w8a8"', "9" * 4000, r"has unknown precision 9+\.\.\.9+: choose"),
+        ('"mine"', "[" * 100_000, "nested deeper than 8 levels"),
+        ('name = "mine"', f"name{'.a' * 20_000} = 1", "nested deeper than 8 levels"),
+        ('pattern = "enc.*"', f"pattern{'.a' * 20_000} = 1", "nested deeper than 8 levels"),
     ],
 )
 def test_a_bad_recipe_is_one_sentence_that_names_the_rule(

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from html import unescape
 from importlib.metadata import version
@@ -299,11 +303,13 @@ def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monk
         raise OSError(28, "No space left on device", str(target))
 
     monkeypatch.setattr("quant.exporting.shutil.copyfile", full)
-    line = refused(
-        tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32"
-    )
-    assert "No space left on device" in line
-    assert not list(tmp_path.rglob("*-exports"))  # the disk needs the room
+    result = ptq(
+        "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 2, result.output
+    assert "No space left on device" in result.stderr.strip()
+    assert len(list(tmp_path.rglob("*-exports/*/file.pte"))) == 1  # what was exported is never lost
 
 
 @pytest.mark.lowering
@@ -327,6 +333,85 @@ def test_a_stopped_run_goes_on_from_its_exports(tmp_path: Path, weights, picture
     assert "1 of 1 files were exported before" in result.output
     assert [path.name for path in out.iterdir()] == ["bfr-tiny"]
     assert read_bundle(out / "bfr-tiny").file("executorch", "fp32").stat().st_size > 0
+
+
+def alive(session: int) -> list[str]:
+    """Command lines of the processes of a session that have not ended."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append((folder / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_killed_run_leaves_nobody_behind_and_its_exports_to_the_next(
+    finished, weights, odd_pictures, tmp_path: Path
+) -> None:
+    arguments = (
+        "--task", "bfr", "--weights", weights, "--images", odd_pictures, "--out", tmp_path / "out",
+        "--seed", 3, "--threads", 1,
+    )  # fmt: skip
+    command = [sys.executable, "-m", "quant.ptq", *map(str, arguments)]
+    run = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    place = tmp_path / "out" / ".bfr-tiny-exports"
+    while not list(place.glob("[0-9a-f]*/file.pte")):  # one of the two files
+        assert run.poll() is None
+        time.sleep(0.02)
+    assert any("spawn_main" in line for line in alive(run.pid))
+    (folder,) = (path.parent for path in place.glob("[0-9a-f]*/file.pte"))
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 5
+    while left := alive(run.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    exported = sha256_of(folder / "file.pte")
+    result = ptq(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 files were exported before" in result.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["bfr-tiny"]
+    digests = [entry["sha256"] for entry in read_bundle(tmp_path / "out" / "bfr-tiny").manifest["files"]]
+    assert digests == [entry["sha256"] for entry in read_bundle(finished[0]).manifest["files"]]
+    assert exported == digests[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_stopped_run_ends_at_once_with_its_export_processes(
+    weights, picture_folder, tmp_path: Path
+) -> None:
+    arguments = (
+        "--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path / "out",
+        "--precision", "fp32",
+    )  # fmt: skip
+    command = [sys.executable, "-m", "quant.ptq", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    run = subprocess.Popen(command, start_new_session=True, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    while not any("spawn_main" in line for line in alive(run.pid)):
+        assert run.poll() is None
+        time.sleep(0.05)
+    start = time.monotonic()
+    run.terminate()
+    said = run.communicate()[0]
+    assert run.returncode == 143
+    assert time.monotonic() - start < 10
+    assert "Traceback" not in said
+    assert alive(run.pid) == []
+    assert not (tmp_path / "out" / "bfr-tiny").exists()
+    assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path: Path, weights, picture_folder) -> None:
+    given = ("--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path)
+    exports = tmp_path / ".bfr-tiny-exports"
+    (exports / "0123456789abcdef").mkdir(parents=True)  # that the other has exported
+    with exporting.waiting_room(tmp_path / "bfr-tiny"):
+        result = ptq(*given)
+        assert result.exit_code == 2, result.output
+        assert f"another run is writing {tmp_path / 'bfr-tiny'}: wait until it ends" in result.stderr
+        assert (exports / "0123456789abcdef").is_dir()
 
 
 def test_an_export_process_that_dies_is_one_sentence(

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from elir_mobile.checkpoints import load_weights, save_autoencoder, save_weights
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.train import main
+from elir_mobile.core.files import locked
 from elir_mobile.models.autoencoder import Decoder, Encoder
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
@@ -158,6 +159,17 @@ def test_what_no_process_that_prepares_batches_can_read_is_one_sentence(
     result = run(*options(picture_folder, weights, tmp_path / "out", *short))
     assert result.exit_code == 2
     assert result.output.splitlines()[-1].startswith(f"error: {picture_folder} has no image that can be read")
+
+
+def test_two_trainings_into_one_folder_are_refused(
+    tmp_path: Path, picture_folder: Path, weights: str
+) -> None:
+    out = tmp_path / "out"
+    with locked(out, "busy"):
+        result = run(*options(picture_folder, weights, out, "--steps", "4", "--save-every", "2"))
+    assert result.exit_code == 2, result.output
+    assert f"another run is in {out}: wait until it ends, or name another --out" in result.stderr
+    assert not out.exists()
 
 
 def test_a_run_that_is_told_to_end_says_so_and_leaves_whole_checkpoints(

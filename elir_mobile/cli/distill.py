@@ -9,6 +9,7 @@ import typer
 
 from elir_mobile.cli import options
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.files import locked
 
 
 @exits_with_2
@@ -19,7 +20,9 @@ def main(
     autoencoder: Annotated[
         Literal["half", "taesd"], typer.Option(help="Form of the student's autoencoder.")
     ] = "half",
-    steps: Annotated[int, typer.Option(metavar="K", min=1, help="The student's Euler steps.")] = 2,
+    steps: Annotated[
+        int, typer.Option(metavar="K", min=1, max=options.MOST_STEPS, help="The student's steps.")
+    ] = 2,
     size: options.Size = None,
     minutes: Annotated[
         float, typer.Option(metavar="N", min=0.01, help="Of processor time, for all stages.")
@@ -53,5 +56,6 @@ def main(
         torch.manual_seed(seed)
         asked = Distillation(chosen, info, steps, side, minutes, seed)
         distiller = Distiller(teacher, student_of(teacher, autoencoder), asked, data)
-    path = distiller.run(out)
+    with locked(out, f"another run is in {out}: wait until it ends, or name another --out"):
+        path = distiller.run(out)
     console.print(f"weights: {path}; quantize them: elir-mobile quantize --task {task} --weights {path}")

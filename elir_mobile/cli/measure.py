@@ -45,10 +45,12 @@ def main(
     out: options.Out = Path("out/harness"),
     threads: options.Threads = None,
     runs: Annotated[
-        int | None, typer.Option(metavar="N", min=2, help="Timed restorations of a file.")
+        int | None,
+        typer.Option(metavar="N", min=2, max=options.MOST_COUNT, help="Timed restorations of a file."),
     ] = None,
     warmups: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Restorations before those.")
+        int | None,
+        typer.Option(metavar="N", min=0, max=options.MOST_COUNT, help="Restorations before those."),
     ] = None,
 ) -> None:
     """Run every file of BUNDLE: speed, memory, parity, quality.

@@ -110,16 +110,30 @@ Weights = Annotated[
 Images = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Clean images. Default: the bundled ones.")
 ]
-Size = Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the images. Default: the model's.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of noise and degradations.")]
+# Numbers have an end where nobody wants more and libraries answer with an overflow of their own.
+MOST_SEED = 2**32 - 1
+MOST_PIXELS = 1 << 16
+MOST_STEPS = 1000
+MOST_THREADS = 1024
+MOST_COUNT = 10**9  # of anything else
+Size = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", max=MOST_PIXELS, help="Side of images. Default: the model's."),
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=MOST_SEED, help="Of noise and degradations.")]
 SigmaS = Annotated[
     float | None,
     typer.Option(
         "--sigma-s", metavar="X", min=0, callback=_finite, help="Spread of the noise. Default: the model's."
     ),
 ]
-Steps = Annotated[int | None, typer.Option(metavar="K", min=1, help="Euler steps. Default: the model's.")]
-Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Default: one for each core.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(metavar="K", min=1, max=MOST_STEPS, help="Euler steps. Default: the model's."),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=MOST_THREADS, help="Default: one for each core.")
+]
 _TARGET = typer.Option(
     "--target", metavar="NAME", help=f"{', '.join(RUNTIMES)}.", autocompletion=lambda: list(RUNTIMES)
 )
@@ -151,7 +165,9 @@ RecipeFile = Annotated[
 ]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is written.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
-Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="Ray's. Default: one for each core.")]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=MOST_THREADS, help="Ray's. Default: one for each core.")
+]
 
 
 def names(listed: str) -> tuple[str, ...]:
@@ -189,7 +205,8 @@ class Model:
     steps: Steps = None
     sigma_s: SigmaS = None
     tile: Annotated[
-        int | None, typer.Option(metavar="PIXELS", min=32, help="Side of the float model's tiles.")
+        int | None,
+        typer.Option(metavar="PIXELS", min=32, max=MOST_PIXELS, help="Side of the float model's tiles."),
     ] = None
     bundle: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Restore with an exported file: its advised one.")

@@ -16,6 +16,10 @@ SEARCH = "Find the fastest recipe within a budget, and quantize by it."
 BUDGET = ("max_psnr_drop", "max_lpips_rise", "max_bytes", "min_update_sqnr")
 
 
+def _is_count(text: str, most: int) -> bool:
+    return text.isdecimal() and len(text) <= len(str(most)) and 0 < int(text) <= most
+
+
 def _list_and_exit(asked: bool) -> None:
     if asked:
         from elir_mobile.precision import PRECISIONS
@@ -99,8 +103,10 @@ def main(
             )
     if steps == "auto" and not budgeted:
         raise UserError("--steps auto needs a budget: give --max-psnr-drop or --max-lpips-rise")
-    if steps not in (None, "auto") and not (steps.isdecimal() and int(steps)):
-        raise UserError(f"--steps {steps} is no number of steps: give 1 or more, or auto")
+    if steps not in (None, "auto") and not _is_count(steps, options.MOST_STEPS):
+        raise UserError(
+            f"--steps {steps[:20]} is no number of steps: give 1 to {options.MOST_STEPS}, or auto"
+        )
     if random:
         options.refuse(context, "means nothing with --random-weights: leave one out", *BUDGET, "weights")
     with console.status("loading"):

@@ -49,14 +49,19 @@ def main(
     network: Annotated[
         Literal["released", "demo"], typer.Option(help="Widths of a new estimator and velocity field.")
     ] = "released",
-    size: Annotated[int | None, typer.Option(metavar="PIXELS", help="Side of the images.", min=16)] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Side of the images.", min=16, max=options.MOST_PIXELS),
+    ] = None,
     crops: Annotated[
         bool | None, typer.Option("--crops/--whole", help="Random crops (bsr's default), or the whole.")
     ] = None,
     objective: Annotated[
         Literal["consistency", "flow"], typer.Option(help="LCFM, or plain flow matching.")
     ] = "consistency",
-    segments: Annotated[int, typer.Option(metavar="K", help="Of the consistency loss.", min=1)] = 5,
+    segments: Annotated[
+        int, typer.Option(metavar="K", help="Of the consistency loss.", min=1, max=options.MOST_COUNT)
+    ] = 5,
     coarse: Annotated[bool, typer.Option(help="With or without the coarse estimator.")] = True,
     encoder: Annotated[
         bool, typer.Option("--train-encoder/--freeze-encoder", help="Fine-tune it or not.")
@@ -74,12 +79,21 @@ def main(
             metavar="X", help="Between the two velocities. Default: 0.05; bsr 0.2.", min=1e-4, max=0.9
         ),
     ] = None,
-    flow_repeats: Annotated[int, typer.Option(metavar="N", help="Noises for each image.", min=1)] = 1,
+    flow_repeats: Annotated[
+        int, typer.Option(metavar="N", help="Noises for each image.", min=1, max=options.MOST_COUNT)
+    ] = 1,
     decoded_images: Annotated[
-        int | None, typer.Option(metavar="N", help="Decode so many of a batch. Default: all.", min=1)
+        int | None,
+        typer.Option(
+            metavar="N", help="Decode so many of a batch. Default: all.", min=1, max=options.MOST_COUNT
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", help="Optimizer steps.", min=1)] = 100_000,
-    batch: Annotated[int, typer.Option(metavar="N", help="Images a step, over all devices.", min=1)] = 16,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Optimizer steps.", min=1, max=options.MOST_COUNT)
+    ] = 100_000,
+    batch: Annotated[
+        int, typer.Option(metavar="N", help="Images a step, over all devices.", min=1, max=options.MOST_COUNT)
+    ] = 16,
     lr: Annotated[
         float | None, typer.Option(metavar="X", help="Peak learning rate. Default: 1e-4 for bfr, else 2e-4.")
     ] = None,
@@ -88,11 +102,22 @@ def main(
     precision: Annotated[
         Literal["32-true", "bf16-mixed", "16-mixed"], typer.Option(help="Of the arithmetic.")
     ] = "32-true",
-    devices: Annotated[int, typer.Option(metavar="N", help="Of this machine, without torchrun.", min=1)] = 1,
-    nodes: Annotated[int, typer.Option(metavar="N", help="Machines, without torchrun.", min=1)] = 1,
-    workers: Annotated[int, typer.Option(metavar="N", help="That prepare images, a device.", min=0)] = 2,
-    cache_mb: Annotated[int, typer.Option(metavar="MB", help="For latents of the teacher.", min=0)] = 2048,
-    save_every: Annotated[int, typer.Option(metavar="N", help="Steps between checkpoints.", min=1)] = 100,
+    devices: Annotated[
+        int,
+        typer.Option(metavar="N", help="Of this machine, without torchrun.", min=1, max=options.MOST_COUNT),
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(metavar="N", help="Machines, without torchrun.", min=1, max=options.MOST_COUNT)
+    ] = 1,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="That prepare images, a device.", min=0, max=options.MOST_COUNT)
+    ] = 2,
+    cache_mb: Annotated[
+        int, typer.Option(metavar="MB", help="For latents of the teacher.", min=0, max=options.MOST_COUNT)
+    ] = 2048,
+    save_every: Annotated[
+        int, typer.Option(metavar="N", help="Steps between checkpoints.", min=1, max=options.MOST_COUNT)
+    ] = 100,
     seed: options.Seed = 0,
 ) -> None:
     """Train a network on a folder of clean images.
@@ -102,6 +127,7 @@ def main(
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from elir_mobile.checkpoints import load_weights, save_weights
+    from elir_mobile.core.files import locked
     from elir_mobile.images import list_images
     from elir_mobile.tasks import PHOTO, get_task
     from elir_mobile.training.demo import RECIPES
@@ -124,6 +150,8 @@ def main(
     sigma_s = chosen.sigma_s if sigma_s is None else sigma_s
     lr = lr or LR.get(task, OTHER_LR)
     dt = dt or DT.get(task, OTHER_DT)
+    if not options.given(context, "save_every"):
+        save_every = min(save_every, steps)
     parts = compute.processes
     divided = f"a multiple of the {parts} processes"
     for rest, said in (
@@ -168,6 +196,9 @@ def main(
     resolved = context.params | {"teacher": teacher, "size": size, "crops": crops, "sigma_s": sigma_s}
     resolved |= {"lr": lr, "dt": dt, "steps": segments, "training_steps": steps}
     kept = {name: value for name, value in resolved.items() if name not in UNKEPT}
+    if rank_zero_only.rank == 0:
+        busy = f"another run is in {out}: wait until it ends, or name another --out"
+        context.with_resource(locked(out, busy))
     keep_options(out, kept | {"images": len(paths)})
     strip = pictures.strip(STRIP_IMAGES)
     fit(

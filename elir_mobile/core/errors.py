@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import sys
 import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires
 from typing import ParamSpec, TypeVar
+
+from elir_mobile.core.processes import stoppable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,13 +44,20 @@ def say(text: str) -> None:
     print(line, file=sys.stderr)
 
 
+def shortened(value: object) -> str:
+    """``value`` as Python writes it, in a sentence: what is long or deep is cut."""
+    return reprlib.repr(value)
+
+
 def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
-    """Print a ``UserError``, a missing extra or a full disk as one line on stderr and exit with code 2."""
+    """Print a ``UserError``, a missing extra or a full disk as one line on stderr and exit with code 2; with
+    130 on Ctrl-C and 143 on SIGTERM, see :func:`~elir_mobile.core.processes.stoppable`."""
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with stoppable():
+                return command(*args, **kwargs)
         except UserError as error:
             said = str(error)
         except ModuleNotFoundError as error:

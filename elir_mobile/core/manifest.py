@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from elir_mobile.core.reader import OPTIONAL, Limit, NotNegative, Positive, Sha2
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 TABLE = "steps.bin"
+GOLDEN_IMAGES = ("input", "output")
+GOLDEN_LATENTS = ("noise", "coarse", "step", "latent")
 
 GoldenArrays = dict[str, np.ndarray]
 
@@ -69,6 +72,12 @@ class _File:
     sha256: Sha256
 
 
+# What names of files are made of: no path leads anywhere else with it.
+Name = Annotated[
+    str, Limit("a name of letters, digits, dots, dashes and underscores", re.compile(r"[\w.-]+").fullmatch)
+]
+
+
 @dataclass(frozen=True)
 class _Quality:
     """What a file costs on the pictures that it was judged on; None: it was not measured, or is exact."""
@@ -84,8 +93,8 @@ class _Quality:
 
 @dataclass(frozen=True)
 class _Artifact(_File):
-    target: str
-    precision: str
+    target: Annotated[str, Limit("a runtime and its delegate", re.compile(r"[\w.-]+(/[\w.-]+)?").fullmatch)]
+    precision: Name
     executed_by: str = field(default="", metadata=OPTIONAL)
     quality: _Quality | None = field(default=None, metadata=OPTIONAL)
 
@@ -104,10 +113,29 @@ class _Table(_Array):
 class _GoldenArray(_Array):
     dtype: Annotated[str, one_of("float32", "uint8")]
 
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 @dataclass(frozen=True)
 class _Golden:
     arrays: dict[str, _GoldenArray] = field(default_factory=dict)
+
+    def fault(self, size: int) -> str | None:
+        """What is wrong with arrays that are to be of a network for pictures of ``size`` pixels."""
+        if self.arrays.keys() != {*GOLDEN_IMAGES, *GOLDEN_LATENTS}:
+            return f"its golden arrays are not {', '.join((*GOLDEN_IMAGES, *GOLDEN_LATENTS))}"
+        images, latents = (
+            {(self.arrays[name].shape, self.arrays[name].dtype) for name in names}
+            for names in (GOLDEN_IMAGES, GOLDEN_LATENTS)
+        )
+        if images != {((size, size, 3), "uint8")}:
+            return f"its golden images are not {size}×{size} pixels in 8 bits"
+        ((shape, dtype),) = latents if len(latents) == 1 else [((), "")]
+        if dtype != "float32" or len(shape) != 4 or shape[0] != 1:
+            return "its golden latents are not of one shape of four sides in float32"
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +182,19 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
         raise UserError(f"{place} is damaged: size {facts.size} is no multiple of upscale {facts.upscale}")
     root = folder.resolve()
     artifacts = [file for file in facts.files if files is None or file.path in files]
-    named: list[_File] = [facts.table, *facts.golden.arrays.values(), *artifacts]
+    golden = facts.golden.arrays.values()
+    if "golden" in manifest and (fault := facts.golden.fault(facts.size)):
+        raise UserError(f"{place} is damaged: {fault}")
+    named: list[_File] = [facts.table, *golden, *artifacts]
     for file in named:
         path = Path(os.path.realpath(folder / file.path))  # resolve() fails on a link to itself
         if not path.is_relative_to(root):
             raise UserError(f"{place} names {file.path}, which is outside the bundle")
         if not path.exists() or artifact_sha256(path) != file.sha256:
             raise UserError(f"{path} is missing or damaged: write the bundle again")
+    for array in golden:
+        if (folder / array.path).stat().st_size != array.bytes:
+            raise UserError(f"{folder / array.path} has not the {array.bytes} bytes of its shape")
     size, (steps, width) = (folder / facts.table.path).stat().st_size // 4, facts.table.shape
     if size != steps * width or steps != facts.steps:
         raise UserError(f"{folder / TABLE} has {size} values, not {steps}×{width} for {facts.steps} steps")

@@ -17,12 +17,13 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, shortened
 from elir_mobile.core.files import read_bytes
 
 T = TypeVar("T")
 OPTIONAL = {"optional": True}
 JSON_BYTES = 64 << 20  # of the largest file that is read
+MOST_TEXT = 4096  # characters of one text: a name, a path, a sentence
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def checked_schema(value: Any, schema: int, source: Path | str) -> dict[str, Any
         said = f"(it has schema {found}, this one reads {schema})"
         raise UserError(f"{source} is of a newer elir-mobile {said}: update elir-mobile")
     if type(found) is not int or found < 1:
-        raise UserError(f"{source} is damaged: it has schema {found!r}, this version reads {schema}")
+        raise UserError(f"{source} is damaged: it has schema {shortened(found)}, this version reads {schema}")
     return value
 
 
@@ -149,6 +150,8 @@ def _scalar(kind: Any, value: Any, where: str, words: str) -> Any:
     wanted = (int, float) if kind is float else kind
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
         raise _Wrong.place(where, words)
+    if kind is str and len(value) > MOST_TEXT:
+        raise _Wrong.place(where[:MOST_TEXT], f"text of at most {MOST_TEXT} characters")
     if kind is float:
         try:
             value = float(value)

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import written
 from elir_mobile.data.faces import cache_dir
 
 SIDE = 1200  # longest side that is kept, pixels
@@ -58,16 +59,13 @@ def fetch_photos() -> Path:
         return target
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise UserError("the photographs come from Debian packages: run this on Debian, or in its container")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as tmp:
-        out = Path(tmp) / "photos"
+    with tempfile.TemporaryDirectory() as tmp, written(target, synced=False) as out:
         out.mkdir()
         for package, patterns in PACKAGES.items():
             archive = _download(package, Path(tmp))
             for name, image in _pictures(archive, patterns):
                 np.save(out / f"{package}--{name}.npy", np.array(reduced(image, SIDE)))
             archive.unlink()
-        out.rename(target)
     return target
 
 

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,38 +44,50 @@ APP_FOLDER = f"/sdcard/Android/data/{APP}/files"  # an app's own folder that the
 MAKE_FOLDER = "d=/data/local/tmp; [ -d $d ] || d=/tmp; mktemp -d $d/elir-mobile.XXXXXX"
 MAKE_APP_FOLDER = f"rm -rf {APP_FOLDER}/harness && mkdir -p {APP_FOLDER}/harness && echo {APP_FOLDER}/harness"
 STEPS = 3  # pushing, running, pulling
+# Seconds for an answer of adb; for copying a bundle; and for a job, each of whose files may take minutes.
+ANSWER_LIMIT_S, COPY_LIMIT_S, JOB_LIMIT_S = 60.0, 1800.0, 3600.0
 Said = subprocess.CompletedProcess[str]
+
+
+class Silent(UserError):
+    """The device did not answer in time."""
 
 
 class Adb:
     """The ``adb`` client, talking to one device: ``serial``'s, or the only one that is connected.
 
-    Every method raises :class:`UserError` where there is no client here.
+    Every method raises :class:`UserError` where there is no client here, or the device is silent too long.
     """
 
     def __init__(self, serial: str | None = None) -> None:
         self.serial = serial or "the phone"
         self._command = ["adb", *(["-s", serial] if serial else [])]
 
-    def _call(self, *arguments: str) -> Said:
+    def _call(self, *arguments: str, limit_s: float = ANSWER_LIMIT_S) -> Said:
         command = [*self._command, *arguments]
         try:
-            return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+            return subprocess.run(
+                command, capture_output=True, text=True, errors="replace", check=False, timeout=limit_s
+            )
         except FileNotFoundError as error:
             raise UserError("the device 'adb' needs the adb client: apt-get install adb") from error
+        except subprocess.TimeoutExpired as error:
+            raise Silent(
+                f"{self.serial} did not answer 'adb {arguments[0]}' within {limit_s:g} s: connect it again"
+            ) from error
 
     def state(self) -> str:
         """``device`` where it answers; else what adb says instead."""
         said = self._call("get-state")
         return said.stdout.strip() if said.returncode == 0 else last_line(said.stderr).removeprefix("error: ")
 
-    def shell(self, command: str) -> Said:
+    def shell(self, command: str, limit_s: float = ANSWER_LIMIT_S) -> Said:
         """Run a shell command line on the device.
 
         Raises:
-            UserError: the device does not answer.
+            UserError: the device does not answer, or not within ``limit_s``.
         """
-        said = self._call("shell", command)
+        said = self._call("shell", command, limit_s=limit_s)
         if said.returncode != 0 and (state := self.state()) != "device":
             raise UserError(f"{self.serial} no longer answers ({state}): connect it again")
         return said
@@ -111,7 +123,7 @@ class Adb:
         self._copy("pull", source, str(target))
 
     def _copy(self, verb: str, source: str, target: str) -> None:
-        said = self._call(verb, source, target)
+        said = self._call(verb, source, target, limit_s=COPY_LIMIT_S)
         if said.returncode != 0:
             reason = last_line(said.stderr or said.stdout).removeprefix("adb: ").removeprefix("error: ")
             raise UserError(f"adb {verb} with {self.serial} failed: {reason}")
@@ -132,7 +144,8 @@ class Adb:
         try:
             yield path
         finally:
-            self._call("shell", f"rm -rf {shlex.quote(path)}")
+            with suppress(Silent):  # what is wrong with it has been said
+                self._call("shell", f"rm -rf {shlex.quote(path)}")
 
 
 @dataclass(frozen=True)
@@ -197,11 +210,18 @@ class AdbDevice:
         return replace(result, rows=tuple(only_finite(row, folder) for row in result.rows))
 
 
+def _shell_for_a_job(adb: Adb, command: str) -> Said:
+    try:
+        return adb.shell(command, JOB_LIMIT_S)
+    except Silent as error:
+        raise WorkerDied(f"it did not end within {JOB_LIMIT_S:g} s") from error
+
+
 def run_worker(adb: Adb, remote: str) -> None:
     """``AdbDevice.execute`` with the device's ``python3``."""
     path = shlex.quote(remote)
     run = f'PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}" python3 -m {WORKER}'
-    said = adb.shell(f"cd {path} && rm -f result.json && {run} job.json result.json")
+    said = _shell_for_a_job(adb, f"cd {path} && rm -f result.json && {run} job.json result.json")
     if said.returncode == 2:
         raise UserError(last_line(said.stderr).removeprefix("error: "))
     if said.returncode != 0:
@@ -211,7 +231,8 @@ def run_worker(adb: Adb, remote: str) -> None:
 def run_app(adb: Adb, remote: str) -> None:
     """``AdbDevice.execute`` with the app's instrumentation, whose code ``am`` prints but does not return."""
     arguments = f"-e job {remote}/job.json -e result {remote}/result.json"
-    said = adb.shell(f"rm -f {remote}/result.json; am instrument -w {arguments} {INSTRUMENTATION}")
+    run = f"am instrument -w {arguments} {INSTRUMENTATION}"
+    said = _shell_for_a_job(adb, f"rm -f {remote}/result.json; {run}")
     if re.search(r"^INSTRUMENTATION_CODE: -1\s*$", said.stdout, re.MULTILINE):
         return
     refused = re.search(r"^INSTRUMENTATION_RESULT: error=(.+)$", said.stdout, re.MULTILINE)

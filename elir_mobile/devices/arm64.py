@@ -82,6 +82,7 @@ CPU part\t: 0xd0b
 CPU revision\t: 1
 
 """
+SILENCE_LIMIT_S = 3600.0  # an emulated worker that finishes no file for so long is ended
 POLL_S = 0.5
 
 
@@ -154,22 +155,28 @@ class Arm64:
         """
         path, out = scratch / "job.json", folder / "result.json"
         write_json(path, job)
-        command, environment = python_command(self.folder, "-m", WORKER, str(path), str(out))
+        arguments = (str(path), str(out), str(os.getpid()))
+        command, environment = python_command(self.folder, "-m", WORKER, *arguments)
         environment["PYTHONPATH"] = os.pathsep.join([str(scratch), environment["PYTHONPATH"]])
         out.unlink(missing_ok=True)
         before = _files_done(folder)
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            done, heard, silent = 0, time.monotonic(), False
             try:
-                while process.poll() is None:
-                    done = _files_done(folder) - before
+                while process.poll() is None and not silent:
+                    if (now := _files_done(folder) - before) > done:
+                        done, heard = now, time.monotonic()
                     progress(min(done, len(job.files)), len(job.files), "under emulation")
+                    silent = time.monotonic() - heard > SILENCE_LIMIT_S
                     time.sleep(POLL_S)
             finally:
                 process.kill()
                 process.wait()
             log.seek(0)
             said = log.read().decode(errors="replace")
+        if silent:
+            raise WorkerDied(f"no file was done within {SILENCE_LIMIT_S:g} s")
         if process.returncode == 0:
             progress(len(job.files), len(job.files), "under emulation")
             return read_result(out)

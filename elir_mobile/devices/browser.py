@@ -13,8 +13,12 @@ LiteRT.js and playwright-core into the cache, by the versions and digests of
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -24,7 +28,7 @@ from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
@@ -40,9 +44,13 @@ from elir_mobile.terminal import Terminal
 
 PAGE = Path(__file__).parents[2] / "browser_demo"
 PACKAGES = ("package.json", "package-lock.json")
+HOSTS = ("127.0.0.1", "localhost", "::1")  # what this machine calls itself; the first is listened on
+HEADLESS, DRIVER = "headless.mjs", "playwright-core"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 # Of a file put by the page: raw outputs are megabytes at most.
 MOST_BYTES = 1 << 30
+SILENCE_LIMIT_S = 900.0  # a browser whose page does not come further for so long is ended
+OTHER_USER = "nobody"  # as whom root runs Chromium, whose sandbox root cannot have
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -66,10 +74,14 @@ def is_ready() -> bool:
 class Handler(SimpleHTTPRequestHandler):
     """Files below a few folders by the first part of the path; ``PUT`` into ``job/`` alone.
 
+    Answers a request by the name of this machine alone: with a name of its own that leads here, another site
+    would otherwise read along (DNS rebinding).
+
     Args:
         roots: first part of the path → folder; ``""``: what no other part names.
     """
 
+    timeout = 60.0  # seconds in which a client must send something
     extensions_map = {
         **SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
@@ -80,12 +92,28 @@ class Handler(SimpleHTTPRequestHandler):
         self.roots = roots
         super().__init__(*arguments, **options)
 
+    def parse_request(self) -> bool:
+        """Whether there is a request to answer."""
+        if not super().parse_request():
+            return False
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        except ValueError:
+            host = None
+        if host not in HOSTS:
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+            return False
+        return True
+
     def translate_path(self, path: str) -> str:
         """The file that ``path`` names; a path that leads out of its folder names none."""
         parts = PurePosixPath(unquote(urlsplit(path).path).lstrip("/")).parts
         inside = parts[0] if parts and parts[0] in self.roots else ""
         root = self.roots[inside].resolve()
-        found = root.joinpath(*parts[1 if inside else 0 :]).resolve()
+        try:
+            found = root.joinpath(*parts[1 if inside else 0 :]).resolve()
+        except (OSError, ValueError):  # too long, or with a zero byte
+            found = root.parent
         return str(found) if found.is_relative_to(root) else str(root / "no" / "such" / "file")
 
     def list_directory(self, path: Any) -> None:
@@ -99,20 +127,62 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def do_PUT(self) -> None:
-        """Keep a file that the page of a job made."""
+        """Keep a file that the page of a job made, whole or not at all."""
+        self.close_connection = True  # what was not read of a body that is refused is no request
         target = Path(self.translate_path(self.path))
-        length = int(self.headers.get("Content-Length", "0"))
-        if "job" not in self.roots or target.parent != self.roots["job"].resolve() or length > MOST_BYTES:
+        said = self.headers.get("Content-Length", "")
+        if "job" not in self.roots or target.parent != self.roots["job"].resolve():
             self.send_error(HTTPStatus.FORBIDDEN)
-            return
-        with written(target) as staged:
-            staged.write_bytes(self.rfile.read(length))
-        self.send_response(HTTPStatus.CREATED)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        elif not (said.isascii() and said.isdecimal()):
+            self.send_error(HTTPStatus.LENGTH_REQUIRED)
+        elif len(said) > len(str(MOST_BYTES)) or int(said) > MOST_BYTES:
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        else:
+            try:
+                with written(target) as staged, staged.open("wb") as file:
+                    self._receive(int(said), file)
+            except _Broken:
+                self.send_error(HTTPStatus.BAD_REQUEST)
+            except (UserError, OSError):
+                self.send_error(HTTPStatus.INSUFFICIENT_STORAGE)
+            else:
+                self.send_response(HTTPStatus.CREATED)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+    def _receive(self, length: int, file: IO[bytes]) -> None:
+        """Write ``length`` bytes of the request to ``file``.
+
+        Raises:
+            _Broken: they do not come.
+        """
+        while length:
+            try:
+                chunk = self.rfile.read(min(length, 1 << 18))
+            except OSError as error:
+                raise _Broken from error
+            if not chunk:
+                raise _Broken
+            file.write(chunk)
+            length -= len(chunk)
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing: requests are not news."""
+
+
+class _Broken(Exception):
+    """A body ended before its length."""
+
+
+class Server(ThreadingHTTPServer):
+    """A thread for each request."""
+
+    request_queue_size = 128  # a page opens its files and puts its results at once
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing of a client that went away in the middle; of a fault of ours the usual."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
@@ -136,13 +206,13 @@ def serving(bundle: Path, job: Path | None = None, port: int = 0) -> Iterator[st
     if job is not None:
         roots["job"] = job
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, roots=roots))
+        server = Server((HOSTS[0], port), partial(Handler, roots=roots))
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error.strerror}): choose another --port") from error
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        yield f"http://{HOSTS[0]}:{server.server_address[1]}/"
     finally:
         server.shutdown()
         server.server_close()
@@ -177,23 +247,100 @@ class Browser:
         Raises:
             UserError: the browser does not start, or the page says what is wrong.
         """
-        command = [self.node, str(PAGE / "headless.mjs"), str(modules_folder()), self.chromium, url]
-        with tempfile.TemporaryFile("w+") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
+            script, modules, as_whom = PAGE / HEADLESS, modules_folder(), {}
+            if os.geteuid() == 0:
+                script, modules, as_whom = other_user(Path(home), [self.node, self.chromium])
+            command = [self.node, str(script), str(modules), self.chromium, url]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **as_whom)
             assert process.stdout is not None
+            watch = _Silence(process)
             try:
                 for line in process.stdout:
+                    watch.again()
                     now = json.loads(line)
                     progress(round(now["done"]), round(now["of"]), now["what"])
             finally:
+                watch.stop()
                 process.stdout.close()
-                if process.poll() is None:
-                    process.terminate()
-                process.wait()
+                _end(process)
             log.seek(0)
-            said = log.read()
+            said = last_line(log.read()) or "it says nothing"
+        if watch.ended:
+            said = f"the page did not come further within {SILENCE_LIMIT_S:g} s"
         if process.returncode != 0:
-            raise UserError(f"the browser could not do the job: {last_line(said) or 'it says nothing'}")
+            raise UserError(f"the browser could not do the job: {said}")
+
+
+class _Silence:
+    """Ends a process that is not heard of for ``SILENCE_LIMIT_S``."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process, self.ended = process, False
+        self.timer = threading.Timer(0, lambda: None)
+        self.again()
+
+    def again(self) -> None:
+        """It was heard of."""
+        self.timer.cancel()
+        self.timer = threading.Timer(SILENCE_LIMIT_S, self._fire)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def stop(self) -> None:
+        """It need not be heard of any more."""
+        self.timer.cancel()
+
+    def _fire(self) -> None:
+        self.ended = True
+        _end(self.process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the browser's process, which closes Chromium if it still can; wait until it is gone."""
+    try:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def other_user(home: Path, programs: list[str]) -> tuple[Path, Path, dict[str, Any]]:
+    """How root runs Chromium as somebody else, in a sandbox: a page computes with a stranger's model.
+
+    Chromium refuses root its sandbox. Where the other user cannot run the programs, or the system gives no
+    user namespaces, root runs it without, and is told.
+
+    Args:
+        home: an empty folder, which becomes the other user's.
+        programs: paths of what will be run.
+
+    Returns:
+        The script, the folder of node's modules, and options of :class:`subprocess.Popen`.
+    """
+    try:
+        facts = pwd.getpwnam(OTHER_USER)
+        modules = home / "node_modules"  # the cache is below root's home, which nobody else may enter
+        shutil.copytree(modules_folder() / DRIVER, modules / DRIVER)
+        shutil.copyfile(PAGE / HEADLESS, home / HEADLESS)
+        for path in (home, *home.rglob("*")):
+            os.chown(path, facts.pw_uid, facts.pw_gid)
+        options: dict[str, Any] = {"user": facts.pw_uid, "group": facts.pw_gid, "extra_groups": ()}
+        options |= {"cwd": home, "env": {**os.environ, "HOME": str(home), "TMPDIR": str(home)}}
+        runnable = " && ".join(f"test -x {shlex.quote(program)}" for program in programs)
+        probe = ["sh", "-c", f"{runnable} && unshare --user --pid --fork true"]
+        if subprocess.run(probe, capture_output=True, timeout=30, **options).returncode == 0:
+            return home / HEADLESS, modules, options
+    except (KeyError, OSError, subprocess.SubprocessError):
+        pass
+    print(
+        "note: Chromium runs as root and so without its sandbox: measure only bundles that you trust, "
+        "or run this as another user",
+        file=sys.stderr,
+    )
+    return PAGE / HEADLESS, modules_folder(), {}
 
 
 def connect(spec: str = "browser") -> Browser:
@@ -251,10 +398,7 @@ def main(
     read_manifest(bundle)
     with serving(bundle, port=port) as url:
         console.print(f"{url} (end with Ctrl-C)")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            console.print("ended")
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """This machine as a device: every artifact in a process of its own, the processes taking turns.
 
-A worker process (``worker.py --serve``) holds one artifact. The workers restore the golden input in turn,
+A worker process (``process.py``) holds one artifact. The workers restore the golden input in turn,
 told over a pipe, so that a slow spell of the machine hits all of them and each one's memory is its own.
 All of them are started several times (``cold_starts``), each time with a share of the runs: loading is timed
 in fresh processes, and what differs from process to process (where memory and threads happen to lie) is in
@@ -9,100 +9,28 @@ the times. What an interpreter runs (Core ML anywhere but on a Mac) is compared 
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 from elir_mobile.core.jobs import Job, Result, Row, write_json
 from elir_mobile.core.manifest import read_manifest
 from elir_mobile.core.timing import Milliseconds, shares, take_turns
+from elir_mobile.devices.process import REPLY_LIMIT_S, WorkerError, WorkerProcess, worker_process
 from elir_mobile.devices.protocol import Progress
-from elir_mobile.devices.remote import how_it_ended
 from elir_mobile.devices.worker import failed_row, host_facts, result_row
-from elir_mobile.runtimes.table import EAGER, file_stem, runtimes_on
+from elir_mobile.runtimes.table import EAGER, RUNTIMES, file_stem, runtime_name, runtimes_on
 
 # Threads of a runtime's pool go on spinning for some milliseconds after a call: not in the next one's. In
 # the pause cores fall asleep and caches are another file's, so that each turn begins with an untimed run.
 PAUSE_S = 0.05
-REPLY_LIMIT_S = 900.0  # a worker that is silent for longer is ended
+OPEN_LIMIT_S = 300.0  # for loading a file and one restoration in a runtime of this machine
 FLOAT = "float"  # the float network's place among the files
-
-
-class WorkerError(Exception):
-    """What a worker process could not do, in one sentence."""
-
-
-class WorkerProcess:
-    """One worker process and the pipe to it."""
-
-    def __init__(self, log: Any) -> None:
-        root = Path(__file__).parents[2]  # where the package is, so that a worker finds it from anywhere
-        paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.log = log
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "elir_mobile.devices.worker", "--serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-
-    def ask(self, do: str, **arguments: object) -> dict:
-        """The reply to one request.
-
-        Raises:
-            WorkerError: the worker says so, or it ended.
-        """
-        assert self.process.stdin and self.process.stdout
-        watch = Timer(REPLY_LIMIT_S, self.process.kill)
-        watch.start()
-        try:
-            self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        finally:
-            watch.cancel()
-        if not line:
-            raise WorkerError(self._last_words())
-        reply: dict = json.loads(line)
-        if "error" in reply:
-            raise WorkerError(reply["error"])
-        return reply
-
-    def _last_words(self) -> str:
-        code = self.process.wait()
-        self.log.seek(0)
-        return how_it_ended(code, self.log.read().decode(errors="replace"))
-
-    def close(self) -> None:
-        """End the process."""
-        assert self.process.stdin and self.process.stdout
-        self.process.kill()  # it holds nothing that must be saved
-        self.process.wait()
-        self.process.stdout.close()
-        with suppress(BrokenPipeError):  # of a request that nobody read
-            self.process.stdin.close()
-
-
-@contextmanager
-def worker_process() -> Iterator[WorkerProcess]:
-    """A worker that ends with the block."""
-    with tempfile.TemporaryFile() as log, closing(WorkerProcess(log)) as worker:
-        yield worker
 
 
 @dataclass
@@ -153,6 +81,8 @@ class Host:
         # What decodes the latents at the flow's beginning: one in float is enough.
         in_float = [FLOAT] if weights else [e["path"] for e in manifest["files"] if e["precision"] == "fp32"]
         exact = next((file for file in in_float if file == FLOAT or file in job.files), None)
+        known = {entry["path"]: RUNTIMES.get(runtime_name(entry["target"])) for entry in manifest["files"]}
+        stood_in = {path for path, runtime in known.items() if runtime and runtime.stand_in}
         # Of an artifact that is timed, after it was opened first.
         later = cold_starts * (1 + job.warmup) + job.runs
         done, total = 0, len(measured) * (1 + later)
@@ -165,7 +95,14 @@ class Host:
         def opening(worker: WorkerProcess, item: _Measured) -> None:
             which = {"file": "", "weights": weights} if item.file == FLOAT else {"file": item.file}
             try:
-                facts = worker.ask("open", bundle=str(bundle.resolve()), threads=job.threads, **which)
+                slow = item.file in stood_in
+                facts = worker.ask(
+                    "open",
+                    bundle=str(bundle.resolve()),
+                    threads=job.threads,
+                    limit_s=REPLY_LIMIT_S if slow else OPEN_LIMIT_S,
+                    **which,
+                )
                 item.opened.append(facts)
             except WorkerError as error:
                 item.error = str(error)

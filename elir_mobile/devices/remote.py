@@ -9,6 +9,7 @@ by itself.
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row
 from elir_mobile.devices.worker import failed_row
 
 WORKER = "elir_mobile.devices.worker"
+TOOL_LIMIT_S = 3600.0  # of a tool that fetches what a device needs
 EMULATED = "emulated"  # in a processor's name: what it runs is no measure of it
 
 
@@ -87,9 +89,14 @@ def call(command: list[str], failure: str, **options: Any) -> None:
     """Run a tool of this machine.
 
     Raises:
-        UserError: it fails: ``failure``, and the last line of what it said.
+        UserError: it fails, or takes too long: ``failure``, and the last line of what it said.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=TOOL_LIMIT_S, **options
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"{failure}: it did not end within {TOOL_LIMIT_S:g} s") from error
     if done.returncode != 0:
         raise UserError(f"{failure}: {last_line(done.stderr) or done.returncode}")
 
@@ -102,6 +109,6 @@ def last_line(text: str) -> str:
 
 def how_it_ended(code: int, said: str) -> str:
     """One clause for a worker that ended with ``code`` (negative: by a signal) and said ``said``."""
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    how = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
     line = last_line(said)
     return f"the worker ended with {how}" + (f": {line}" if line else "")

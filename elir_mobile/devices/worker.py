@@ -1,28 +1,28 @@
-"""The process that runs artifacts: ``python -m elir_mobile.devices.worker job.json result.json``.
+"""The process that runs artifacts: ``python -m elir_mobile.devices.worker job.json result.json [PARENT]``.
 
 Given a job file it runs every file of it, one restoration of each in turn so that a slow spell of the
 machine hits all of them, and writes the result file and, beside it, the raw outputs. It needs NumPy
 and the one runtime of the files, nothing else.
 
-``--serve`` keeps the process alive for one artifact and takes requests as lines of JSON on stdin, one
-line of reply each on stdout. The host backend runs one such process an artifact and lets them take
-turns; memory and load time are then each artifact's own.
+``--serve PID`` keeps the process alive for one artifact, as long as its parent PID lives, and takes requests
+on stdin, one reply each on stdout (``core/pipes.py``). The host backend runs one such process an artifact and
+lets them take turns; memory and load time are then each artifact's own. A command that restores lets one such
+process call the programs (``devices/process.py``).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -38,9 +38,12 @@ from elir_mobile.core.golden import (
 from elir_mobile.core.jobs import DeviceFacts, Job, Result, Row, Times, read_job, write_json
 from elir_mobile.core.machine import cpu_name, peak_bytes
 from elir_mobile.core.manifest import GoldenArrays, read_golden, read_manifest, read_table
+from elir_mobile.core.pipes import receive, send
+from elir_mobile.core.processes import end_with
 from elir_mobile.core.sampling import PROGRAMS, Loop
 from elir_mobile.core.timing import Milliseconds, take_turns, timed_restore
-from elir_mobile.runtimes.programs import open_programs
+from elir_mobile.runtimes.executorch import leave_exporter_out
+from elir_mobile.runtimes.programs import Program, open_programs
 from elir_mobile.runtimes.table import (
     EAGER,
     RUNTIMES,
@@ -230,10 +233,11 @@ def host_facts(targets: set[str]) -> DeviceFacts:
 
 
 class Server:
-    """Answers requests about one artifact; each is a JSON object with ``do`` and its arguments."""
+    """Answers requests about one artifact; each is an object with ``do`` and its arguments."""
 
     def __init__(self) -> None:
         self.artifact: Artifact | None = None
+        self.programs: Mapping[str, Program] = {}  # of a file that is not measured
         self.golden: GoldenArrays = {}
         self.float: Callable[[int], Artifact] | None = None  # opens the float network with another K
 
@@ -241,6 +245,9 @@ class Server:
         """The reply to ``request``."""
         if request["do"] == "open":
             return self.open(Path(request["bundle"]), request)
+        if request["do"] == "load":
+            self.programs = open_programs(request["target"], Path(request["path"]), request["threads"])
+            return {}
         if self.artifact is None:
             raise UserError("no artifact is open")
         if request["do"] == "run":
@@ -305,9 +312,9 @@ class Server:
 
 
 @contextmanager
-def _private_stdout() -> Iterator[TextIO]:
+def _private_stdout() -> Iterator[IO[bytes]]:
     """A stream on the real stdout, while everything that runtimes print goes to stderr."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
+    with os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)
         yield stream
 
@@ -316,13 +323,16 @@ def serve() -> None:
     """Answer the requests on stdin until it ends."""
     server = Server()
     with _private_stdout() as replies:
-        for line in sys.stdin:
+        while (asked := receive(sys.stdin.buffer)) is not None:
+            request, arrays = asked
             try:
-                reply = server.answer(json.loads(line))
+                if request["do"] == "call":
+                    reply, made = {}, [server.programs[request["program"]](*arrays)]
+                else:
+                    reply, made = server.answer(request), []
             except Exception as error:  # whatever a runtime raises is the reply
-                reply = {"error": sentence(error)}
-            replies.write(json.dumps(reply) + "\n")
-            replies.flush()
+                reply, made = {"error": sentence(error)}, []
+            send(replies, reply, *made)
 
 
 @exits_with_2
@@ -332,15 +342,18 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: a bad command line, job file or bundle.
     """
-    if arguments == ["--serve"]:
+    if len(arguments) not in (2, 3):
+        raise UserError("usage: python -m elir_mobile.devices.worker job.json result.json")
+    if arguments[0] == "--serve" or arguments[2:]:
+        end_with(int(arguments[-1]))
+    if arguments[0] == "--serve":
         serve()
         return
-    if len(arguments) != 2:
-        raise UserError("usage: python -m elir_mobile.devices.worker job.json result.json")
-    job_path, result_path = map(Path, arguments)
+    job_path, result_path = map(Path, arguments[:2])
     job = read_job(job_path)
     write_json(result_path, run_job(job, job_path.parent / job.bundle, result_path.parent))
 
 
 if __name__ == "__main__":
+    leave_exporter_out()
     main(sys.argv[1:])

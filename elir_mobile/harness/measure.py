@@ -92,6 +92,22 @@ def selected(bundle: Bundle, targets: Sequence[str], precisions: Sequence[str]) 
     return entries
 
 
+# What a report says of the model that a bundle was made from.
+_MODEL = {"name": str, "source": str, "sha256": str, "trained": bool, "parameters": int, "architecture": dict}
+
+
+def check_model(bundle: Bundle) -> None:
+    """Refuse a bundle that says less than a report must.
+
+    Raises:
+        UserError: it has no golden vectors, or does not say what it was made from.
+    """
+    model = bundle.manifest.get("model")
+    said = isinstance(model, dict) and all(type(model.get(key)) is kind for key, kind in _MODEL.items())
+    if not said or "golden" not in bundle.manifest:
+        raise UserError(f"{bundle.folder} does not say what it was made from: write it with quant.ptq")
+
+
 def float_weights(bundle: Bundle, weights: str | None) -> str | None:
     """The weights of the float network if they are at hand; None if not.
 
@@ -127,7 +143,7 @@ def evaluation(bundle: Bundle, images: Path | None) -> Evaluation | None:
     try:
         data = json.loads(read_bytes(bundle.folder / "report" / "report.json"))["data"]
         seed, ours = int(data["seed"]), str(data["source"]).startswith("bundled")
-    except (UserError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):
         pass  # a bundle without a readable report: seed 0, and pictures of the user's
     if images is None and not ours:
         return None
@@ -164,6 +180,7 @@ def measure_bundle(
         UserError: a device does not answer, pictures or weights cannot be used, nothing is asked for.
     """
     entries = selected(bundle, targets, precisions)
+    check_model(bundle)
     weights = float_weights(bundle, weights)
     judged = evaluation(bundle, images)
     with running(bundle, entries, devices, protocol, progress, weights=weights, judged=judged) as ran:

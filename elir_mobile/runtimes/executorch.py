@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -11,6 +14,19 @@ from elir_mobile.core.errors import UserError
 from elir_mobile.runtimes.programs import Program
 
 NOT_FOUND = "0x:20"  # Error::NotFound of a backend, executorch/runtime/core/error.h
+
+
+def leave_exporter_out() -> None:
+    """Import of ExecuTorch what runs files and nothing else, for good: that takes 6 ms instead of 3 s.
+
+    The runtime needs one small module of the package ``executorch.exir``, whose own ``__init__`` imports the
+    whole exporter. For processes that only run files.
+    """
+    found = find_spec("executorch")
+    if found is not None and found.submodule_search_locations:
+        package = ModuleType("executorch.exir")
+        package.__path__ = [str(Path(folder) / "exir") for folder in found.submodule_search_locations]
+        sys.modules[package.__name__] = package
 
 
 def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str, Program]:

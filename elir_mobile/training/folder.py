@@ -197,7 +197,11 @@ def keep_options(run_dir: Path, options: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, options)
         return
-    began = json.loads(path.read_text())
+    try:
+        began: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        began.get("seed")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: name another --out") from error
     for name, value in options.items():
         if began.get(name) != value:
             raise UserError(

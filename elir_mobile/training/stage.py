@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from elir_mobile.core.files import written
 from elir_mobile.training.checkpoint import read_checkpoint, write_checkpoint
 from elir_mobile.training.muon import optimizers
 
@@ -66,10 +67,9 @@ def averaged(folder: Path) -> tuple[dict[str, Tensor], float] | None:
 def write_state(state: dict[str, Tensor], minutes: float, path: Path) -> None:
     """Averaged weights in float16, from which :func:`train` can go on elsewhere."""
     halved = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in state.items()}
-    staged = path.with_suffix(".part")
-    save_file(halved, staged, metadata={"minutes": f"{minutes:.2f}"})
-    staged.chmod(0o644)  # safetensors makes it private
-    staged.replace(path)
+    with written(path) as staged:
+        save_file(halved, staged, metadata={"minutes": f"{minutes:.2f}"})
+        staged.chmod(0o644)  # safetensors makes it private
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], float]:

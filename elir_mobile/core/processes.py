@@ -1,0 +1,82 @@
+"""How processes end: a command that is told to, and helpers whose parent is gone.
+
+A command turns SIGINT (Ctrl-C) and SIGTERM into an exit, so that every ``with`` and ``finally`` on the way
+out is run: nothing is left half-written and helpers are ended. SIGKILL cannot be turned into anything; from
+it a helper learns by itself that its parent is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from typing import Any
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WATCH_S = 1.0  # between two looks for the parent, where the system does not tell of its end
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """End the block with ``SystemExit`` of 128 + its number on SIGINT or SIGTERM, as shells count.
+
+    The second signal ends the process at once: whoever sends it does not want to wait for the first.
+    In a thread other than the main one, where signals do not arrive, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        for one in heard:
+            signal.signal(one, lambda number, frame: os._exit(128 + number))
+        raise SystemExit(128 + number)
+
+    # One that is ignored is not for this process: a shell's script starts what it does not wait for so. None:
+    # somebody else's handler, not of Python.
+    heard = [number for number in STOPS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_with(parent: int) -> None:
+    """End this process as soon as its parent is gone, whatever it computes; call it once, at the beginning.
+
+    On Linux the kernel kills it (``PR_SET_PDEATHSIG``, prctl(2)), in native code too; elsewhere a thread
+    looks for the parent. Ctrl-C on a terminal reaches a helper as well: the parent decides what becomes of
+    it.
+
+    Args:
+        parent: the process that started this one, by its number.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it was gone before
+        os._exit(1)
+
+
+def end_with_parent() -> None:
+    """:func:`end_with` of a process that ``multiprocessing`` started."""
+    parent = parent_process()
+    assert parent and parent.pid
+    end_with(parent.pid)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(1)
