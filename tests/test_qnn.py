@@ -13,11 +13,13 @@ from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.runner import open_runner
 from export import contexts
 from export.calibrate import calibrate
+from export.litert import npu_delegation
 from export.observers import activation_bits
+from export.programs import Delegation, build_programs
 from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
 from export.targets import TARGETS
-from tests.conftest import SIGMA_S, STEPS
+from tests.conftest import SIGMA_S, SIZE, STEPS
 
 pytest.importorskip("onnxruntime_qnn", reason="onnxruntime-qnn is not installed: make npu")
 pytestmark = pytest.mark.lowering
@@ -48,13 +50,46 @@ def test_a_program_is_compiled_for_the_chip_that_was_asked_for(
     source, versions = tmp_path / "file" / "encode.onnx", set()
     for chip in contexts.CHIPS:
         made = contexts.compile_program(source, chip, tmp_path / f"{chip}.onnx")
-        assert (made.chip, made.partitions, made.outside) == (chip, 1, ())
+        assert (made.chip, made.delegation) == (chip, {"encode": Delegation(1, ())})
         versions.add(made.version)
     assert versions == {73, 75, 79}
     compiler = contexts.npu_options  # one that takes no notice of the chip
     monkeypatch.setattr(contexts, "npu_options", lambda chip, threads: compiler("SM8750", threads))
-    with pytest.raises(UserError, match=r"asked for SM8550, the compiler wrote other.onnx for .*SM8750"):
+    with pytest.raises(UserError, match=r"asked for SM8550, .* wrote other.onnx for SM8750 \(v79\): do not"):
         contexts.compile_program(source, "SM8550", tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "w8a8"])
+def test_a_tflite_is_compiled_for_the_chip_that_was_asked_for(
+    precision: str, restorer, degraded, tmp_path: Path, monkeypatch
+) -> None:
+    from ai_edge_litert.aot.core import apply_plugin
+
+    target = TARGETS["litert"]
+    programs = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=target.form)
+    source, versions = tmp_path / "file.tflite", set()
+    target.lower(programs, RECIPES[precision], collect_samples(programs, degraded, seed=0), source)
+    for chip in contexts.CHIPS:
+        made = contexts.compile_tflite(source, chip, tmp_path / f"{chip}.tflite")
+        assert made.delegation == {name: Delegation(1, ()) for name in programs.modules}
+        versions.add(made.version)
+    assert versions == {73, 75, 79}
+    assert npu_delegation(source.read_bytes())["step"].delegates == 0
+
+    class Deaf(apply_plugin.ApplyPlugin):
+        def __call__(self, source, made, maker, chip, *rest, **named):
+            return super().__call__(source, made, maker, "SM8750", *rest, **named)
+
+    monkeypatch.setattr(apply_plugin, "ApplyPlugin", Deaf)
+    with pytest.raises(UserError, match=r"asked for SM8650, .* wrote other.tflite for SM8750 \(v79\)"):
+        contexts.compile_tflite(source, "SM8650", tmp_path / "other.tflite")
+
+
+def test_a_tflite_that_the_compiler_does_not_take_is_one_sentence(tmp_path: Path) -> None:
+    source = tmp_path / "damaged.tflite"
+    source.write_bytes(b"no flatbuffer")
+    with pytest.raises(UserError, match=r"LiteRT's compiler for SM8750 does not take .*damaged.tflite"):
+        contexts.compile_tflite(source, "SM8750", tmp_path / "out.tflite")
 
 
 def test_an_operator_that_the_npu_does_not_take_is_one_sentence(programs, tmp_path: Path) -> None:

@@ -147,6 +147,18 @@ RUNTIMES: dict[str, Runtime] = {
             stand_in="" if sys.platform == "darwin" else "our interpreter of Core ML programs",
         ),
         Runtime(
+            "coreai",
+            "Core AI",
+            module="elir_mobile.runtimes.coreai",
+            imports=("coreai.runtime", "coreai.authoring"),
+            package="coreai-core",
+            exporters=("coreai-torch",),
+            suffix=".aimodel",
+            devices=("host",),
+            delegate=None,
+            stand_in="" if sys.platform == "darwin" else "Apple's Core AI runtime for processors",
+        ),
+        Runtime(
             "onnx",
             "ONNX Runtime",
             module="elir_mobile.runtimes.onnx",

@@ -1,0 +1,54 @@
+"""Run an ``.aimodel`` in Apple's Core AI runtime, on Linux as on a Mac.
+
+PyPI ``coreai-core`` brings the compiler and the runtime for processors (https://github.com/apple/coreai-torch).
+What a phone's GPU or Neural Engine computes it does not show, nor their speed; on macOS 27 the system's own
+runtime takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elir_mobile.core.errors import UserError
+from elir_mobile.runtimes.programs import INPUTS, Program
+
+
+def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str, Program]:
+    """Compile ``path`` and load its functions ``names``.
+
+    Args:
+        threads: not used: the runtime has no such option.
+
+    Raises:
+        UserError: the file is missing or damaged, or has not all of the functions.
+    """
+    functions = asyncio.run(_load(path))
+    if missing := [name for name in names if name not in functions]:
+        raise UserError(f"{path} has no function '{missing[0]}': export it again")
+    return {name: partial(_run, name, functions[name]) for name in names}
+
+
+async def _load(path: Path) -> dict[str, Any]:
+    from coreai.authoring import AIModelAsset
+
+    try:
+        async with AsyncExitStack() as stack:
+            model = await stack.enter_async_context(AIModelAsset.load(path).executable())
+            return {name: model.load_function(name) for name in model.function_names}
+    except Exception as error:  # the runtime's errors have no base of their own
+        raise UserError(f"{path} is damaged or not a Core AI model: export it again") from error
+
+
+def _run(name: str, function: Any, *inputs: np.ndarray) -> np.ndarray:
+    from coreai.runtime import NDArray
+
+    values = zip(INPUTS[name], inputs, strict=True)
+    arguments = {key: NDArray(np.ascontiguousarray(value, np.float32)) for key, value in values}
+    (output,) = asyncio.run(function(arguments)).values()
+    return np.array(output.numpy())
