@@ -6,13 +6,14 @@ binary, which onnxruntime-android-qnn on a phone of that chip opens as it is
 (https://onnxruntime.ai/docs/execution-providers/QNN-ExecutionProvider.html, "QNN context binary cache").
 With ``--target litert`` LiteRT's plugin hands a ``.tflite`` to that compiler: in OUT/CHIP/NAME.tflite a
 context binary stands in for the operators that the NPU takes, and the processor has the others
-(https://ai.google.dev/edge/litert/next/npu). Which chip a binary was made for is read back from it. Nothing
-here runs the binaries: the emulator opens the QDQ files.
+(https://ai.google.dev/edge/litert/next/npu). Which chip a binary was made for is read back from it.
+``litert/qnn`` is such a file for the one chip that the emulator is asked for.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ from elir_mobile.bundle import read_bundle
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import written
 from elir_mobile.core.sampling import PROGRAMS
+from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.onnx import open_session
-from elir_mobile.runtimes.qnn import CHIPS, npu_options
+from elir_mobile.runtimes.qnn import CHIPS, EMULATED, npu_options
 from elir_mobile.runtimes.table import RUNTIMES
-from export.litert import npu_delegation
-from export.programs import Delegation
+from export import litert
+from export.programs import Delegation, Programs, Samples
 
 COMPILER = "onnx/qnn"  # the runtime whose package has it
 TARGETS = (COMPILER, "litert", "litert/gpu")  # whose files it compiles
@@ -93,7 +95,21 @@ def compile_tflite(source: Path, chip: str, path: Path) -> Compiled:
         ApplyPlugin()(Model(source), Model(path), "Qualcomm", chip, str(libraries), libs=str(plugin))
     except ValueError as error:
         raise UserError(f"LiteRT's compiler for {chip} does not take {source}: {error}") from error
-    return _checked(path, chip, npu_delegation(path.read_bytes()), time.monotonic() - start)
+    return _checked(path, chip, litert.npu_delegation(path.read_bytes()), time.monotonic() - start)
+
+
+def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
+    """Write what ``export.litert.lower`` does, compiled for the chip that is emulated.
+
+    Raises:
+        ValueError: as that function.
+        UserError: as :func:`compile_tflite`.
+    """
+    RUNTIMES["litert/qnn"].load()
+    with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+        source = Path(tmp) / "source.tflite"
+        litert.lower(programs, recipe, samples, source)
+        return compile_tflite(source, EMULATED, path).delegation
 
 
 def _checked(path: Path, chip: str, delegation: dict[str, Delegation], seconds: float) -> Compiled:
@@ -136,7 +152,7 @@ def main(
     source = read_bundle(bundle).file(target, precision)
     files = [source / f"{name}.onnx" for name in PROGRAMS] if target == COMPILER else [source]
     compile_file = compile_program if target == COMPILER else compile_tflite
-    table = Table(title=f"{target} {precision} of {bundle}, compiled; run by nobody here")
+    table = Table(title=f"{target} {precision} of {bundle}, compiled")
     for heading in ("chip", "NPU", "program", "context binaries", "operators outside", "MB", "seconds"):
         table.add_column(heading, justify="left" if heading in ("chip", "program") else "right")
     with written(out) as staged:

@@ -8,7 +8,9 @@ compression tools.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from elir_mobile.precision import FP32, Recipe
+from elir_mobile.precision import FP32, Grid, Recipe
 from elir_mobile.runtimes.programs import INPUTS
 from elir_mobile.runtimes.table import RUNTIMES
 from export.coreml import AUTHOR, LICENCE, OUTPUTS, SUMMARY
@@ -26,18 +28,17 @@ from export.simulate import find_layers, trace, weight_scale
 
 
 class _Stored(nn.Module):
-    """A weight as int8 and a scale for each output channel: a parametrization that exports as both."""
+    """A weight as integers and their scales: a parametrization, which has no need of the float weight."""
 
-    def __init__(self, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, grid: Grid) -> None:
         super().__init__()
+        scale = weight_scale(weight, grid)
         self.register_buffer("scale", scale)
+        self.register_buffer("integers", (weight / scale).round().to(torch.int8))
 
-    def forward(self, integers: Tensor) -> Tensor:
-        weight: Tensor = torch.ops.coreai.constexpr_blockwise_shift_scale(integers, self.scale)
+    def forward(self, _: Tensor) -> Tensor:
+        weight: Tensor = torch.ops.coreai.constexpr_blockwise_shift_scale(self.integers, self.scale)
         return weight
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        return (weight / self.scale).round().to(torch.int8)
 
 
 def compressed(module: nn.Module, recipe: Recipe) -> nn.Module:
@@ -46,36 +47,39 @@ def compressed(module: nn.Module, recipe: Recipe) -> nn.Module:
     Raises:
         ValueError: a weight is to be anything but float or int8 with a scale for each output channel.
     """
-    graph = trace(module)
-    for layer in find_layers(graph, recipe):
-        if layer.grid is None or layer.module is None or parametrize.is_parametrized(layer.module):
+    copied = copy.deepcopy(module)
+    for layer in find_layers(trace(module), recipe):
+        if layer.grid is None:
             continue
         if layer.precision.integer or layer.grid.bits != 8:
             raise ValueError(f"Core AI cannot give '{layer.name}' the precision {layer.precision.name} here")
-        stored = _Stored(weight_scale(layer.module.get_parameter("weight"), layer.grid))
-        parametrize.register_parametrization(layer.module, "weight", stored, unsafe=True)  # its type changes
-    return graph
+        found = copied.get_submodule(layer.name)
+        stored = _Stored(found.get_parameter("weight"), layer.grid)
+        parametrize.register_parametrization(found, "weight", stored, unsafe=True)
+    return copied
 
 
 def convert(programs: Programs, recipe: Recipe) -> Any:
     """The programs as functions of one ``AIProgram``, with float32 inputs and outputs."""
     RUNTIMES["coreai"].load()
-    from coreai_torch import TorchConverter, get_decomp_table
-
     recipe = recipe.on(programs.roles)
-    # Its default mode writes where in our source files each operator came from.
-    converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
-    for name, module in programs.modules.items():
-        stored = compressed(module, recipe)
-        written = stored if recipe.precisions <= {FP32} else Half(stored)
-        exported = torch.export.export(written.eval(), programs.example_inputs[name])
-        converter.add_exported_program(
-            exported.run_decompositions(get_decomp_table()),
-            entrypoint_name=name,
-            input_names=INPUTS[name],
-            output_names=[OUTPUTS[name]],
-        )
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # of a build of PyTorch that its package does not know by name
+        import coreai_torch._compression.custom_layers  # noqa: F401  # has the operator of _Stored; private
+        from coreai_torch import TorchConverter, get_decomp_table
+
+        # Its default mode writes where in our source files each operator came from.
+        converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
+        for name, module in programs.modules.items():
+            stored = compressed(module, recipe)
+            written = stored if recipe.precisions <= {FP32} else Half(stored)
+            exported = torch.export.export(written.eval(), programs.example_inputs[name])
+            converter.add_exported_program(
+                exported.run_decompositions(get_decomp_table()),
+                entrypoint_name=name,
+                input_names=INPUTS[name],
+                output_names=[OUTPUTS[name]],
+            )
         return converter.to_coreai()
 
 

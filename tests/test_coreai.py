@@ -59,18 +59,19 @@ def test_functions_are_called_as_in_the_core_ml_package(files: dict[str, Path]) 
     }
 
 
-def test_a_layer_in_int8_is_stored_as_the_simulations_integers(files: dict[str, Path], programs) -> None:
-    """Every weight of a convolution, and nothing else."""
+def test_all_weights_of_convolutions_and_nothing_else_are_stored_as_int8(
+    files: dict[str, Path], programs
+) -> None:
     from coreai.authoring import AIModelAsset
 
     wanted = 0
     for module in programs.modules.values():
         layers = find_layers(trace(module), RECIPES["w8"].on(programs.roles))
-        kept = {layer.name: layer.module.weight for layer in layers if layer.grid is not None}
-        wanted += sum(weight.numel() for weight in kept.values())
-    stored = dict(AIModelAsset.load(files["w8"]).summary().storage_types)
-    print(stored, wanted)
-    assert wanted > 0
+        wanted += sum(layer.module.weight.numel() for layer in layers if layer.grid is not None)
+    stored = {name: dict(AIModelAsset.load(path).summary().storage_types) for name, path in files.items()}
+    assert wanted <= stored["w8"]["Int8"] < 1.01 * wanted  # and an offset of zero for each channel
+    assert stored["fp16"]["Float16"] - stored["w8"]["Float16"] == pytest.approx(wanted, rel=0.05)
+    assert "Int8" not in stored["fp16"] and "Float16" not in stored["fp32"]
 
 
 def test_the_same_command_twice_gives_the_same_bytes(files: dict[str, Path], programs, tmp_path) -> None:

@@ -8,7 +8,9 @@ runtime takes its place.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,24 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
     Raises:
         UserError: the file is missing or damaged, or has not all of the functions.
     """
-    functions = asyncio.run(_load(path))
+    with _quiet():
+        functions = asyncio.run(_load(path))
     if missing := [name for name in names if name not in functions]:
         raise UserError(f"{path} has no function '{missing[0]}': export it again")
     return {name: partial(_run, name, functions[name]) for name in names}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that the runtime writes to the process's standard error for each function."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 async def _load(path: Path) -> dict[str, Any]:

@@ -181,6 +181,18 @@ RUNTIMES: dict[str, Runtime] = {
             delegate=None,
             stand_in="Qualcomm's emulator of the Hexagon NPU",
         ),
+        Runtime(
+            "litert/qnn",
+            "LiteRT on an NPU",
+            module="elir_mobile.runtimes.litert_qnn",
+            imports=("ai_edge_litert.tools.flatbuffer_utils", "onnx", "onnxruntime", "onnxruntime_qnn"),
+            package="onnxruntime-qnn",
+            exporters=("ai-edge-litert", "litert-torch", "ai-edge-quantizer", "onnxruntime", "onnx"),
+            suffix=".tflite",
+            devices=("host",),
+            delegate=None,
+            stand_in="Qualcomm's emulator of the Hexagon NPU",
+        ),
     )
 }
 
