@@ -41,7 +41,7 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
 def _quiet() -> Iterator[None]:
     """Without the lines that the runtime writes to the process's standard error for each function."""
     kept = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
+    with Path(os.devnull).open("wb") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
         yield
