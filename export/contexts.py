@@ -12,6 +12,7 @@ context binary stands in for the operators that the NPU takes, and the processor
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -87,7 +88,9 @@ def compile_tflite(source: Path, chip: str, path: Path) -> Compiled:
     from ai_edge_litert.aot.core.common import get_resource
     from ai_edge_litert.aot.vendors.qualcomm.qualcomm_backend import COMPILER_PLUGIN_LIB_PATH
 
-    get_resource(Path("tools/apply_plugin_main")).chmod(0o755)  # the wheel installs it as data
+    compiler = get_resource(Path("tools/apply_plugin_main"))
+    if not os.access(compiler, os.X_OK):  # the wheel installs it as data
+        compiler.chmod(0o755)
     libraries = Path(onnxruntime_qnn.get_qnn_htp_path()).parent
     plugin = get_resource(COMPILER_PLUGIN_LIB_PATH).parent
     start = time.monotonic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,9 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
     about.author, about.license, about.model_description = AUTHOR, LICENCE, SUMMARY
     for key, value in {"recipe": recipe.name, "steps": programs.steps, "sigma_s": programs.sigma_s}.items():
         about.set_custom(key, value)
-    asset = convert(programs, recipe).save_asset(path, about)
-    asset.update_metadata(_without_date)
+    convert(programs, recipe).save_asset(path, about)
+    # It has the date and its keys in any order: the same command twice is to give the same bytes.
+    metadata = path / "metadata.json"
+    kept = {key: value for key, value in json.loads(metadata.read_text()).items() if key != "creationDate"}
+    metadata.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return {name: Delegation(0, ()) for name in programs.modules}
-
-
-def _without_date(about: Any) -> None:
-    """The same command twice gives the same bytes."""
-    about.creation_date = None

@@ -18,7 +18,7 @@ from tests.conftest import SIGMA_S, STEPS
 pytest.importorskip("coreai_torch", reason="coreai-core and coreai-torch are not installed: make coreai")
 pytestmark = pytest.mark.lowering
 
-LEAST_DB = {"fp32": 90, "fp16": 45, "w8": 45}  # against the simulation, image and update
+LEAST_DB = {"fp32": 90, "fp16": 45, "w8": 40}  # of the image, against the simulation
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_apples_runtime_computes_what_is_simulated(
     wanted, path = restore_batch(simulate(programs, RECIPES[precision]), degraded[0], noise)
     out, trajectory = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)
     assert sqnr_db(wanted, out) > LEAST_DB[precision]
-    assert sqnr_db(path[-1] - path[0], trajectory[-1] - trajectory[0]) > LEAST_DB[precision]
+    assert sqnr_db(path[-1] - path[0], trajectory[-1] - trajectory[0]) > LEAST_DB[precision] - 10
 
 
 def test_functions_are_called_as_in_the_core_ml_package(files: dict[str, Path]) -> None:
