@@ -8,9 +8,10 @@ runtime takes its place.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,22 @@ def open_programs(path: Path, threads: int, names: tuple[str, ...]) -> dict[str,
     Raises:
         UserError: the file is missing or damaged, or has not all of the functions.
     """
+    if not _is_whole(path):
+        raise UserError(f"{path} is damaged or not a Core AI model: export it again")
     with _quiet():
         functions = asyncio.run(_load(path))
     if missing := [name for name in names if name not in functions]:
         raise UserError(f"{path} has no function '{missing[0]}': export it again")
     return {name: partial(_run, name, functions[name]) for name in names}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the program is there with the SHA-256 beside it: of any other the runtime ends the process."""
+    try:
+        program = (path / "main.mlirb").read_bytes()
+        return hashlib.sha256(program).digest() == (path / "main.hash").read_bytes()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -53,12 +65,8 @@ def _quiet() -> Iterator[None]:
 async def _load(path: Path) -> dict[str, Any]:
     from coreai.authoring import AIModelAsset
 
-    try:
-        async with AsyncExitStack() as stack:
-            model = await stack.enter_async_context(AIModelAsset.load(path).executable())
-            return {name: model.load_function(name) for name in model.function_names}
-    except Exception as error:  # the runtime's errors have no base of their own
-        raise UserError(f"{path} is damaged or not a Core AI model: export it again") from error
+    async with AIModelAsset.load(path).executable() as model:
+        return {name: model.load_function(name) for name in model.function_names}
 
 
 def _run(name: str, function: Any, *inputs: np.ndarray) -> np.ndarray:
