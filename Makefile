@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo measure test test-fast test-apps android lint bench arm64 npu gpu browser devices-test clean
+.PHONY: help demo measure test test-fast test-apps android lint bench arm64 npu gpu coreai browser devices-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -56,15 +56,19 @@ arm64: $(VENV)/ready  ## set up the emulated arm64 device in the cache (docs/dev
 npu: $(VENV)/ready  ## fetch Qualcomm's NPU compiler and emulator, 98 MB, under Qualcomm's licence (docs/chips.md)
 	$(PIP) --no-deps onnxruntime-qnn==2.7.0
 
+coreai: $(VENV)/ready  ## fetch Apple's Core AI converter and runtime, betas, 63 MB (docs/coreml.md)
+	$(PIP) coreai-core==1.0.0b3 coreai-torch==0.4.3
+
 gpu:  ## install a GPU in software, SwiftShader of Debian's Chromium (docs/chips.md)
 	apt-get update -qq && apt-get install -y -qq chromium
 
 browser: $(VENV)/ready  ## fetch LiteRT.js for the browser device and the page (docs/devices.md)
 	$(BIN)/python -m elir_mobile.devices.browser --set-up
 
-devices-test: arm64 browser gpu npu  ## set up every device and chip that this machine can have, and test them
+devices-test: arm64 browser gpu npu coreai  ## set up every device and chip that this machine can have, and test them
 	$(BIN)/python -m tests.adbd
-	$(BIN)/python -m pytest tests/test_devices.py tests/test_litert_gpu.py tests/test_qnn.py -rs
+	$(BIN)/python -m pytest tests/test_devices.py tests/test_litert_gpu.py tests/test_qnn.py \
+	  tests/test_coreai.py -rs
 
 clean:  ## remove the environment and the outputs
 	rm -rf $(VENV) out

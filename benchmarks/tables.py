@@ -33,7 +33,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("results", "demo-model", "quantization", "harness", "side-by-side", "chips")
+        for name in ("results", "demo-model", "quantization", "harness", "side-by-side", "chips", "coreml")
     ),
 )
 BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -96,6 +96,22 @@ PROGRAMS: list[Column] = [
     ("median ms", "latency_ms.median", 1),
     ("delegates", "delegates", 0),
     ("operators outside", "outside", 0),
+]
+# Of apple.json: what ran which file, and what is held against what.
+APPLE = (
+    ("Core ML", "our interpreter", "float", "coreml_float", "coreml_bytes"),
+    ("Core AI", "Apple's runtime", "float", "coreai_float", "coreai_bytes"),
+    ("Core ML", "our interpreter", "Apple's runtime", "each_other", None),
+)
+APPLE_COLUMNS: list[Column] = [
+    ("file", "file", None),
+    ("run by", "by", None),
+    ("against", "against", None),
+    ("MB", "mb", 2),
+    ("coarse, dB", "coarse", 1),
+    ("update, dB", "update", 1),
+    ("z, dB", "z", 1),
+    ("image, dB", "image", 1),
 ]
 ROOFLINE: list[Column] = [
     ("runtime", "target", None),
@@ -228,6 +244,19 @@ def programs_table(report: dict) -> str:
         for name, program in row["programs"].items()
     ]
     return markdown(PROGRAMS, rows)
+
+
+def apple_table(result: dict) -> str:
+    """Of ``benchmarks.apple``: three lines for each precision."""
+    rows = []
+    for row in result["rows"]:
+        for file, by, against, key, size in APPLE:
+            megabytes = row[size] / 1e6 if size else None
+            called = {"file": f"{file} {row['precision']}", "by": by, "against": against, "mb": megabytes}
+            rows.append({**called, **row[key]})
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in ("coreai-core", "coremltools"))
+    note = f"SQNR over {result['pairs']} bundled pairs of `{result['task']}`, demo weights; {versions}."
+    return markdown(APPLE_COLUMNS, rows, note)
 
 
 def quality_table(result: dict) -> str:
@@ -421,6 +450,7 @@ def side_by_side_table(result: dict) -> str:
 
 
 KINDS: dict[str, Callable[[dict], str]] = {
+    "apple": apple_table,
     "forms": forms_table,
     "qat": partial(section_table, "qat"),
     "roofline": roofline_table,

@@ -496,3 +496,19 @@ def read_graphs(path: Path) -> list[Graph]:
         )
         graphs.append(Graph(name, operators, of(subgraph.inputs), of(subgraph.outputs)))
     return graphs
+
+
+def npu_delegation(content: bytes) -> dict[str, Delegation]:
+    """The partitions of each signature of a file compiled for an NPU, and the operators left outside.
+
+    A partition is one custom operator, which LiteRT dispatches to the NPU.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    found = {}
+    for signature, subgraph in _signatures(model):
+        kinds = [kind for kind, _ in _operators(model, subgraph)]
+        outside = tuple(kind for kind in kinds if kind != "CUSTOM")
+        found[signature.signatureKey.decode()] = Delegation(len(kinds) - len(outside), outside)
+    return found

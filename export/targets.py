@@ -9,7 +9,7 @@ from pathlib import Path
 from elir_mobile.core.errors import UserError
 from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.table import RUNTIMES, canonical, target_name
-from export import coreml, delegates, executorch, litert, onnx
+from export import contexts, coreai, coreml, delegates, executorch, litert, onnx
 from export.forms import CPU, CPU_CHANNELS_LAST, GPU, Form
 from export.observers import activation_bits
 from export.programs import Delegation, Programs, Samples
@@ -89,7 +89,9 @@ TARGETS: dict[str, Target] = {
         ),
         Target("litert", "xnnpack", CPU_CHANNELS_LAST, ("fp32", "fp16", "w8", "w8a8"), litert.lower),
         Target("litert/gpu", None, GPU, ("fp32", "fp16"), litert.lower_for_gpu),
+        Target("litert/qnn", None, CPU_CHANNELS_LAST, ("fp16", "w8a8"), contexts.lower),
         Target("coreml", None, CPU, ("fp32", "fp16", "w8", "w4", "w4g32", "w8a8"), coreml.lower),
+        Target("coreai", None, CPU, ("fp32", "fp16", "w8"), coreai.lower),
         Target("onnx", None, CPU, ("fp32", "fp16", "w8", "w8a8", "w8a16"), onnx.lower, unmixed=("fp16",)),
         Target("onnx/qnn", None, CPU, ("fp16", "w8a8", "w8a16"), onnx.lower, unmixed=("fp16",)),
     )

@@ -53,7 +53,7 @@ from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictu
 
 pytestmark = pytest.mark.lowering
 
-VENDORS = {"onnx/qnn"}  # whose libraries make test does without
+VENDORS = {"onnx/qnn", "litert/qnn", "coreai"}  # whose packages make test does without
 # The toys, each a module of a few lines.
 PORTABLE = '''
 import torch
@@ -395,7 +395,7 @@ def test_each_runtime_is_an_extra_of_its_packages() -> None:
     for runtime in RUNTIMES.values():
         named = {re.split("[=<>]", requirement)[0] for requirement in extras[runtime.extra]}
         assert named == set(runtime.packages), runtime.name
-        fetched = runtime.name in VENDORS  # by make npu
+        fetched = runtime.name in VENDORS  # by make npu, make coreai
         assert (runtime.extra in re.split("[^a-z-]", extras["all"][0])) != fetched
 
 
@@ -406,7 +406,9 @@ def test_versions_name_every_package_that_shapes_a_file_and_this_one() -> None:
     assert {package for runtime in ours for package in runtime.packages} < found.keys()
 
 
-@pytest.mark.parametrize("name", ["executorch", "litert", "coreml", "onnx", "onnx/qnn"])
+@pytest.mark.parametrize(
+    "name", ["executorch", "litert", "coreml", "coreai", "onnx", "onnx/qnn", "litert/qnn"]
+)
 def test_a_runtime_that_is_not_installed_is_one_sentence(name: str, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, RUNTIMES[name].imports[-1], None)
     extra = name.replace("/", "-")

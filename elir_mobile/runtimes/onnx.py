@@ -42,8 +42,13 @@ def session_options(threads: int) -> Any:
     return options
 
 
-def open_session(file: Path, options: Any, providers: list[str] | None = None) -> Any:
+def open_session(
+    file: Path, options: Any, providers: list[str] | None = None, content: bytes | None = None
+) -> Any:
     """A session of one ``.onnx`` file, on ``providers`` or those that ``options`` name.
+
+    Args:
+        content: of a model that was made from ``file``, where that is no ``.onnx`` file itself.
 
     Raises:
         UserError: it cannot be loaded, or is to run on a chip that does not take all of it.
@@ -51,7 +56,7 @@ def open_session(file: Path, options: Any, providers: list[str] | None = None) -
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(file, options, providers=providers)
+        return onnxruntime.InferenceSession(content or file, options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors have no base of their own
         if NOT_WHOLE in str(error):
             raise UserError(f"{file} has operators that the chip does not take") from error

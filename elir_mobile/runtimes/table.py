@@ -172,6 +172,18 @@ RUNTIMES: dict[str, Runtime] = {
             stand_in="" if sys.platform == "darwin" else "our interpreter of Core ML programs",
         ),
         Runtime(
+            "coreai",
+            "Core AI",
+            module="elir_mobile.runtimes.coreai",
+            imports=("coreai.runtime", "coreai.authoring"),
+            package="coreai-core",
+            exporters=("coreai-torch",),
+            suffix=".aimodel",
+            devices=("host",),
+            delegate=None,
+            stand_in="" if sys.platform == "darwin" else "Apple's Core AI runtime for processors",
+        ),
+        Runtime(
             "onnx",
             "ONNX Runtime",
             module="elir_mobile.runtimes.onnx",
@@ -194,6 +206,18 @@ RUNTIMES: dict[str, Runtime] = {
             delegate=None,
             stand_in="Qualcomm's emulator of the Hexagon NPU",
             set_up="make npu",
+        ),
+        Runtime(
+            "litert/qnn",
+            "LiteRT on an NPU",
+            module="elir_mobile.runtimes.litert_qnn",
+            imports=("ai_edge_litert.tools.flatbuffer_utils", "onnx", "onnxruntime", "onnxruntime_qnn"),
+            package="onnxruntime-qnn",
+            exporters=("ai-edge-litert", "litert-torch", "ai-edge-quantizer", "onnxruntime", "onnx"),
+            suffix=".tflite",
+            devices=("host",),
+            delegate=None,
+            stand_in="Qualcomm's emulator of the Hexagon NPU",
         ),
     )
 }
