@@ -114,9 +114,9 @@ def aligned(path: Path) -> bytes:
         struct.pack_into(_PROGRAM, moved, programs + i * program_size, *fields)
     for i in range(section_count):  # bionic compares the place of .dynamic with its program header's
         at = place(sections) + i * section_size
-        fields = list(struct.unpack_from(_SECTION, moved, at))
-        fields[4] = place(fields[4])
-        struct.pack_into(_SECTION, moved, at, *fields)
+        section = list(struct.unpack_from(_SECTION, moved, at))
+        section[4] = place(section[4])
+        struct.pack_into(_SECTION, moved, at, *section)
     left = faults(bytes(moved))
     if left:
         reasons = "; ".join(left)

@@ -98,7 +98,8 @@ def _dpi(given: Any) -> tuple[float, float] | None:
 
 def _kept(loaded: Image.Exif) -> tuple[Image.Exif | None, list[int]]:
     """A copy of the tags that can be written again, and those that cannot."""
-    kept, dropped = Image.Exif(), []
+    kept = Image.Exif()
+    dropped: list[int] = []
     for tag in sorted(set(loaded) - _PIXEL_TAGS):
         value = told = _value(loaded, tag)
         if tag in _SUB_IFDS:

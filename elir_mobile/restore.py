@@ -479,5 +479,7 @@ def _save(made: list[Image.Image], durations: list[float], path: Path, options: 
     if len({image.mode for image in made}) > 1:
         mode = "RGBA" if any(image.mode.endswith("A") for image in made) else "RGB"
         first, *others = (image.convert(mode) for image in made)
-    timed = {"duration": [round(one) for one in durations], "loop": 0} if any(durations) else {}
+    timed: dict[str, Any] = (
+        {"duration": [round(one) for one in durations], "loop": 0} if any(durations) else {}
+    )
     first.save(path, save_all=True, append_images=others, **timed, **options)

@@ -22,7 +22,7 @@ class Terminal(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]  # all are passed on
+    def render_str(self, text: str, **options: Any) -> Text:  # all are passed on
         return super().render_str(printable(text), **options)
 
 

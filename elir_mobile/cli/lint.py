@@ -46,8 +46,8 @@ def main(
                 f"{finding.why}: {finding.source}"
             )
         found += len(findings)
-    for error in bad:
-        print(f"error: {error}", file=sys.stderr)
+    for wrong in bad:
+        print(f"error: {wrong}", file=sys.stderr)
     if bad:
         raise SystemExit(2)
     typer.echo(f"{len(asked)} files, {found} findings")

@@ -37,8 +37,11 @@ def sha256_of(path: Path) -> str:
     Raises:
         UserError: no regular file, or one that cannot be read.
     """
+    sha = hashlib.sha256()
     with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def artifact_sha256(path: Path) -> str:

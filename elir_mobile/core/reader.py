@@ -150,7 +150,7 @@ def _scalar(kind: Any, value: Any, where: str, words: str) -> Any:
     wanted = (int, float) if kind is float else kind
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
         raise _Wrong.place(where, words)
-    if kind is str and len(value) > MOST_TEXT:
+    if isinstance(value, str) and len(value) > MOST_TEXT:
         raise _Wrong.place(where[:MOST_TEXT], f"text of at most {MOST_TEXT} characters")
     if kind is float:
         try:

@@ -248,7 +248,8 @@ class Browser:
             UserError: the browser does not start, or the page says what is wrong.
         """
         with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
-            script, modules, as_whom = PAGE / HEADLESS, modules_folder(), {}
+            script, modules = PAGE / HEADLESS, modules_folder()
+            as_whom: dict[str, Any] = {}
             if os.geteuid() == 0:
                 script, modules, as_whom = other_user(Path(home), [self.node, self.chromium])
             command = [self.node, str(script), str(modules), self.chromium, url]

@@ -68,7 +68,7 @@ class WorkerProcess:
         self.ended: str | None = None  # how, once it is known
         self.close = weakref.finalize(self, _end, self.process, self._log)
 
-    def ask(self, do: str, **arguments: object) -> dict[str, Any]:
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """The reply to a request; raises as :meth:`exchange`."""
         return self.exchange(do, **arguments)[0]
 
@@ -88,7 +88,12 @@ class WorkerProcess:
             raise WorkerError(self.ended)
         assert self.process.stdin and self.process.stdout
         late = Event()
-        watch = Timer(limit_s, lambda: (late.set(), self.process.kill()))
+
+        def end() -> None:
+            late.set()
+            self.process.kill()
+
+        watch = Timer(limit_s, end)
         watch.daemon = True
         watch.start()
         try:

@@ -352,9 +352,10 @@ def executed_by(row: Row, device: DeviceFacts | None) -> str:
 
 def claimed(result: Result) -> Result:
     """``result`` without the times of what was emulated or interpreted: they say nothing of a chip."""
-    untimed = {"load_ms": None, "first_ms": None, "programs": {}, "total": None}
     rows = (
-        replace(row, **untimed) if result.device.emulated or stand_in(row.target, result.device) else row
+        replace(row, load_ms=None, first_ms=None, programs={}, total=None)
+        if result.device.emulated or stand_in(row.target, result.device)
+        else row
         for row in result.rows
     )
     return replace(result, rows=tuple(rows))
