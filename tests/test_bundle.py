@@ -342,11 +342,12 @@ def test_a_folder_of_an_app_gets_what_the_app_can_run(whole: Path, tmp_path: Pat
 
 
 def test_a_push_says_which_file_the_device_should_run_and_which_the_app_cannot(tmp_path: Path) -> None:
+    ran = {"image": {"host_db": 45.0, "budget_db": 42.0}}
     with building(tmp_path / "b") as staging:
         files = []
         for target, precision, more in (
-            ("onnx/qnn", "w8a16", {"parity": {}}),
-            ("litert/gpu", "fp16", {"parity": {}, "executed_by": "SwiftShader (a GPU in software)"}),
+            ("onnx/qnn", "w8a16", {"parity": ran}),
+            ("litert/gpu", "fp16", {"parity": ran, "executed_by": "SwiftShader (a GPU in software)"}),
             ("litert", "w8a8", {}),
             ("coreml", "fp16", {}),
         ):

@@ -748,6 +748,7 @@ def told(micro_bundle: Path, monkeypatch: pytest.MonkeyPatch):
 def test_every_row_says_who_executed_the_file_and_only_a_runtime_on_its_own_chip_has_times(told) -> None:
     rows = {(row["device"], row["target"]): row for row in told[0]["rows"]}
     wanted = {("host", target): who for (target, _), who in HERE.items()} | ELSEWHERE
+    wanted["nobody", "executorch/vulkan"] = wanted.pop(("host", "executorch/vulkan"))
     assert {key: row["executed_by"] for key, row in rows.items() if key in wanted} == wanted
     timed = {("host", "litert"), ("browser", "litert"), ("Pixel", "litert"), ("Pixel", "litert/gpu")}
     for key, row in rows.items():
@@ -760,6 +761,9 @@ def test_every_row_says_who_executed_the_file_and_only_a_runtime_on_its_own_chip
             continue
         assert medians == [None] * 4, key
         assert (row["load_ms"], row["first_ms"], row["speedup_vs_fp32"]) == (None, None, None), key
+        if key[0] == "nobody":
+            assert row["against"] == {"run": "not executed here: it runs on ios"}
+            continue
         why = "nobody executed" if row["executed_by"] == "nobody" else "not claimed: "
         assert why in row["against"]["latency"], key
     assert rows["host", "executorch"]["error"] == "it is no program"
@@ -772,6 +776,9 @@ def test_the_page_says_who_executed_each_file_and_shows_no_time_of_a_stand_in(to
     assert [unescape(cells[1]) for cells in shown] == [row["executed_by"] for row in report["rows"]]
     for cells, row in zip(shown, report["rows"], strict=True):
         timed = row["latency_ms"]["median"] is not None
+        if row["device"] == "nobody":
+            assert cells[3:] == ["not executed here: it runs on ios"]
+            continue
         assert cells[3].startswith("6.0" if timed else "–"), cells
         assert (cells[7] != "–") == timed, cells
 
@@ -787,7 +794,7 @@ def test_the_terminal_says_who_executed_each_file(told) -> None:
         "our interpreter of Core ML programs: coreml @ host",
         "SwiftShader (a GPU in software): litert/gpu @ host",
         "Qualcomm's emulator of the Hexagon NPU: onnx/qnn @ host",
-        "nobody: executorch @ host, executorch @ arm64, executorch @ Pixel, executorch/vulkan @ host",
+        "nobody: executorch @ host, executorch @ arm64, executorch @ Pixel, executorch/vulkan",
         "LiteRT 2.2.0 on an emulated processor: litert @ arm64",
         "WebGPU on swiftshader (a GPU in software): litert/gpu @ browser",
     ):

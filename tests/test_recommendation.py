@@ -7,6 +7,7 @@ import pytest
 from elir_mobile.precision import RECIPES
 from elir_mobile.recommendation import BUDGET, RECOMMENDED, reasons, recommendation
 
+RAN = {"image": {"host_db": 45.0, "budget_db": 42.0}}  # of a file that nobody ran there is the budget alone
 NAMES = {"ex": "executorch", "lt": "litert", "cm": "coreml", "gpu": "litert/gpu", "qnn": "onnx/qnn"}
 
 
@@ -24,7 +25,7 @@ def ran(
 ) -> dict:
     """What a file that was executed and judged has in its entry."""
     return {
-        "parity": {},
+        "parity": RAN,
         "executed_by": by,
         "quality": {
             "update_sqnr_db": update,
@@ -76,7 +77,7 @@ def ran(
     ],
 )  # fmt: skip
 def test_of_files_of_equal_standing_the_fastest_is_advised(files: str, advised: dict) -> None:
-    for facts in ({}, {"parity": {}}, ran()):
+    for facts in ({}, {"parity": RAN}, ran()):
         assert recommendation(entries(files, **facts)) == advised
         assert reasons(entries(files, **facts)).keys() == advised.keys()
 
@@ -90,9 +91,9 @@ def test_quality_decides_before_speed() -> None:
     """Executed and within the budget; not judged; not within it; nobody's: each before the next."""
     standing = [
         entries("lt.fp32", **ran(drop=0.07)),
-        entries("lt.fp16", parity={}),
+        entries("lt.fp16", parity=RAN),
         entries("lt.w8", **ran(update=14.9)),
-        entries("ex.w8a8"),
+        entries("ex.w8a8", parity={"image": {"budget_db": 42.0}}),
         entries("lt.w8a8"),  # the fastest of all, of which nothing is known
     ]
     for index in range(len(standing) - 2):
@@ -136,5 +137,5 @@ def test_a_reason_invents_no_figure() -> None:
     assert "LPIPS" not in said
     assert (
         "litert fp32: it was executed, its pictures were not judged; "
-        in reasons(entries("lt.fp32", parity={}))["host"]
+        in reasons(entries("lt.fp32", parity=RAN))["host"]
     )

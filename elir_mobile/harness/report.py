@@ -192,7 +192,8 @@ def executors(rows: list[dict]) -> dict[str, list[str]]:
     for row in rows:
         alone = len(who[row["target"], row["device"]]) == 1
         name = row["target"] if alone else label(row)
-        found.setdefault(row["executed_by"], {})[f"{name} @ {row['device']}" if several else name] = None
+        placed = f"{name} @ {row['device']}" if several and executed(row) else name
+        found.setdefault(row["executed_by"], {})[placed] = None
     return {executor: list(files) for executor, files in found.items()}
 
 
