@@ -100,17 +100,18 @@ def test_one_command_writes_every_file_of_a_task(
 ) -> None:
     task = get_task("sr")
     info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
-    # What nothing here runs says the same in every precision: one is enough.
+    # What nothing here runs says the same in every precision, and what stands in for a chip takes minutes.
+    whole = {name for name in EXECUTED if not RUNTIMES[TARGETS[name].runtime].stand_in}
     artifacts = tuple(
         (target, recipe)
         for target, recipe in select_artifacts("all", ",".join(RECIPES), Console(quiet=True))
-        if target.name in EXECUTED or recipe.name == "fp16"
+        if target.name in whole or recipe.name == "fp16"
     )
     expected = {
         (t.name, r.name)
         for t in map(TARGETS.get, INSTALLED)
         for r in RECIPES.values()
-        if realizes(t, r) and (t.name in EXECUTED or r.name == "fp16")
+        if realizes(t, r) and (t.name in whole or r.name == "fp16")
     }
     untimed = Protocol(warmups=0, runs=0, cold_starts=1)
     job = Job(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, untimed)
