@@ -33,7 +33,7 @@ class _Stored(nn.Module):
 
     def __init__(self, weight: Tensor, grid: Grid) -> None:
         super().__init__()
-        scale = weight_scale(weight, grid)
+        scale = weight_scale(weight, grid).half().float()  # as the file has it: its integers are the nearest
         self.register_buffer("scale", scale)
         self.register_buffer("integers", (weight / scale).round().to(torch.int8))
 

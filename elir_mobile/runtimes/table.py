@@ -182,6 +182,7 @@ RUNTIMES: dict[str, Runtime] = {
             devices=("host",),
             delegate=None,
             stand_in="" if sys.platform == "darwin" else "Apple's Core AI runtime for processors",
+            set_up="make coreai",
         ),
         Runtime(
             "onnx",
@@ -218,6 +219,7 @@ RUNTIMES: dict[str, Runtime] = {
             devices=("host",),
             delegate=None,
             stand_in="Qualcomm's emulator of the Hexagon NPU",
+            set_up="make npu",
         ),
     )
 }
