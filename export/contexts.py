@@ -26,7 +26,7 @@ from elir_mobile.bundle import read_bundle
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import written
 from elir_mobile.core.sampling import PROGRAMS
-from elir_mobile.devices.process import ArtifactError, apart
+from elir_mobile.devices.process import Apart
 from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.onnx import open_session
 from elir_mobile.runtimes.qnn import CHIPS, EMULATED, npu_options
@@ -161,14 +161,11 @@ def main(
     table = Table(title=f"{target} {precision} of {bundle}, compiled")
     for heading in ("chip", "NPU", "program", "context binaries", "operators outside", "MB", "seconds"):
         table.add_column(heading, justify="left" if heading in ("chip", "program") else "right")
-    with written(out) as staged:
+    with written(out) as staged, Apart(COMPILE_LIMIT_S) as apart:
         for chip, file in track([(c, f) for c in asked for f in files], "compiling", transient=True):
             path = staged / chip / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                made = apart(compile_file, file, chip, path, limit_s=COMPILE_LIMIT_S)
-            except ArtifactError as error:
-                raise UserError(f"{file} cannot be compiled for {chip}: {error}") from error
+            made = apart(compile_file, file, chip, path)
             contexts = ", ".join(str(split.delegates) for split in made.delegation.values())
             outside = ", ".join(str(len(split.ops_outside)) for split in made.delegation.values())
             size, seconds = f"{made.bytes / 1e6:.2f}", f"{made.seconds:.1f}"

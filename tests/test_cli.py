@@ -268,7 +268,6 @@ def test_an_exported_file_runs(tiny_weights: Path, degraded, noise, tmp_path: Pa
 def test_a_seed_that_no_generator_takes_is_refused(name: str, digits: str) -> None:
     said = call(name, f"--seed={digits}", code=2)
     assert "Invalid value for '--seed'" in said
-    assert "seed" in call(name, "--help")
 
 
 @pytest.mark.parametrize(

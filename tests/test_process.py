@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -228,15 +229,23 @@ def gone(pid: int) -> bool:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
-def test_what_a_compiler_does_to_its_process_is_one_sentence() -> None:
-    """Functions of the standard library, which a fresh process finds at once."""
-    assert process.apart(divmod, 7, 3, limit_s=60) == (2, 1)
-    with pytest.raises(process.ArtifactError, match="the process of abort ended"):
-        process.apart(os.abort, limit_s=60)
-    with pytest.raises(process.ArtifactError, match="sleep did not end within 0.5 s"):
-        process.apart(time.sleep, 600, limit_s=0.5)
-    with pytest.raises(ZeroDivisionError):
-        process.apart(divmod, 7, 0, limit_s=60)
+def test_what_a_file_does_to_a_process_that_looks_into_it_is_one_sentence(tmp_path: Path) -> None:
+    """Programs that a fresh process finds at once, run by a function of the standard library."""
+
+    def written(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    with process.Apart(limit_s=5) as apart:
+        for name, text in (("ends", "import os; os.abort()"), ("hangs", "while True: pass")):
+            with pytest.raises(
+                process.ArtifactError, match=f"{name}.py (ended the process|is damaged, or needs)"
+            ):
+                apart(runpy.run_path, written(f"{name}.py", text))
+            (first, second) = (apart(os.path.getsize, written("whole", "1234")) for _ in range(2))
+            assert first == second == 4
+        with pytest.raises(FileNotFoundError):
+            apart(os.path.getsize, tmp_path / "none")
     assert [line for line in children() if "spawn_main" in line] == []
 
 

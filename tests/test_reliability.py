@@ -26,7 +26,9 @@ def test_every_promise_names_a_test() -> None:
 
 def test_every_limit_is_the_codes() -> None:
     from elir_mobile import checkpoints
+    from elir_mobile.cli import lint
     from elir_mobile.devices import adb, browser, host, process
+    from export import contexts
 
     rows = [
         line.split("|")[2].strip() for line in PAGE.partition("## Limits")[2].splitlines() if line[:2] == "| "
@@ -35,6 +37,7 @@ def test_every_limit_is_the_codes() -> None:
     assert rows[1:] == [
         f"{process.PROGRAM_LIMIT_S:g} s; {slow} in an emulator or an interpreter",
         f"{host.OPEN_LIMIT_S:g} s; {slow}",
+        f"{contexts.COMPILE_LIMIT_S / 3600:g} h; {lint.LIMIT_S:g} s",
         f"{browser.SILENCE_LIMIT_S:g} s",
         f"{adb.ANSWER_LIMIT_S:g} s; {adb.COPY_LIMIT_S / 60:g} min; {adb.JOB_LIMIT_S / 3600:g} h",
         f"{browser.MOST_BYTES >> 30} GiB; {browser.Handler.timeout:g} s",

@@ -11,6 +11,8 @@ import typer
 from elir_mobile.cli import options
 from elir_mobile.core.errors import UserError, exits_with_2
 
+LIMIT_S = 300.0  # for one file
+
 
 @exits_with_2
 def main(
@@ -23,6 +25,7 @@ def main(
     Exit code 1 where there is a finding.
     """
     from elir_mobile.core.manifest import MANIFEST, read_manifest
+    from elir_mobile.devices.process import Apart
     from export.lint import lint
 
     asked: list[Path] = []
@@ -34,18 +37,19 @@ def main(
         except UserError as error:
             bad.append(error)
     found = 0
-    for path in asked:
-        try:
-            findings = lint(path, target)
-        except UserError as error:
-            bad.append(error)
-            continue
-        for finding in findings:
-            typer.echo(
-                f"{path}: {finding.program}: {finding.operator} ({finding.name}): {finding.what}: "
-                f"{finding.why}: {finding.source}"
-            )
-        found += len(findings)
+    with Apart(LIMIT_S) as apart:
+        for path in asked:
+            try:
+                findings = apart(lint, path, target)
+            except UserError as error:
+                bad.append(error)
+                continue
+            for finding in findings:
+                typer.echo(
+                    f"{path}: {finding.program}: {finding.operator} ({finding.name}): {finding.what}: "
+                    f"{finding.why}: {finding.source}"
+                )
+            found += len(findings)
     for wrong in bad:
         print(f"error: {wrong}", file=sys.stderr)
     if bad:

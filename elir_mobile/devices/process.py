@@ -179,20 +179,49 @@ def open_programs(
     return {name: partial(call, name) for name in PROGRAMS}
 
 
-def apart(function: Callable[..., T], *arguments: object, limit_s: float) -> T:
-    """``function(*arguments)`` in a process of its own: a compiler trusts the file that it is given, too.
+class Apart:
+    """A process of its own for functions that trust a file: compilers, and what looks into one.
 
-    Raises:
-        ArtifactError: the process ended, or did not return within ``limit_s``.
-        UserError: what ``function`` raises.
+    It does one call after the other; after one that it did not survive there is another. Leave it with
+    ``with``.
+
+    Args:
+        limit_s: seconds after which a call is given up.
     """
-    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._end()
+
+    def __call__(self, function: Callable[..., T], path: Path, *arguments: object) -> T:
+        """``function(path, *arguments)``.
+
+        Raises:
+            ArtifactError: the process ended, or did not return in time.
+            UserError: what ``function`` raises.
+        """
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, get_context("spawn"), end_with_parent)
         try:
-            return pool.submit(function, *arguments).result(limit_s)
+            return self._pool.submit(function, path, *arguments).result(self.limit_s)
         except BrokenProcessPool as error:
-            raise ArtifactError(f"the process of {function.__name__} ended") from error
+            self._end()
+            raise ArtifactError(f"{path} ended the process that looked into it: it is damaged") from error
         except TimeoutError as error:
-            raise ArtifactError(f"{function.__name__} did not end within {limit_s:g} s") from error
-        finally:
+            self._end()
+            raise ArtifactError(
+                f"{path} is damaged, or needs more time than there is: no result within {self.limit_s:g} s"
+            ) from error
+
+    def _end(self) -> None:
+        if self._pool is not None:
             for process in active_children():
                 process.kill()
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
