@@ -2,11 +2,11 @@
 
 Twenty group photographs are composed: held-out faces, degraded as ``bfr`` is trained for, at known places,
 in known sizes and turns, in held-out photographs that nobody is in. They are restored as ``elir-mobile
-restore --task bfr`` does with the bundled weights. Reported: which faces are found; what is found that is no
-face, in the photographs themselves as well; whether the bytes outside of the faces' squares are the photograph's; LPIPS of
-the restored faces against the truth; what is left alone where the faces were not degraded; and the time that
-one face in a photograph of 12 megapixels takes with the int8 file for LiteRT. Writes
-``benchmarks/results/faces.json`` and the pictures of docs/faces.md.
+restore --task bfr`` does with the bundled weights. Reported: which faces are found; what is found that is
+no face, in the photographs themselves as well; whether the bytes outside of the faces' squares are the
+photograph's; LPIPS of the restored faces against the truth; what is left alone where the faces were not
+degraded; and the time that one face in a photograph of 12 megapixels takes with the int8 file for LiteRT.
+Writes ``benchmarks/results/faces.json`` and the pictures of docs/faces.md.
 """
 
 from __future__ import annotations
