@@ -457,9 +457,9 @@ def test_photographs_are_refused_by_other_weights_for_faces(
     inpainting = ("--weights", weights("inpainting"))
     tell = call(folder, tmp_path / "out", *inpainting, task="inpainting", code=2)
     assert "a.png: it is a whole photograph" in tell and "--anyway" in tell
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]  # the face is restored
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["b.png"]  # the face is restored
     call(folder, tmp_path / "out", *inpainting, "--anyway", task="inpainting")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
     smooth(40, 32).save(tmp_path / "small.png")
     tell = call(tmp_path / "small.png", tmp_path / "large.png", "--weights", weights("sr"), task="sr", code=2)
     assert "these sr weights know aligned faces" in tell
@@ -490,6 +490,34 @@ def test_the_background_is_restored_with_weights_for_photographs(
     tell = call(*arguments, "--background", weights("inpainting"), code=2)
     assert "is for aligned faces" in tell
     assert "no weights file" in call(*arguments, "--background", tmp_path / "none.safetensors", code=2)
+
+
+def test_a_bundle_restores_faces_as_weights_do(said: type[Said], micro_bundle: Path, tmp_path: Path) -> None:
+    image, said.faces = two_faces()
+    image.save(tmp_path / "in.png")
+    chosen = ("--bundle", micro_bundle, "--target", "litert", "--precision", "fp32")
+    call(tmp_path / "in.png", tmp_path / "out.png", *chosen, "--only-largest", "--all-faces")
+    changed = (np.asarray(Image.open(tmp_path / "out.png")) != np.asarray(image)).any(-1)
+    assert changed[50:80, 50:80].mean() > 0.9
+    assert not changed[:, 115:].any()
+
+
+def test_one_bad_file_does_not_cost_the_others(
+    said: type[Said], weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image, said.faces = two_faces()
+    image.save(folder / "good.png")
+    (folder / "bad.jpg").write_text("no image")
+    report = tmp_path / "report.json"
+    options = ("--weights", weights("bfr"), "--all-faces", "--report", report)
+    tell = call(folder, tmp_path / "out", *options, code=2)
+    assert "bad.jpg" in tell
+    assert [path.name for path in (tmp_path / "out").glob("*.*g")] == ["good.png"]
+    listed = {entry["name"]: entry for entry in json.loads(report.read_text())["files"]}
+    assert listed["bad.jpg"]["became"] == "failed" and listed["bad.jpg"]["faces"] is None
+    assert len(listed["good.png"]["faces"]) == 2
 
 
 def test_options_of_faces_are_refused_where_none_are_looked_for(tmp_path: Path, weights: Callable) -> None:
