@@ -476,7 +476,7 @@ def faces_table(result: dict) -> str:
         }
         for row in [*result["classes"], result["counted"]]
     ]
-    counted, clock = result["counted"], result["time"]
+    counted, clock, protocol = result["counted"], result["time"], result["protocol"]
     seconds = clock["whole_ms"]["median"] / 1e3
     empty = result["photographs_without_faces"]
     false = result["false"] + result["false_without_faces"]
@@ -518,8 +518,8 @@ def faces_table(result: dict) -> str:
         f"{result['scenes']} photographs, faces turned by up to {result['turn']:.0f}°; in brackets 95 % "
         "intervals over the photographs; LPIPS on AlexNet of upright squares of 128 pixels, hair and ears "
         f"included. Not degraded, {result['clean_faces_left']} of {result['clean_faces_found']} of the same "
-        f"faces are left alone. {_machine(result['machine'])}; {result['protocol']['threads']} threads, median "
-        f"of {result['protocol']['runs']} runs on a decoded picture. Weights {result['model']['sha256'][:12]}, "
+        f"faces are left alone. {_machine(result['machine'])}; {protocol['threads']} threads, median of "
+        f"{protocol['runs']} runs on a decoded picture. Weights {result['model']['sha256'][:12]}, "
         f"detector of {result['detector']}."
     )
     return "\n".join([markdown(columns, rows), "", *lines, "", note])
