@@ -34,8 +34,7 @@ DOCUMENTS = (
     *(
         ROOT / "docs" / f"{name}.md"
         for name in (
-            *("results", "demo-model", "quantization", "harness", "side-by-side", "chips", "coreml"),
-            "faces",
+            *("results", "demo-model", "quantization", "harness", "side-by-side", "chips", "coreml", "faces"),
         )
     ),
 )

@@ -6,16 +6,13 @@ another; the noise is drawn once for the whole picture, so neighbours start from
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C is no traceback
     from elir_mobile.cli.options import alone
     from elir_mobile.cli.restore import main
 
     alone(main)()
 
-=======
 import shutil
->>>>>>> e9f28bb (Faces of photographs: found, aligned, restored in place and put back; other weights for faces refuse photographs)
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -519,6 +516,7 @@ def file_restorer(
         with recorded(job.out, facts) as staged:
             if same_format and count == photo.frames and all(one.untouched for one in made):
                 shutil.copyfile(job.source, staged)
+                notes = []  # nothing was lost
             else:
                 pictures = [with_alpha(photo, one.restored, options["format"]) for photo, one in restored]
                 _save(pictures, durations, staged, options)
