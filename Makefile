@@ -19,6 +19,7 @@ $(VENV)/ready: requirements.lock metrics.lock pyproject.toml
 	$(PIP) -r requirements.lock
 	$(PIP) --no-deps --require-hashes -r metrics.lock
 	$(PIP) --no-deps --editable .
+	$(BIN)/python -m elir_mobile.faces.detect >/dev/null
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 

@@ -12,13 +12,14 @@ if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C i
 
     alone(main)()
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -326,7 +327,7 @@ def _free(stems: list[str], tail: str, taken: set[str]) -> str:
     return name
 
 
-Advance = Callable[[str, int, int], None]  # told (file name, tiles done, tiles in all)
+Advance = Callable[[str, int, int], None]  # told (of what, how many are done, how many in all)
 
 
 def enlarged(image: Image.Image, task: Task) -> Image.Image:
@@ -365,13 +366,69 @@ def model_loader(
 
 
 @dataclass(frozen=True)
+class Made:
+    """A restored picture.
+
+    Attributes:
+        given: the picture at the size of its restoration.
+        restored: RGB.
+        note: what a user should know of it.
+        faces: of a photograph that was looked through for faces, what was done with each, as JSON.
+        untouched: whether ``restored`` is the very picture that was given.
+    """
+
+    given: Image.Image
+    restored: Image.Image
+    note: str = ""
+    faces: tuple[dict[str, Any], ...] | None = None
+    untouched: bool = False
+
+
+class Maker(Protocol):
+    """Restores pictures.
+
+    Attributes:
+        facts: what they depend on beside the model, as JSON.
+    """
+
+    facts: dict[str, Any]
+
+    def size(self, image: Image.Image) -> tuple[int, int]:
+        """Of what becomes of an RGB image."""
+
+    def __call__(self, image: Image.Image, advance: Advance) -> Made:
+        """An RGB image, restored.
+
+        Raises:
+            UserError: it cannot be.
+        """
+
+
+class AsAWhole:
+    """The :class:`Maker` that restores whatever a picture shows."""
+
+    def __init__(self, model: Model, task: Task, seed: int) -> None:
+        self.facts: dict[str, Any] = {}
+        self._model, self._task, self._seed = model, task, seed
+
+    def size(self, image: Image.Image) -> tuple[int, int]:
+        return image.width * self._task.upscale, image.height * self._task.upscale
+
+    def __call__(self, image: Image.Image, advance: Advance) -> Made:
+        given = enlarged(image, self._task)
+        return Made(given, restore(given, self._model, self._seed, partial(advance, "tiles")))
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What became of one file: ``restored``, ``done`` before, or ``failed``; why, and what was lost."""
+    """What became of one file: ``restored``, ``done`` before, or ``failed``; why, and what was lost; and the
+    faces in it, see :class:`Made`."""
 
     name: str
     became: Literal["restored", "done", "failed"]
     reason: str = ""
     notes: tuple[str, ...] = ()
+    faces: tuple[dict[str, Any], ...] | None = None
 
 
 def file_restorer(
@@ -383,16 +440,19 @@ def file_restorer(
     reading: Reading = AS_STORED,
     every_frame: bool = False,
     overwrite: bool = False,
+    maker: Callable[[Model, Task, int], Maker] = AsAWhole,
 ) -> Callable[[Job], Outcome]:
     """A worker that restores one file into another, see :func:`elir_mobile.engine.run`.
 
-    Whatever is wrong with one file is its outcome, and does not hold up the others.
+    Whatever is wrong with one file is its outcome, and does not hold up the others. A picture that is left as
+    it is keeps its bytes where its format is the wanted one.
 
     Args:
         every_frame: all pictures of a file that holds several, not the first alone.
         overwrite: also what is done, and what this program did not write.
     """
     model = load()
+    make = maker(model, task, seed)
 
     def restore_file(job: Job) -> Outcome:
         try:
@@ -416,6 +476,7 @@ def file_restorer(
             "every_frame": every_frame,
             **asdict(reading),
             **{key: value for key, value in vars(model).items() if key != "runner"},
+            **make.facts,
         }
         compared = facts | {"kind": COMPARISON}
         if not overwrite:
@@ -430,8 +491,7 @@ def file_restorer(
             if all(found == "done" for _, found in states):
                 return Outcome(job.source.name, "done")
         photo = _as_coloured(read_photo(job.source, reading), model)
-        size = photo.image.width * task.upscale, photo.image.height * task.upscale
-        options, lost = save_options(photo, job.out, size)
+        options, lost = save_options(photo, job.out, make.size(photo.image))
         notes = [*photo.notes, *lost]
         count = photo.frames if every_frame else 1
         if count > 1 and options["format"] not in FRAMED:
@@ -440,21 +500,29 @@ def file_restorer(
             notes.append(
                 f"holds {photo.frames} pictures, and the first was restored: --frames all restores each"
             )
-        made, durations = [], []
+        restored, durations = [], []
         for index in range(count):
             if index:
                 photo = _as_coloured(read_photo(job.source, reading, index), model)
-            given = enlarged(photo.image, task)
-            restored = restore(given, model, seed, partial(advance, job.source.name))
+            one = make(photo.image, lambda what, *counts: advance(f"{job.source.name}, {what}", *counts))
             if job.comparison and not index:
-                both = hstack_images([given, restored])
+                both = hstack_images([one.given, one.restored])
                 with recorded(job.comparison, compared) as staged:
                     both.save(staged)
-            made.append(with_alpha(photo, restored, options["format"]))
+            restored.append((photo, one))
             durations.append(photo.duration)
+        made = [one for _, one in restored]
+        same_format = WRITTEN_SUFFIXES.get(job.source.suffix.lower()) == options["format"]
         with recorded(job.out, facts) as staged:
-            _save(made, durations, staged, options)
-        return Outcome(job.source.name, "restored", notes=tuple(notes))
+            if same_format and count == photo.frames and all(one.untouched for one in made):
+                shutil.copyfile(job.source, staged)
+                notes = []  # nothing was lost
+            else:
+                pictures = [with_alpha(photo, one.restored, options["format"]) for photo, one in restored]
+                _save(pictures, durations, staged, options)
+        notes += dict.fromkeys(one.note for one in made if one.note)
+        faces = None if made[0].faces is None else tuple(chain(*(one.faces or () for one in made)))
+        return Outcome(job.source.name, "restored", notes=tuple(notes), faces=faces)
 
     return restore_file
 

@@ -45,6 +45,7 @@ class Task:
     sigma_s: float = 0.1  # spread of the noise added to the coarse latent
     arch: Architecture = SMALL
     domain: str = ALIGNED_FACE  # what the network was trained on, where its weights do not say
+    finds_faces: bool = False  # whether its networks of aligned faces restore those of whole photographs
     keeps_colors: bool = True  # whether the degradation leaves the low frequencies of colour alone
     adds_colors: bool = False  # whether a grey picture is to come back in colour
     upscale: int = 1  # how many times larger the restored image is than the user's
@@ -66,6 +67,7 @@ TASKS: dict[str, Task] = {
             size=512,
             steps=5,
             arch=Architecture(),
+            finds_faces=True,
             release="elir_bfr.pth",
         ),
         Task("sr", "super-resolution ×8", degrade_sr, upscale=SR_FACTOR, release="elir_sr.pth"),

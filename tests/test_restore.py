@@ -55,7 +55,8 @@ def photo(width: int, height: int) -> Image.Image:
 
 
 def call(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--task", "bfr")])
+    """The command on pictures that stand for aligned faces: tests/test_faces.py has whole photographs."""
+    result = CliRunner().invoke(app, [str(a) for a in (*arguments, "--task", "bfr", "--aligned")])
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.output
     return result.output
@@ -455,7 +456,7 @@ def test_super_resolution_enlarges(restorer: Restorer, tmp_path: Path) -> None:
     path = tmp_path / "tiny.safetensors"
     save_weights(restorer, path, task="sr", size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
     photo(40, 32).save(tmp_path / "in.png")
-    arguments = [tmp_path / "in.png", tmp_path / "out.png", "--task", "sr", "--weights", path]
+    arguments = [tmp_path / "in.png", tmp_path / "out.png", "--task", "sr", "--weights", path, "--aligned"]
     assert CliRunner().invoke(app, [str(a) for a in arguments]).exit_code == 0
     assert Image.open(tmp_path / "out.png").size == (320, 256)
 

