@@ -92,7 +92,8 @@ def scenes() -> Iterator[Scene]:
             side = box / BOX
             if side > 0.9 * min(ground.size):
                 continue
-            middle = tuple(float(rng.uniform(side / 2, length - side / 2)) for length in ground.size)
+            across, down = (float(rng.uniform(side / 2, length - side / 2)) for length in ground.size)
+            middle = across, down
             if any(_crowded(middle, side, other) for other in clean):
                 continue
             face, angle = faces[drawn % len(faces)], float(rng.uniform(-TURN, TURN))
@@ -194,11 +195,14 @@ def summary(rows: Sequence[dict]) -> dict:
         chosen = [row for row in rows if low <= row["box"] < high]
         found = np.array([row["found"] for row in chosen], float)
         clusters = [str(row["scene"]) for row in chosen]
-        interval = bootstrap(lambda i, x=found: float(x[i].mean()), len(found), clusters=clusters)
-        interval = interval or (None, None)
+
+        def recall(i: np.ndarray, x: np.ndarray = found) -> float:
+            return float(x[i].mean())
+
+        recall_low, recall_high = bootstrap(recall, len(found), clusters=clusters) or (None, None)
         done = [row for row in chosen if row["restored"]]
-        facts = {"from": low, "to": high, "faces": len(chosen), "found": int(found.sum())}
-        facts |= {"recall": float(found.mean()), "recall_low": interval[0], "recall_high": interval[1]}
+        facts: dict = {"from": low, "to": high, "faces": len(chosen), "found": int(found.sum())}
+        facts |= {"recall": float(found.mean()), "recall_low": recall_low, "recall_high": recall_high}
         facts["restored"] = len(done)
         for key in ("lpips_degraded", "lpips", "psnr_degraded_db", "psnr_db"):
             facts[key] = float(np.mean([row[key] for row in done])) if done else None

@@ -91,8 +91,8 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.
     part = pixels[low[1] : high[1], low[0] : high[0]].astype(np.float32)
     x = torch.from_numpy(part).permute(2, 0, 1)[None]
     if scale < 1:
-        size = [max(1, round(side * scale)) for side in x.shape[2:]]
-        x = F.interpolate(x, size=size, mode="bicubic", antialias=True)
+        smaller = [max(1, round(side * scale)) for side in x.shape[2:]]
+        x = F.interpolate(x, size=smaller, mode="bicubic", antialias=True)
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
     places = mapped(back, np.stack([columns, rows], -1)) - low
     grid = torch.from_numpy(2 * places / [part.shape[1], part.shape[0]] - 1)[None].float()

@@ -137,12 +137,13 @@ def restore_faces(
         matrix = similarity(face.points, TEMPLATE * size)
         side = size / scale_of(matrix)
         onto = matrix / np.array([larger, larger, 1.0])
-        restored, done, seen = None, NOT_LARGEST, (None, None)
+        restored, done = None, NOT_LARGEST
+        seen: tuple[float, float] | tuple[None, None] = (None, None)
         if not (wanted.only_largest and number):
             given = warp(pixels, matrix, size, size).round().clip(0, 255).astype(np.uint8)
             made = np.asarray(restore(Image.fromarray(given)))
-            seen = compared(given, made, side)
-            sharp = seen[0] >= ENOUGH_DETAIL and seen[1] >= ENOUGH_AGREEMENT
+            seen = detail, agreement = compared(given, made, side)
+            sharp = detail >= ENOUGH_DETAIL and agreement >= ENOUGH_AGREEMENT
             done = SHARP if sharp and not wanted.all_faces else RESTORED
             restored = made if done == RESTORED else None
         patches.append(Patch(onto, size, restored))
