@@ -180,7 +180,8 @@ def build_restorer(state: Mapping[str, Tensor]) -> Restorer:
 
 def unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """What lies in the dictionaries and under the prefixes of :data:`WRAPPERS` and :data:`PREFIXES`."""
-    inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
+    filled = (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name])
+    inner = next(filled, None)  # upstream's own checkpoints have an empty one
     if inner is not None:
         return unwrapped(inner)
     for prefix in PREFIXES:

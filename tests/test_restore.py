@@ -24,12 +24,14 @@ from elir_mobile.cli.restore import main
 from elir_mobile.colors import is_grey, keep_colors
 from elir_mobile.core.errors import UserError
 from elir_mobile.data.pairs import BUNDLED
+from elir_mobile.devices.process import WorkerProcess
 from elir_mobile.evaluate import examples
 from elir_mobile.images import RECORDS, list_images, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.records import recorded, state
 from elir_mobile.restore import Job, Model, file_restorer, load_float, plan, restore
+from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS
@@ -545,14 +547,26 @@ def test_a_folder_called_demo_does_not_hide_the_demo_weights(
 
 @pytest.mark.lowering
 def test_threads_reach_the_runtime_and_the_float_model(
-    bundle: Path, weights: Path, picture_folder: Path, tmp_path: Path
+    bundle: Path, weights: Path, picture_folder: Path, tmp_path: Path, monkeypatch
 ) -> None:
     from executorch.extension.pybindings import portable_lib
 
+    asked = []
+
+    def noted(worker: WorkerProcess, do: str, *arrays: np.ndarray, **arguments) -> tuple:
+        if do == "load":
+            asked.append(arguments)
+        return exchange(worker, do, *arrays, **arguments)
+
+    exchange = WorkerProcess.exchange
+    monkeypatch.setattr(WorkerProcess, "exchange", noted)
     before, picture, out = torch.get_num_threads(), picture_folder / "0.png", tmp_path / "out.png"
     try:
         for threads in (2, 1):
             call(picture, out, "--bundle", bundle, "--precision", "fp32", "--threads", threads)
+            assert asked[-1]["threads"] == threads
+            # What the worker does with it.
+            open_programs(asked[-1]["target"], Path(asked[-1]["path"]), threads)
             assert portable_lib._threadpool_get_thread_count() == threads
             call(picture, out, "--weights", weights, "--threads", threads)
             assert torch.get_num_threads() == threads

@@ -102,7 +102,8 @@ def test_it_starts_with_int8_everywhere_but_inside_norms(programs) -> None:
 def test_an_update_that_is_unknown_or_no_number_does_not_hold(update: float | None) -> None:
     budget = Budget(0.1, None, min_update_db=15.0)
     image = {"psnr_drop_db": 0.0, "psnr_drop_db_high": 0.05, "lpips_rise": None, "lpips_rise_high": None}
-    row = {"target": "litert", "precision": "fastest", "bytes": 1, "image": image, "update_sqnr_db": update}
+    row = {"target": "litert", "precision": "fastest", "device": "host", "bytes": 1, "image": image}
+    row["update_sqnr_db"] = update
     ((_, holds, _),) = verdicts([row], "fastest", budget)
     assert not holds
     ((_, holds, _),) = verdicts([row | {"update_sqnr_db": 15.0}], "fastest", budget)

@@ -433,7 +433,7 @@ def test_all_is_every_target_whose_runtime_is_installed(monkeypatch) -> None:
     [
         ("litert", {"package": "absent"}, r"absent: pip install 'elir-mobile\[litert\]'$"),
         ("coreml", {"exporters": ("gone", "lost")}, r"gone, lost: pip install 'elir-mobile\[coreml\]'$"),
-        ("litert/gpu", {"driver": Path("no/driver")}, "without no/driver: make gpu$"),
+        ("litert/gpu", {"driver": Path("no/driver")}, "no/driver: make gpu$"),
         ("onnx/qnn", {"package": "absent"}, r"absent: pip install 'elir-mobile\[onnx-qnn\]' or make npu$"),
     ],
 )
