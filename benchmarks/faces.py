@@ -298,7 +298,7 @@ def shown() -> dict[str, tuple[Image.Image, Handling]]:
         "group": (worn(group(meadow, GROUP), 2.7, 60), everyone),
         "turned": (worn(group(mountain, TURNED), 2.7, 60), everyone),
         "background": (
-            gaussian_noise(worn(hopper, 3.5, 80), 12, np.random.default_rng(SEED)),
+            gaussian_noise(worn(hopper, 5, 80), 8, np.random.default_rng(SEED)),
             Handling(background=background_of("denoising")),
         ),
         "nothing": (Image.fromarray(pictures.rocket()), everyone),
