@@ -268,7 +268,7 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
             # The quantizer matches an operator by its output's name with a semicolon behind it.
             scope, operation = f"^{re.escape(op.output)};$", operations[op.kind]
             bits = precision.activation_bits
-            if precision.weight_group is not None:
+            if precision.weight_group is not None or precision.weight_bits == 4:
                 raise ValueError(f"LiteRT cannot give '{op.layer}' the precision {precision.name}")
             if bits is not None:
                 quantizer.add_static_config(
