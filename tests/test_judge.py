@@ -153,7 +153,7 @@ def test_what_a_precision_reaches_is_simulated_and_enough_is_enough(programs, go
         name: reached_db(programs, RECIPES[name], golden, 0) for name in ("fp32", "fp16", "w8a8", "w4")
     }
     assert reached["fp32"] == {"encode": 90, "step": 90, "decode": 50, "image": 50}
-    assert (reached["fp16"]["encode"], reached["fp16"]["step"]) == (55, 55)
+    assert 45 < reached["fp16"]["encode"] < reached["fp16"]["step"] == 55
     for name in ("w8a8", "w4"):
         assert all(10 < value < 50 for value in reached[name].values()), reached[name]
     simulated = simulate(programs, RECIPES["w4"])

@@ -152,7 +152,7 @@ class Summed(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = self.layer(x)
-        return torch.cumprod(out, 3) if self.running else out
+        return torch.cumsum(out, 3) if self.running else out
 
 
 def vulkan(path: Path, module: nn.Module, shape: tuple = (1, 4, 8, 8)) -> Path:
