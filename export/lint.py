@@ -215,7 +215,9 @@ def half_sums(graph: Graph, target: str) -> Iterator[Finding]:
             if terms is not None:
                 made = each if op.kind in _MEANS else each * terms
                 if halves and each * terms > HALF_MAX:
-                    what = f"a sum of {terms:g} values of up to {each:g}"
+                    what = (
+                        f"a sum of {terms:g} {'squares' if each > ACTIVATION else 'values'} of up to {each:g}"
+                    )
                     why = f"it may reach {each * terms:.3g}, and float16 ends at {HALF_MAX:g} on {chip}"
                     yield Finding(graph.program, op.kind, op.name, what, why, HALF_URL)
                 made = math.sqrt(made) if op.kind in _ROOTS else made
