@@ -272,16 +272,17 @@ def test_folder_without_images(tmp_path: Path, weights) -> None:
     assert "has no images" in refused(tmp_path, "--task", "bfr", "--weights", weights, "--images", folder)
 
 
-def test_one_by_one_image(tmp_path: Path, weights, picture_folder) -> None:
+def test_images_that_cannot_be_used_are_named_and_one_alone_is_too_few(
+    tmp_path: Path, weights, picture_folder
+) -> None:
     Image.new("RGB", (1, 1)).save(picture_folder / "1.png")
-    line = refused(tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder)
-    assert "1×1" in line
-
-
-def test_file_that_is_no_image(tmp_path: Path, weights, picture_folder) -> None:
     (picture_folder / "0.png").write_text("hello")
-    line = refused(tmp_path, "--task", "bfr", "--weights", weights, "--images", picture_folder)
-    assert "not an image" in line
+    result = ptq("--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path)
+    assert result.exit_code == 2, result.output
+    *named, last = result.stderr.splitlines()
+    assert "0.png" in named[0] and "not an image" in named[0]
+    assert "1×1" in named[1]
+    assert "has one image: put in at least two" in last
 
 
 def test_unwritable_output(tmp_path: Path, weights, picture_folder) -> None:
@@ -392,6 +393,7 @@ def test_a_stopped_run_ends_at_once_with_its_export_processes(
     while not any("spawn_main" in line for line in alive(run.pid)):
         assert run.poll() is None
         time.sleep(0.05)
+    time.sleep(1)  # a process that is stopped while it is being started has last words of its own
     start = time.monotonic()
     run.terminate()
     said = run.communicate()[0]

@@ -612,7 +612,7 @@ def test_fidelity_goes_from_the_sample_to_the_coarse_estimate(weights: Path) -> 
     half, _ = run.restore(picture, noise, fidelity=0.5, **loop)
     whole, short = run.restore(picture, noise, fidelity=1.0, **loop)
     assert torch.equal(sample, run.decode(path[-1]))
-    assert torch.allclose(half, run.decode((path[-1] + coarse) / 2), atol=1e-6)
+    assert torch.allclose(half, run.decode(path[-1] + 0.5 * (coarse - path[-1])), atol=1e-6)
     assert torch.equal(whole, run.decode(coarse))
     assert len(short) == 1  # no step was computed
 
