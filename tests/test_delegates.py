@@ -87,7 +87,7 @@ def test_the_operators_are_those_of_the_written_file(lowered, target: str, preci
         count = sum(n for kind, n in file.delegation[name].ops_inside.items() if "conv" in kind)
         module = file.programs.modules[name]
         norms = sum(isinstance(part, GroupNormConv) for part in module.modules())
-        assert count == len(layers(module)) + 4 * norms  # two convolutions each, on values and on squares
+        assert count == len(layers(module)) + 4 * norms  # gathered and spread, mean and variance
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp16", 2.6), ("w8a8", 2.2)])
