@@ -176,7 +176,7 @@ def test_alpha_and_wide_values_are_read_as_restore_reads_them(
     reading = ("--range", "0..1", "--background-color", "#204060")
     common = ("--task", "bfr", "--weights", weights, *reading)
     here = evaluate(tmp_path, clean, "--images", degraded, *common)
-    call(degraded, restored, *common, command=restore_app)
+    call(degraded, restored, *common, "--anyway", command=restore_app)
     again = evaluate(tmp_path, clean, "--images", restored, *reading)
     for key in ("psnr_db", "ssim"):
         value = here["metrics"]["restored"][key]["value"]

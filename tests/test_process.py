@@ -131,7 +131,7 @@ def test_a_file_that_ends_its_runtime_is_one_sentence(
     bundle_that: Make, picture_folder: Path, tmp_path: Path, does: str, said: str
 ) -> None:
     folder, out = bundle_that(does), tmp_path / "out"
-    arguments = [picture_folder / "0.png", out / "0.png", "--task", "bfr", "--bundle", folder]
+    arguments = [picture_folder / "0.png", out / "0.png", "--task", "bfr", "--anyway", "--bundle", folder]
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 2, result.output
     line = result.output.strip().splitlines()[-1]
@@ -161,7 +161,7 @@ def test_one_worker_restores_all_pictures_and_ends_with_the_command(
     bundle_that: Make, picture_folder: Path, tmp_path: Path
 ) -> None:
     folder, out = bundle_that("works"), tmp_path / "out"
-    arguments = [picture_folder, out, "--task", "bfr", "--bundle", folder]
+    arguments = [picture_folder, out, "--task", "bfr", "--anyway", "--bundle", folder]
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     assert [path.name for path in list_images(out)] == ["0.png", "1.png", "2.png"]
@@ -257,7 +257,7 @@ def test_a_stopped_command_leaves_nothing(
 ) -> None:
     bundle, out = bundle_that("run: hangs"), tmp_path / "out"
     pids = bundle / "litert" / "bfr-fp32.tflite.pids"
-    given = (picture_folder, out, "--task", "bfr", "--bundle", bundle)
+    given = (picture_folder, out, "--task", "bfr", "--anyway", "--bundle", bundle)
     if module == "elir_mobile.cli.main":
         run = started("-c", f"from {module} import app; app()", "restore", *given)
     else:
