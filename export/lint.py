@@ -323,6 +323,12 @@ READERS: dict[str, Callable[[Path], list[Graph]]] = {
 _SUFFIXES = {RUNTIMES[name].suffix: name for name in READERS} | {".onnx": "onnx"}
 
 
+def title_without_reader(target: str) -> str | None:
+    """The runtime of ``target`` in words, if its files cannot be looked into; None if they can."""
+    runtime = get_runtime(target)
+    return None if runtime.name.partition("/")[0] in READERS else runtime.title
+
+
 def lint(path: Path, target: str | None = None) -> list[Finding]:
     """The hazards of one file; many of one kind in a program are one, with the first one's name.
 

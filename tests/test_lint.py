@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -300,6 +301,19 @@ def test_a_bundle_is_looked_into_file_by_file(micro_bundle: Path, tmp_path: Path
     files = read_bundle(micro_bundle).manifest["files"]
     lines = call(micro_bundle, code=0).output.splitlines()
     assert lines[-1] == f"{len(files)} files, 0 findings"
+
+
+def test_a_file_in_a_bundle_that_no_reader_knows_is_named_and_no_error(
+    micro_bundle: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(micro_bundle, tmp_path / "bundle")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][0]["target"] = "coreai"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    lines = call(folder, code=0).output.splitlines()
+    first = folder / manifest["files"][0]["path"]
+    assert lines[0] == f"{first}: not looked into: there is no reader of Core AI files here"
+    assert lines[-1] == f"{len(manifest['files']) - 1} files, 0 findings"
 
 
 def test_the_manifest_says_what_a_file_is_for(tmp_path: Path) -> None:

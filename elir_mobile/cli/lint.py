@@ -26,16 +26,25 @@ def main(
     """
     from elir_mobile.core.manifest import MANIFEST, read_manifest
     from elir_mobile.devices.process import Apart
-    from export.lint import lint
+    from export.lint import lint, title_without_reader
 
     asked: list[Path] = []
     bad = []
     for path in files:
         try:
-            bundle = (path / MANIFEST).is_file()
-            asked += [path / entry["path"] for entry in read_manifest(path)["files"]] if bundle else [path]
+            entries = read_manifest(path)["files"] if (path / MANIFEST).is_file() else None
         except UserError as error:
             bad.append(error)
+            continue
+        for entry in entries or ():
+            if title := title_without_reader(entry["target"]):
+                typer.echo(
+                    f"{path / entry['path']}: not looked into: there is no reader of {title} files here"
+                )
+            else:
+                asked.append(path / entry["path"])
+        if entries is None:
+            asked.append(path)
     found = 0
     with Apart(LIMIT_S) as apart:
         for path in asked:
