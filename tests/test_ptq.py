@@ -402,7 +402,9 @@ def test_a_stopped_run_ends_at_once_with_its_export_processes(
     assert run.returncode == 143
     assert time.monotonic() - start < 10
     assert "Traceback" not in said
-    assert alive(run.pid) == []
+    while left := alive(run.pid):  # one that was killed is seen until the system has cleared it away
+        assert time.monotonic() - start < 15, left
+        time.sleep(0.05)
     assert not (tmp_path / "out" / "bfr-tiny").exists()
     assert not list((tmp_path / "out").glob("*.part"))
 
