@@ -39,9 +39,8 @@ STRIDE = 4  # of the detector's anchors
 MIN_FACE = 24  # side of the box of the smallest face that is looked for, pixels
 SEEN = 20  # side of a box in the detector's input from which on it finds nearly every face
 OVERLAP = 48  # of tiles, pixels: what does not fit into it is found whole at the level before
-LEVEL = (
-    2.5  # times larger the picture is at most than at the level before: such a face exceeds ``SEEN`` there
-)
+# How many times larger the picture is at most than at the level before: such a face exceeds ``SEEN`` there.
+LEVEL = 2.5
 MIN_SCORE, SURE_SCORE = 0.3, 0.8  # of the detector: what is looked at again, and what need not be
 # What the second looks show: sides of the box in shares of the input, and the spread of a blur, pixels.
 LOOKS = ((0.2, 0.0), (0.35, 0.0), (0.35, 3.0))
