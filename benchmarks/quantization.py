@@ -216,7 +216,7 @@ def measure_trajectory(task: str, console: Console) -> None:
     rows = []
     for steps in STEP_COUNTS:
         programs = programs_for(restorer, info, steps)
-        samples = collect_samples(programs, [pair.degraded for pair in data.calibration[:6]], SEED)
+        samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
         judge = Judge(programs, calibrate(programs, samples), data.evaluation[:SWEEP_FACES], SEED)
         floats = means(judge.quality)
         for name in SWEPT:

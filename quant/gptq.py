@@ -20,6 +20,7 @@ from export.programs import Programs, Samples
 from export.simulate import Ranges, simulate_program, weight_scale
 
 RECONSTRUCTION_CALLS = 6  # calls of each program that reconstruction sees
+BIAS_CALLS = 24  # and that bias correction sees, all in one batch
 PATCHES = 4  # input patches for each tap of a kernel, to estimate the moments of its inputs
 AT_ONCE = 2**22  # values of patches that are held at once
 
@@ -49,10 +50,9 @@ def adjusted_weights(
     """
     bits = activation_bits(recipe)
     ranges = calibrate(programs, samples, bits=bits) if bits is not None else {}
-    few = {name: calls[:: max(1, len(calls) // RECONSTRUCTION_CALLS)] for name, calls in samples.items()}
-    adjusted = reconstruct(programs, recipe, ranges, few)
+    adjusted = reconstruct(programs, recipe, ranges, _few(samples, RECONSTRUCTION_CALLS))
     if biases and bits is None:
-        adjusted = correct_biases(adjusted, recipe, ranges, samples, reference=programs)
+        adjusted = correct_biases(adjusted, recipe, ranges, _few(samples, BIAS_CALLS), reference=programs)
     found: Adjusted = {}
     for name, module in adjusted.modules.items():
         before = programs.modules[name].state_dict()
@@ -62,6 +62,11 @@ def adjusted_weights(
             if key not in before or not torch.equal(value, before[key])
         }
     return found
+
+
+def _few(samples: Samples, count: int) -> Samples:
+    """About ``count`` calls of each program, evenly spaced."""
+    return {name: calls[:: max(1, len(calls) // count)] for name, calls in samples.items()}
 
 
 def with_weights(programs: Programs, adjusted: Adjusted) -> Programs:
