@@ -43,14 +43,14 @@ RECOMMENDED: dict[str, Advice] = {
     # int16 activations first: they keep 6 dB more of the update than int8 (docs/chips.md).
     "android-npu": Advice(
         "Android, Snapdragon's NPU",
-        ("onnx/qnn",),
+        ("onnx/qnn", "litert/qnn"),
         ("w8a16", "w8a8", "fp16"),
         "the NPU has units made for quantized convolutions, and nothing of the three programs is left to the "
         "processor",
     ),
     "android-gpu": Advice(
         "Android, GPU",
-        ("litert/gpu",),
+        ("litert/gpu", "executorch/vulkan"),
         ("fp16", "fp32"),
         "a GPU has more multipliers than a processor's cores, and a phone's computes in float16 whatever the "
         "file holds",
@@ -58,7 +58,7 @@ RECOMMENDED: dict[str, Advice] = {
     "android": Advice("Android, processor", ("litert", "executorch"), (*_INT8, "fp16", "fp32"), _PROCESSOR),
     "ios": Advice(
         "iPhone",
-        ("coreml", "executorch"),
+        ("coreml", "coreai", "executorch/coreml", "executorch"),
         (*_INT8, "fp16", "fp32"),
         "Core ML alone reaches the Neural Engine",
     ),
@@ -74,7 +74,7 @@ RECOMMENDED: dict[str, Advice] = {
         (*_INT8, "fp32", "fp16"),
         "WebAssembly has int8 kernels, and none for float16, which took four times float32's time",
     ),
-    "host": Advice("computer", ("litert", "executorch"), (*_INT8, "fp32", "fp16"), _PROCESSOR),
+    "host": Advice("computer", ("litert", "executorch", "onnx"), (*_INT8, "fp32", "fp16"), _PROCESSOR),
 }
 
 # What a file may cost where the user named no budget: the upper ends of the 95 % intervals, and what must be

@@ -6,6 +6,7 @@ import pytest
 
 from elir_mobile.precision import RECIPES
 from elir_mobile.recommendation import BUDGET, RECOMMENDED, reasons, recommendation
+from export.targets import TARGETS
 
 RAN = {"image": {"host_db": 45.0, "budget_db": 42.0}}  # of a file that nobody ran there is the budget alone
 NAMES = {"ex": "executorch", "lt": "litert", "cm": "coreml", "gpu": "litert/gpu", "qnn": "onnx/qnn"}
@@ -139,3 +140,7 @@ def test_a_reason_invents_no_figure() -> None:
         "litert fp32: it was executed, its pictures were not judged; "
         in reasons(entries("lt.fp32", parity=RAN))["host"]
     )
+
+
+def test_every_target_is_for_a_class_of_device():
+    assert set(TARGETS) == {target for advice in RECOMMENDED.values() for target in advice.targets}
