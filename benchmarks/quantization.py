@@ -304,7 +304,12 @@ def heldout_job(task: str, out: str, restorer: Restorer, info: ModelInfo) -> Job
 
 def export_and_run(task: str, console: Console, precisions: str, *, gptq: bool) -> None:
     restorer, info, _ = load(task)
-    artifacts = select_artifacts(ALL, precisions, console)
+    # What nothing here executes would get no row.
+    artifacts = tuple(
+        (target, recipe)
+        for target, recipe in select_artifacts(ALL, precisions, console)
+        if "host" in target.to_json()["devices"]
+    )
     with tempfile.TemporaryDirectory() as out:
         job = replace(heldout_job(task, out, restorer, info), artifacts=artifacts, gptq=gptq)
         _, report = run(job, console)
