@@ -124,6 +124,8 @@ def test_a_pool_grows_and_then_replaces_its_oldest_examples() -> None:
         return numbers, 2 * numbers
 
     pool, rng = Pool(make, 32, 48, 0), np.random.default_rng(0)
+    assert next(made) == 0  # nothing was made yet
+    made = iter(range(10**6))
     first, second = pool.draw(rng, 200)
     assert torch.equal(second, 2 * first)
     assert set(first.tolist()) == set(range(32))

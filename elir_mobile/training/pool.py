@@ -26,14 +26,19 @@ class Pool:
 
     def __init__(self, make: Make, first: int, most: int, seed: int) -> None:
         self.make = make
+        self.first = first
         self.most = most
-        rng = np.random.default_rng([seed, first])
-        chunks = [make(rng, CHUNK) for _ in range(first // CHUNK)]
+        self.seed = seed
+        self.made = 0
+        self.examples: tuple[Tensor, ...] = ()
+
+    def _begin(self) -> None:
+        rng = np.random.default_rng([self.seed, self.first])
+        chunks = [self.make(rng, CHUNK) for _ in range(self.first // CHUNK)]
         self.examples = tuple(
-            torch.empty((most, *column[0].shape[1:]), dtype=column[0].dtype)
+            torch.empty((self.most, *column[0].shape[1:]), dtype=column[0].dtype)
             for column in zip(*chunks, strict=True)
         )
-        self.made = 0
         for chunk in chunks:
             self._put(chunk)
 
@@ -45,9 +50,13 @@ class Pool:
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, ...]:
         """``count`` examples, with replacement."""
+        if not self.made:
+            self._begin()
         picks = torch.from_numpy(rng.integers(min(self.made, self.most), size=count))
         return tuple(column[picks] for column in self.examples)
 
     def add(self, rng: np.random.Generator, count: int) -> None:
         """``count`` more; where the pool is full, the oldest go."""
+        if not self.made:
+            self._begin()
         self._put(self.make(rng, count))
