@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks import side_by_side, tables
 from benchmarks.side_by_side import INPUTS, TRUTH, Choice
+from elir_mobile.cli.options import alone
 from elir_mobile.data.photos import HELDOUT_LIST
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.images import to_image
@@ -80,7 +81,7 @@ def test_the_picture_has_a_column_for_each_and_photographs_that_were_held_out() 
 
 
 def test_without_ncnn_it_says_what_to_install(tmp_path, monkeypatch) -> None:
-    run = partial(CliRunner().invoke, side_by_side.app, ["--bundle", str(tmp_path / "none")])
+    run = partial(CliRunner().invoke, alone(side_by_side.main), ["--bundle", str(tmp_path / "none")])
     monkeypatch.setitem(sys.modules, "ncnn", None)
     refused = run()
     assert refused.exit_code == 2
@@ -96,7 +97,7 @@ def test_without_bundle_or_earlier_weights_it_says_how_to_get_them(tmp_path, mon
     monkeypatch.setattr(side_by_side, "package_folder", lambda *names: tmp_path)
     earlier = tmp_path / "earlier.safetensors"
     paths = ["--bundle", str(tmp_path / "none"), "--earlier", str(earlier)]
-    refused = CliRunner().invoke(side_by_side.app, paths)
+    refused = CliRunner().invoke(alone(side_by_side.main), paths)
     assert refused.exit_code == 2
     assert (
         f"git show {side_by_side.EARLIER_COMMIT}:elir_mobile/weights/demo-bsr.safetensors" in refused.stderr
@@ -104,6 +105,6 @@ def test_without_bundle_or_earlier_weights_it_says_how_to_get_them(tmp_path, mon
     demo = side_by_side.DEMO_WEIGHTS / "demo-bsr.safetensors"
     earlier.write_bytes(demo.read_bytes())
     earlier.with_name(side_by_side.DEMO_AUTOENCODER).write_bytes(b"1")
-    refused = CliRunner().invoke(side_by_side.app, paths)
+    refused = CliRunner().invoke(alone(side_by_side.main), paths)
     assert refused.exit_code == 2
     assert side_by_side.BUNDLE_COMMAND in refused.stderr
