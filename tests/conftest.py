@@ -18,6 +18,7 @@ from elir_mobile.bundle import building, file_entry, task_facts, write_golden, w
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import read_golden
+from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Grid, Precision, integer_grid
@@ -25,7 +26,8 @@ from elir_mobile.runtimes.runner import Runner, open_runner
 from elir_mobile.runtimes.table import can_run
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
-from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
+from export.programs import PROGRAM_NAMES, Delegation, Programs, Samples, build_programs
+from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import lowering
 
@@ -41,6 +43,7 @@ TINY = Architecture(
     t_emb_dim=32,
 )
 SIZE, STEPS, SIGMA_S = 64, 2, 0.1
+FEW = PairCounts(calibration=2, min_evaluation=2)
 LOWERED = {"micro_bundle", "int8_bundle", "finished", "lowered_anew"}  # fixtures that lower files
 
 
@@ -95,6 +98,14 @@ def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_pairs() -> Iterator[None]:
+    """``quant.ptq`` has as many pairs as it takes: how many there are otherwise is of no account here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quant.job.PairCounts", lambda: FEW)
+        yield
+
+
 @pytest.fixture
 def lowered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """``quant.ptq`` lowers in processes of its own, whatever was lowered before."""
@@ -123,6 +134,12 @@ def degraded() -> list[Tensor]:
         picture = (picture + rng.normal(0, 0.03, picture.shape).astype(np.float32)).clip(0, 1)
         images.append(torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous())
     return images
+
+
+@pytest.fixture(scope="session")
+def samples(programs: Programs, degraded: list[Tensor]) -> Samples:
+    """What calibrates wherever no other pictures are asked for: files of equal samples are lowered once."""
+    return collect_samples(programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="session")

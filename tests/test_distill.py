@@ -98,11 +98,10 @@ def test_the_student_is_an_ordinary_checkpoint_nearer_to_its_teacher(distilled: 
     torch.manual_seed(0)
     before = distances(student_of(reference, "half"), reference, distilled)
     after = distances(network, reference, distilled)
-    for stage, factor in (("encoder", 0.7), ("decoder", 0.3), ("flow", 0.5)):
-        assert after[stage] < factor * before[stage], (stage, before, after)
-    for stage in before:
-        assert list((distilled / "run" / stage).glob("strip-*.png"))
-        assert "student against teacher" in (distilled / "run" / stage / "figures.txt").read_text()
+    for part, factor in (("encoder", 0.7), ("decoder", 0.3), ("flow", 0.5)):
+        assert after[part] < factor * before[part], (part, before, after)
+        assert list((distilled / "run" / part).glob("strip-*.png"))
+        assert "student against teacher" in (distilled / "run" / part / "figures.txt").read_text()
 
 
 def test_what_is_done_is_not_done_again(distilled: Path, teacher: Path) -> None:
