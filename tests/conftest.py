@@ -44,6 +44,10 @@ TINY = Architecture(
 )
 SIZE, STEPS, SIGMA_S = 64, 2, 0.1
 FEW = PairCounts(calibration=2, min_evaluation=2)
+# Of the files of tests, longest first, so that at the end no core waits for the other; then come all that lower.
+LONGEST = tuple(
+    "matrix ptq delegates targets executorch devices harness train lint coreml cli litert".split()
+)
 LOWERED = {"micro_bundle", "int8_bundle", "finished", "lowered_anew"}  # fixtures that lower files
 
 
@@ -75,10 +79,13 @@ def overparametrized() -> Restorer:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for a file that a fixture lowers has the mark too."""
+    """Whoever asks for a file that a fixture lowers has the mark too; files come longest first."""
     for item in items:
         if LOWERED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.lowering)
+    lowers = {item.path for item in items if item.get_closest_marker("lowering")}
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(item.path.name, len(order)), item.path not in lowers))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -100,9 +107,10 @@ def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_pairs() -> Iterator[None]:
-    """``quant.ptq`` has as many pairs as it takes: how many there are otherwise is of no account here."""
+    """``quant.ptq`` has as many pairs as it takes, and no pause between runs: no time here means anything."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quant.job.PairCounts", lambda: FEW)
+        patch.setattr("elir_mobile.devices.host.PAUSE_S", 0)
         yield
 
 

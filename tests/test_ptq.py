@@ -28,6 +28,7 @@ from elir_mobile.cli.options import alone
 from elir_mobile.cli.quantize import main
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
+from elir_mobile.harness.protocol import Protocol
 from elir_mobile.precision import FP32, RECIPES, read_recipe
 from elir_mobile.recommendation import BUDGET, recommendation
 from elir_mobile.runtimes.runner import open_runner
@@ -53,6 +54,12 @@ def few_judged() -> Iterator[None]:
         patch.setattr(budget_module, "PairCounts", lambda: FEW)
         patch.setattr(budget_module, "JUDGED_PAIRS", 4)
         yield
+
+
+@pytest.fixture(autouse=True)
+def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of each file say enough; what ``finished`` says of its protocol is the command's own."""
+    monkeypatch.setattr("quant.job.SHORT", Protocol(warmups=0, runs=2, cold_starts=1))
 
 
 @pytest.fixture(scope="module")
