@@ -44,9 +44,10 @@ TINY = Architecture(
 )
 SIZE, STEPS, SIGMA_S = 64, 2, 0.1
 FEW = PairCounts(calibration=2, min_evaluation=2)
-# Of the files of tests, longest first, so that at the end no core waits for the other; then come all that lower.
-LONGEST = tuple(
-    "matrix ptq delegates targets executorch devices harness train lint coreml cli litert".split()
+# Files of tests, longest first, so that at the end no core waits for the other; then come all that lower.
+LONGEST = (
+    *("matrix", "ptq", "delegates", "targets", "executorch", "devices"),
+    *("harness", "train", "lint", "coreml", "cli", "litert"),
 )
 LOWERED = {"micro_bundle", "int8_bundle", "finished", "lowered_anew"}  # fixtures that lower files
 
