@@ -29,11 +29,13 @@ demo: $(VENV)/ready  ## quantize, export, run and compare the bundled face-resto
 measure: $(VENV)/ready  ## run every file of the bundle that make demo wrote: speed, memory, parity, quality
 	$(BIN)/python -m elir_mobile.harness out/bfr-demo
 
+# Files go to the processes in the order of tests/conftest.py, the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/ready  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices" --numprocesses 2 --dist loadfile --durations 25
+	$(PYTEST) -m "not devices" --durations 25
 
 test-fast: $(VENV)/ready  ## those that lower no file: two minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not devices and not lowering" --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not devices and not lowering"
 
 test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this machine can
 	@for check in android_demo/test.sh ios_demo/test.sh; do \

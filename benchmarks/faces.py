@@ -318,10 +318,6 @@ def draw(model: Model, folder: Path) -> dict[str, dict]:
     return said
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     bundle: Annotated[Path, typer.Option(help="With the int8 file that is timed.")] = Path("out/bfr-demo"),
@@ -359,4 +355,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

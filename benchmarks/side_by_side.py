@@ -284,10 +284,6 @@ def strip(small: list[Image.Image], made: Made, clean: Tensor) -> Image.Image:
     return vstack_images([caption(["input", *COLUMNS, "truth"], side, font_size=18), *rows])
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     bundle: Annotated[Path, typer.Option(help="What quant.ptq wrote of the bundled weights.")] = Path(
@@ -335,4 +331,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

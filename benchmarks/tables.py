@@ -634,10 +634,6 @@ def filled(text: str) -> str:
     return BLOCK.sub(lambda m: f"{m[1]}{render(m[2])}\n{m[3]}", text)
 
 
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
 @exits_with_2
 def main(
     check: Annotated[bool, typer.Option(help="Only say whether a table or figure is stale.")] = False,
@@ -684,4 +680,4 @@ def keep(name: str, report: Path) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

@@ -85,20 +85,10 @@ def convert(programs: Programs, recipe: Recipe) -> Any:
 
 
 def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
-    """Write the programs in the precisions of ``recipe``.
+    """Write an ``.aimodel``, a folder, in the precisions of ``recipe``: a :data:`export.targets.Lower`.
 
-    Args:
-        programs: rewritten programs.
-        recipe: which layer gets which precision. A layer that it leaves in fp32 is computed in float16,
-            unless all are.
-        samples: not used: no activation is integer.
-        path: of the ``.aimodel``, a folder.
-
-    Returns:
-        Nothing is known of delegation: only a device divides the program among its units.
-
-    Raises:
-        ValueError: a weight is to be anything but float or int8 with a scale for each output channel.
+    A layer that stays in fp32 is computed in float16, unless all are; integer weights are int8 with a scale
+    for each output channel.
     """
     from coreai.runtime import AIModelAssetMetadata
 

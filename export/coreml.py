@@ -279,21 +279,11 @@ def lower(
 
     For iOS 18 one package with the functions ``encode``, ``step``, ``decode`` and ``encode_image``, which
     takes a picture and shares the weights of ``encode``. Before, a package has one function: ``path`` is
-    then a folder with a package for each.
+    then a folder with a package for each. coremltools rounds no activation around a transposed convolution:
+    such a layer has integer weights alone. A :data:`export.targets.Lower`.
 
     Args:
-        programs: rewritten programs.
-        recipe: which layer gets which precision. coremltools rounds no activation around a transposed
-            convolution: such a layer has integer weights alone.
-        samples: calibration inputs of each program; may be empty where no activation is to be integer.
-        path: what to write; appears when it is whole.
         ios: 17 or 18, the oldest system that will run it; 17 knows no integers but int8.
-
-    Returns:
-        Nothing is known of delegation: only a device splits the program among its units.
-
-    Raises:
-        ValueError: the recipe needs calibration and there are no samples.
     """
     check_samples(recipe, samples)
     half = not recipe.precisions <= {FP32}

@@ -28,18 +28,7 @@ def lower_for_vulkan(
 
     For integers the graph is quantized as for XNNPACK, by the same quantizer with the same ranges. A
     convolution of a dequantized tensor whose output is quantized becomes one int8 operator (``q8ta``).
-
-    Args:
-        programs: rewritten programs.
-        recipe: which layer gets which precision; float16 for all of them or for none.
-        samples: calibration inputs of each program; may be empty where no activation is to be integer.
-        path: the file to write.
-
-    Returns:
-        The delegation of each method.
-
-    Raises:
-        ValueError: the recipe needs calibration and there are no samples.
+    A :data:`export.targets.Lower`.
     """
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
@@ -101,20 +90,8 @@ def lower_for_coreml(
 ) -> dict[str, Delegation]:
     """Write one ``.pte`` whose methods Core ML computes, in a package of one function each, for iOS 17.
 
-    Integer weights are put into the graph before it is converted; a program that is not float32 throughout
-    computes in float16.
-
-    Args:
-        programs: rewritten programs.
-        recipe: which layer gets which precision; activations stay in float.
-        samples: not used.
-        path: the file to write.
-
-    Returns:
-        The delegation of each method.
-
-    Raises:
-        ValueError: weights that are neither float nor int8 with a scale for each output channel.
+    Integer weights, int8 with a scale for each output channel, are put into the graph before it is converted;
+    a program that is not float32 throughout computes in float16. A :data:`export.targets.Lower`.
     """
     with coremltools() as ct:
         from executorch.backends.apple.coreml.compiler import CoreMLBackend

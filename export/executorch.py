@@ -122,20 +122,8 @@ class _SiluByProduct(nn.Module):
 
 
 def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
-    """Quantize or halve by ``recipe``, partition to XNNPACK and write one ``.pte``.
-
-    Args:
-        programs: rewritten programs.
-        recipe: which layer gets which precision; float16 for all of them or for none.
-        samples: calibration inputs of each program; may be empty where no activation is to be integer.
-        path: the file to write.
-
-    Returns:
-        The delegation of each method.
-
-    Raises:
-        ValueError: the recipe needs calibration and there are no samples.
-    """
+    """Quantize or halve by ``recipe``, partition to XNNPACK and write one ``.pte``: an
+    :data:`export.targets.Lower`."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
     modules = quantized(programs, recipe, samples)
@@ -151,11 +139,7 @@ def exported(programs: Programs, modules: dict[str, nn.Module]) -> dict[str, Any
 
 
 def quantized(programs: Programs, recipe: Recipe, samples: Samples) -> dict[str, nn.Module]:
-    """The programs, quantized where ``recipe`` has integer activations; arguments as of :func:`lower`.
-
-    Raises:
-        ValueError: the recipe needs calibration and there are no samples.
-    """
+    """The programs, quantized where ``recipe`` has integer activations; arguments as of :func:`lower`."""
     check_samples(recipe, samples)
     if not recipe.needs_calibration:
         return programs.modules

@@ -374,21 +374,8 @@ def delegation(content: bytes, signature: str) -> Delegation:
 
 
 def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
-    """Convert, quantize by ``recipe`` and write one ``.tflite``.
-
-    Args:
-        programs: rewritten programs, their norms as :class:`GroupNormConv`.
-        recipe: which layer gets which precision.
-        samples: calibration inputs of each program; may be empty where no activation is to be integer.
-        path: the file to write.
-
-    Returns:
-        The delegation of each signature.
-
-    Raises:
-        ValueError: the recipe needs calibration and there are no samples, or it asks for a precision
-            that LiteRT does not have.
-    """
+    """Convert, quantize by ``recipe`` and write one ``.tflite``; norms are :class:`GroupNormConv`. A
+    :data:`export.targets.Lower`."""
     content = _lowered(programs, recipe, samples)
     delegations = {name: delegation(content, name) for name in programs.modules}
     path.write_bytes(content)

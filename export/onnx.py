@@ -175,21 +175,8 @@ def _write_weights(graph: Any, layers: list[Layer], scales: dict[str, float]) ->
 
 
 def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> dict[str, Delegation]:
-    """Write the programs in the precisions of ``recipe``.
-
-    Args:
-        programs: rewritten programs.
-        recipe: which layer gets which precision; float16 for all of them or for none.
-        samples: calibration inputs of each program; may be empty where no activation is to be integer.
-        path: the folder to write.
-
-    Returns:
-        Nothing is known of delegation: whatever opens the files divides them.
-
-    Raises:
-        ValueError: the recipe needs calibration and there are no samples, or it has weights that are
-            neither float nor int8 with a scale for each output channel.
-    """
+    """Write a folder of the programs in the precisions of ``recipe``; integer weights are int8 with a scale
+    for each output channel. A :data:`export.targets.Lower`."""
     import onnx
 
     check_samples(recipe, samples)

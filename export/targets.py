@@ -14,6 +14,10 @@ from export.forms import CPU, CPU_CHANNELS_LAST, GPU, Form
 from export.observers import activation_bits
 from export.programs import Delegation, Programs, Samples
 
+# Writes a file, or folder, at the path. Programs come in the target's form, the recipe is one that the target
+# realizes, and the calibration inputs of each program may be empty where no activation is to be integer.
+# Gives the delegation of each program; of none, where only a device divides them. A ValueError: samples are
+# missing, or the recipe has a precision that the target has not.
 Lower = Callable[[Programs, Recipe, Samples, Path], dict[str, Delegation]]
 
 

@@ -18,6 +18,7 @@ from elir_mobile.bundle import building, file_entry, task_facts, write_golden, w
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
 from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import read_golden
+from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Grid, Precision, integer_grid
@@ -25,7 +26,8 @@ from elir_mobile.runtimes.runner import Runner, open_runner
 from elir_mobile.runtimes.table import can_run
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export import coreml
-from export.programs import PROGRAM_NAMES, Delegation, Programs, build_programs
+from export.programs import PROGRAM_NAMES, Delegation, Programs, Samples, build_programs
+from export.samples import collect_samples
 from export.targets import TARGETS
 from tests import lowering
 
@@ -41,6 +43,12 @@ TINY = Architecture(
     t_emb_dim=32,
 )
 SIZE, STEPS, SIGMA_S = 64, 2, 0.1
+FEW = PairCounts(calibration=2, min_evaluation=2)
+# Files of tests, longest first, so that at the end no core waits for the other; then come all that lower.
+LONGEST = (
+    *("matrix", "ptq", "delegates", "targets", "executorch", "devices"),
+    *("harness", "train", "lint", "coreml", "cli", "litert"),
+)
 LOWERED = {"micro_bundle", "int8_bundle", "finished", "lowered_anew"}  # fixtures that lower files
 
 
@@ -72,10 +80,13 @@ def overparametrized() -> Restorer:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for a file that a fixture lowers has the mark too."""
+    """Whoever asks for a file that a fixture lowers has the mark too; files come longest first."""
     for item in items:
         if LOWERED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.lowering)
+    lowers = {item.path for item in items if item.get_closest_marker("lowering")}
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (order.get(item.path.name, len(order)), item.path not in lowers))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -92,6 +103,15 @@ def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Lowered files are kept for all processes of this test run."""
     base = tmp_path_factory.getbasetemp()
     with lowering.shared((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lowered"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_pairs() -> Iterator[None]:
+    """``quant.ptq`` has as many pairs as it takes, and no pause between runs: no time here means anything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quant.job.PairCounts", lambda: FEW)
+        patch.setattr("elir_mobile.devices.host.PAUSE_S", 0)
         yield
 
 
@@ -123,6 +143,12 @@ def degraded() -> list[Tensor]:
         picture = (picture + rng.normal(0, 0.03, picture.shape).astype(np.float32)).clip(0, 1)
         images.append(torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous())
     return images
+
+
+@pytest.fixture(scope="session")
+def samples(programs: Programs, degraded: list[Tensor]) -> Samples:
+    """What calibrates wherever no other pictures are asked for: files of equal samples are lowered once."""
+    return collect_samples(programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="session")

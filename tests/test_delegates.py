@@ -42,10 +42,9 @@ class Lowered:
 
 
 @pytest.fixture(scope="module")
-def lowered(restorer, programs, degraded, tmp_path_factory) -> dict[tuple[str, str], Lowered]:
+def lowered(restorer, samples, tmp_path_factory) -> dict[tuple[str, str], Lowered]:
     """By target and precision: of ``WHOLE`` the tiny network, of the others the handful of layers."""
     folder = tmp_path_factory.mktemp("delegates")
-    samples = collect_samples(programs, degraded, seed=0)
     found = {}
     for name, precision in FILES:
         target = TARGETS[name]

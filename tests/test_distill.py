@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from elir_mobile.cli.options import alone
 from elir_mobile.images import list_images, read_image, square, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.tasks import get_task
-from elir_mobile.training import distill
+from elir_mobile.training import distill, stage
 from elir_mobile.training.distill import at_time, student_of
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_pictures
 
@@ -28,18 +30,29 @@ def teacher(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-# A stage has processor time, not steps: on two busy cores with AVX2 alone, 0.6 were too few for the encoder.
 MINUTES = 1.0
+TRAINED = 160  # optimizer steps of all stages, whatever the processor does in a minute
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """A clock that ticks at every look, and what suits a network that learns in so few steps."""
+    looks = count()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "busy_seconds", lambda: next(looks) * 60 * MINUTES / TRAINED)
+        patch.setattr(distill, "LR", 2e-2)
+        patch.setattr(distill, "BATCH", 4)
+        patch.setattr(distill, "POOL", (32, 64))
+        patch.setattr(distill, "lpips_available", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")
 def distilled(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of some seconds of each stage."""
+    """The folder of a run of some steps of each stage."""
     folder = tmp_path_factory.mktemp("distill")
     write_pictures(folder / "pictures", 12)
-    with pytest.MonkeyPatch.context() as patch:  # without VGG ten times as many steps of the decoder
-        patch.setattr(distill, "lpips_available", lambda: False)
-        said = call(teacher, folder, "--minutes", MINUTES, "--steps", 1)
+    said = call(teacher, folder, "--minutes", MINUTES, "--steps", 1)
     assert "distilled.safetensors" in said
     return folder
 
@@ -85,11 +98,10 @@ def test_the_student_is_an_ordinary_checkpoint_nearer_to_its_teacher(distilled: 
     torch.manual_seed(0)
     before = distances(student_of(reference, "half"), reference, distilled)
     after = distances(network, reference, distilled)
-    for stage, factor in (("encoder", 0.9), ("decoder", 0.9), ("flow", 0.8)):
-        assert after[stage] < factor * before[stage], (stage, before, after)
-    for stage in before:
-        assert list((distilled / "run" / stage).glob("strip-*.png"))
-        assert "student against teacher" in (distilled / "run" / stage / "figures.txt").read_text()
+    for part, factor in (("encoder", 0.7), ("decoder", 0.3), ("flow", 0.5)):
+        assert after[part] < factor * before[part], (part, before, after)
+        assert list((distilled / "run" / part).glob("strip-*.png"))
+        assert "student against teacher" in (distilled / "run" / part / "figures.txt").read_text()
 
 
 def test_what_is_done_is_not_done_again(distilled: Path, teacher: Path) -> None:

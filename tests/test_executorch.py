@@ -15,7 +15,6 @@ from elir_mobile.precision import FP16, RECIPES, Recipe, Rule
 from elir_mobile.runtimes.runner import Runner, open_runner
 from export.executorch import layer_name, lower
 from export.programs import Delegation
-from export.samples import collect_samples
 from export.targets import TARGETS, realizes
 from tests.conftest import SIGMA_S, STEPS
 
@@ -31,8 +30,7 @@ class Exported:
 
 
 @pytest.fixture(scope="module")
-def exported(programs, degraded, tmp_path_factory) -> dict[str, Exported]:
-    samples = collect_samples(programs, degraded, seed=0)
+def exported(programs, samples, tmp_path_factory) -> dict[str, Exported]:
     folder = tmp_path_factory.mktemp("pte")
     found = {}
     for name in PRECISIONS:
@@ -80,8 +78,7 @@ def test_float16_is_for_all_layers_or_none() -> None:
     assert realizes(TARGETS["litert"], some)
 
 
-def test_w8a8_programs_stay_near_float(runners, programs, degraded) -> None:
-    samples = collect_samples(programs, degraded, seed=0)
+def test_w8a8_programs_stay_near_float(runners, programs, samples) -> None:
     runner = runners["w8a8"]
     calls = {"encode": runner.encode, "decode": runner.decode}
     for name, call in calls.items():

@@ -20,7 +20,6 @@ from elir_mobile.precision import FP32, RECIPES, W4, W8, W8A8, Recipe, Rule
 from elir_mobile.runtimes.runner import Runner, open_runner
 from export import litert
 from export.programs import Programs, build_programs
-from export.samples import collect_samples
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
@@ -34,11 +33,6 @@ LEAST_DB = {"fp32": 90, "fp16": 50, "w8": 25, "w8a8": 18}
 def litert_programs(restorer) -> Programs:
     target = TARGETS["litert"]
     return build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=target.form)
-
-
-@pytest.fixture(scope="module")
-def samples(litert_programs, degraded):
-    return collect_samples(litert_programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from rich.console import Console
 from elir_mobile.bundle import GOLDEN, bytes_of, read_bundle
 from elir_mobile.checkpoints import ModelInfo
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.data.pairs import PairCounts, load_pair_sets
+from elir_mobile.data.pairs import PairCounts, PairSets, load_pair_sets
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe
@@ -30,7 +31,7 @@ from export.samples import collect_samples
 from export.targets import TARGETS, realizes
 from quant.job import Job, select_artifacts
 from quant.ptq import run
-from tests.conftest import SIGMA_S, SIZE, STEPS, eager_of, micro_programs
+from tests.conftest import SIGMA_S, SIZE, STEPS, eager_of, micro_programs, write_pictures
 
 pytestmark = pytest.mark.lowering
 
@@ -61,6 +62,14 @@ ROWS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PairSets]:
+    """Pictures of every task."""
+    folder = write_pictures(tmp_path_factory.mktemp("matrix") / "pictures", 3)
+    counts = PairCounts(calibration=2, min_evaluation=4)
+    return {name: load_pair_sets(folder, get_task(name), SIZE, 0, counts) for name in TASKS}
+
+
 @lru_cache(maxsize=1)  # so that a target's recipes share its conversion
 def programs_of(target: str) -> Programs:
     return micro_programs(TARGETS[target].form.clip, MOST_STEPS)
@@ -68,12 +77,10 @@ def programs_of(target: str) -> Programs:
 
 @pytest.mark.parametrize(("target", "recipe"), ROWS)
 def test_the_file_runs_for_every_task_and_agrees_with_float(
-    target: str, recipe: Recipe, picture_folder: Path, tmp_path: Path
+    target: str, recipe: Recipe, pairs: dict[str, PairSets], tmp_path: Path
 ) -> None:
     programs = programs_of(target)
     path = tmp_path / f"file{TARGETS[target].suffix}"
-    counts = PairCounts(calibration=2, min_evaluation=4)
-    pairs = {name: load_pair_sets(picture_folder, get_task(name), SIZE, 0, counts) for name in TASKS}
     loops = {name: {"steps": get_task(name).steps, "sigma_s": get_task(name).sigma_s} for name in TASKS}
     samples: Samples = {name: [] for name in PROGRAM_NAMES}
     for name, loop in loops.items():
@@ -96,8 +103,22 @@ def test_the_file_runs_for_every_task_and_agrees_with_float(
 
 
 def test_one_command_writes_every_file_of_a_task(
-    restorer: Restorer, picture_folder: Path, tmp_path: Path
+    restorer: Restorer,
+    degraded: list[torch.Tensor],
+    picture_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It calibrates on the pictures of the other tests, so that their files are its own."""
+
+    def few_pairs(*given: Any) -> PairSets:
+        found = load_pair_sets(*given)
+        pairs = zip(found.calibration, degraded, strict=True)
+        return replace(found, calibration=[replace(pair, degraded=image) for pair, image in pairs])
+
+    monkeypatch.setattr("quant.ptq.load_pair_sets", few_pairs)
+    counts = PairCounts(calibration=len(degraded), min_evaluation=2)
+    monkeypatch.setattr("quant.job.PairCounts", lambda: counts)
     task = get_task("sr")
     info = ModelInfo("tiny", "tiny", "0", False, SIZE, STEPS, SIGMA_S, task.domain)
     # What nothing here runs says the same in every precision, and what stands in for a chip takes minutes.
@@ -113,7 +134,7 @@ def test_one_command_writes_every_file_of_a_task(
         for r in RECIPES.values()
         if realizes(t, r) and (t.name in whole or r.name == "fp16")
     }
-    untimed = Protocol(warmups=0, runs=0, cold_starts=1)
+    untimed = Protocol(threads=1, warmups=0, runs=0, cold_starts=1)
     job = Job(task, restorer, info, SIZE, artifacts, picture_folder, tmp_path, 0, untimed)
     folder, report = run(job, Console(quiet=True))
     rows = {(row["target"], row["precision"]): row for row in report["rows"][1:]}

@@ -19,7 +19,6 @@ from export.calibrate import calibrate
 from export.observers import activation_bits
 from export.onnx import lower
 from export.programs import PROGRAM_NAMES
-from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, STEPS
@@ -30,11 +29,6 @@ PRECISIONS = TARGETS["onnx"].precisions
 # Of the image, against the simulation of the same recipe: what the runtime's own rounding costs. Its
 # integer kernels round int8 otherwise here and there; of 16 bits it has none, and computes in float.
 LEAST_DB = {"fp32": 90, "fp16": 50, "w8": 90, "w8a8": 25, "w8a16": 70}
-
-
-@pytest.fixture(scope="module")
-def samples(programs, degraded):
-    return collect_samples(programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="module")

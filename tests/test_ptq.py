@@ -28,7 +28,7 @@ from elir_mobile.cli.options import alone
 from elir_mobile.cli.quantize import main
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
-from elir_mobile.data.pairs import PairCounts
+from elir_mobile.harness.protocol import Protocol
 from elir_mobile.precision import FP32, RECIPES, read_recipe
 from elir_mobile.recommendation import BUDGET, recommendation
 from elir_mobile.runtimes.runner import open_runner
@@ -37,7 +37,7 @@ from quant import budget as budget_module
 from quant import exporting
 from quant.job import Job
 from quant.search import Budget
-from tests.conftest import SIZE, STEPS
+from tests.conftest import FEW, SIZE, STEPS
 from tests.test_checkpoints import Hostile
 
 app = alone(main)
@@ -47,17 +47,19 @@ def ptq(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
-FEW = PairCounts(calibration=2, min_evaluation=2)
-
-
 @pytest.fixture(scope="module", autouse=True)
-def few_pairs() -> Iterator[None]:
-    """As many pairs as it takes: how many there are otherwise is of no account here."""
+def few_judged() -> Iterator[None]:
+    """In the search, too, as many pairs as it takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quant.job.PairCounts", lambda: FEW)
         patch.setattr(budget_module, "PairCounts", lambda: FEW)
         patch.setattr(budget_module, "JUDGED_PAIRS", 4)
         yield
+
+
+@pytest.fixture(autouse=True)
+def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of each file say enough; what ``finished`` says of its protocol is the command's own."""
+    monkeypatch.setattr("quant.job.SHORT", Protocol(warmups=0, runs=2, cold_starts=1))
 
 
 @pytest.fixture(scope="module")

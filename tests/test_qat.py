@@ -21,7 +21,6 @@ from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.calibrate import calibrate
 from export.programs import build_programs
-from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
 from quant.gptq import adjusted_weights
 from quant.qat import make_row, simulated_quality
@@ -35,8 +34,8 @@ W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
 
 
 @pytest.fixture(scope="module")
-def ranges(programs, degraded):
-    return calibrate(programs, collect_samples(programs, degraded, seed=0))
+def ranges(programs, samples):
+    return calibrate(programs, samples)
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +123,9 @@ def test_training_brings_int4_closer_to_float(restorer, programs, batch) -> None
 
 
 def test_training_starts_where_post_training_quantization_ends(
-    restorer, programs, degraded, ranges, batch
+    restorer, programs, samples, ranges, batch
 ) -> None:
     recipe = RECIPES["w8a8"]
-    samples = collect_samples(programs, degraded, seed=0)
     start = starting_point(restorer, adjusted_weights(programs, recipe, samples, biases=False), STEPS)
     rebuilt = build_programs(start, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
     plain = QatTraining(restorer, restorer, programs, recipe, [ranges], steps=2, lr=1e-3).losses(*batch)

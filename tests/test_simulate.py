@@ -26,7 +26,6 @@ from elir_mobile.precision import (
 from export.calibrate import calibrate
 from export.executorch import layer_name, quantize
 from export.observers import MseObserver, activation_bits
-from export.samples import collect_samples
 from export.simulate import (
     ActivationFakeQuant,
     WeightFakeQuant,
@@ -42,11 +41,6 @@ from quant.gptq import adjusted_weights
 from tests.conftest import STEPS, layer_grid
 
 GROUP = 32  # input channels that share a scale in w4g32
-
-
-@pytest.fixture(scope="module")
-def samples(programs, degraded):
-    return collect_samples(programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,15 @@ def fit(folder: Path, minutes: float, start: Path | None = None) -> tuple[nn.Lin
     return net, seen
 
 
+def test_the_clock_is_the_processors_and_not_the_walls(monkeypatch) -> None:
+    """So that other work on the machine takes nothing away; all threads compute at once."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr("time.process_time", lambda: 8.0)
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    assert stage.busy_seconds() == 4
+
+
 def test_a_stage_trains_for_its_minutes_and_leaves_the_average(clock, tmp_path: Path) -> None:
     net, seen = fit(tmp_path, 50)
     assert len(seen) == 100

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import estimate, tables
+from elir_mobile.cli.options import alone
 from elir_mobile.precision import RECIPES, recipe_digest
 
 
@@ -104,7 +105,7 @@ def test_a_report_becomes_table_and_figures(tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(tables, name, value)
 
     def run(*arguments: object):
-        return CliRunner().invoke(tables.app, [str(a) for a in arguments])
+        return CliRunner().invoke(alone(tables.main), [str(a) for a in arguments])
 
     taken = run("--take", "demo", report)
     assert taken.exit_code == 0, taken.output

@@ -27,9 +27,7 @@ def main(
     minutes: Annotated[
         float, typer.Option(metavar="N", min=0.01, help="Of processor time, for all stages.")
     ] = 60,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")] = Path(
-        "out/distill"
-    ),
+    out: options.RunFolder = Path("out/distill"),
     seed: options.Seed = 0,
     threads: options.Threads = None,
 ) -> None:

@@ -31,9 +31,7 @@ def main(
     pictures: options.Pictures,
     size: options.Size = None,
     seed: options.Seed = 0,
-    resamples: Annotated[
-        int, typer.Option(metavar="N", min=100, max=options.MOST_COUNT, help="Of the bootstrap.")
-    ] = 1000,
+    resamples: Annotated[int, options.count("Of the bootstrap.", least=100)] = 1000,
     out: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the report goes.")] = Path(
         "out/evaluation.json"
     ),

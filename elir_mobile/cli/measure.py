@@ -44,14 +44,8 @@ def main(
     ] = None,
     out: options.Out = Path("out/harness"),
     threads: options.Threads = None,
-    runs: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=2, max=options.MOST_COUNT, help="Timed restorations of a file."),
-    ] = None,
-    warmups: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, max=options.MOST_COUNT, help="Restorations before those."),
-    ] = None,
+    runs: Annotated[int | None, options.count("Timed restorations of a file.", least=2)] = None,
+    warmups: Annotated[int | None, options.count("Restorations before those.", least=0)] = None,
 ) -> None:
     """Run every file of BUNDLE: speed, memory, parity, quality.
 

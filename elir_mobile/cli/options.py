@@ -116,6 +116,13 @@ MOST_PIXELS = 1 << 16
 MOST_STEPS = 1000
 MOST_THREADS = 1024
 MOST_COUNT = 10**9  # of anything else
+
+
+def count(help: str, metavar: str = "N", *, least: int | None = 1) -> Any:
+    """An option that is a number of something."""
+    return typer.Option(metavar=metavar, min=least, max=MOST_COUNT, help=help)
+
+
 Size = Annotated[
     int | None,
     typer.Option(metavar="PIXELS", max=MOST_PIXELS, help="Side of images. Default: the model's."),
@@ -164,6 +171,7 @@ RecipeFile = Annotated[
     typer.Option("--recipe", metavar="FILE", help="A TOML recipe in the place of --precision."),
 ]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the result is written.")]
+RunFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")]
 Engine = Annotated[Literal["local", "ray"], typer.Option(metavar="local|ray", help="What runs the work.")]
 Workers = Annotated[
     int | None, typer.Option(metavar="N", min=1, max=MOST_THREADS, help="Ray's. Default: one for each core.")

@@ -26,12 +26,8 @@ def main(
         Path | None, typer.Option(metavar="FOLDER", help="To measure on. Default: the bundled pictures.")
     ] = None,
     out: options.Out = Path("out"),
-    steps: Annotated[
-        int, typer.Option(metavar="N", max=options.MOST_COUNT, help="Of training, a multiple of 50.")
-    ] = 200,
-    batch: Annotated[
-        int, typer.Option(metavar="N", min=1, max=options.MOST_COUNT, help="Images a step.")
-    ] = 4,
+    steps: Annotated[int, options.count("Of training, a multiple of 50.", least=None)] = 200,
+    batch: Annotated[int, options.count("Images a step.")] = 4,
     lr: Annotated[float, typer.Option(metavar="X", help="At its peak; w4 everywhere: 1e-4.")] = 1e-5,
     seed: options.Seed = 0,
 ) -> None:

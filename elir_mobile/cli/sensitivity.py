@@ -20,9 +20,7 @@ def main(
     images: options.Images = None,
     precision: options.Precision = "w8a8",
     recipe: options.RecipeFile = None,
-    count: Annotated[
-        int, typer.Option(metavar="N", help="How many pairs to judge on.", min=1, max=options.MOST_COUNT)
-    ] = 8,
+    count: Annotated[int, options.count("How many pairs to judge on.")] = 8,
     out: options.Out = Path("out"),
     seed: options.Seed = 0,
 ) -> None:

@@ -30,9 +30,7 @@ def main(
     context: typer.Context,
     task: options.Task,
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean images.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the run; give it again to resume.")] = Path(
-        "out/train"
-    ),
+    out: options.RunFolder = Path("out/train"),
     teacher: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,9 +57,7 @@ def main(
     objective: Annotated[
         Literal["consistency", "flow"], typer.Option(help="LCFM, or plain flow matching.")
     ] = "consistency",
-    segments: Annotated[
-        int, typer.Option(metavar="K", help="Of the consistency loss.", min=1, max=options.MOST_COUNT)
-    ] = 5,
+    segments: Annotated[int, options.count("Of the consistency loss.", "K")] = 5,
     coarse: Annotated[bool, typer.Option(help="With or without the coarse estimator.")] = True,
     encoder: Annotated[
         bool, typer.Option("--train-encoder/--freeze-encoder", help="Fine-tune it or not.")
@@ -79,21 +75,10 @@ def main(
             metavar="X", help="Between the two velocities. Default: 0.05; bsr 0.2.", min=1e-4, max=0.9
         ),
     ] = None,
-    flow_repeats: Annotated[
-        int, typer.Option(metavar="N", help="Noises for each image.", min=1, max=options.MOST_COUNT)
-    ] = 1,
-    decoded_images: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Decode so many of a batch. Default: all.", min=1, max=options.MOST_COUNT
-        ),
-    ] = None,
-    steps: Annotated[
-        int, typer.Option(metavar="N", help="Optimizer steps.", min=1, max=options.MOST_COUNT)
-    ] = 100_000,
-    batch: Annotated[
-        int, typer.Option(metavar="N", help="Images a step, over all devices.", min=1, max=options.MOST_COUNT)
-    ] = 16,
+    flow_repeats: Annotated[int, options.count("Noises for each image.")] = 1,
+    decoded_images: Annotated[int | None, options.count("Decode so many of a batch. Default: all.")] = None,
+    steps: Annotated[int, options.count("Optimizer steps.")] = 100_000,
+    batch: Annotated[int, options.count("Images a step, over all devices.")] = 16,
     lr: Annotated[
         float | None, typer.Option(metavar="X", help="Peak learning rate. Default: 1e-4 for bfr, else 2e-4.")
     ] = None,
@@ -102,22 +87,11 @@ def main(
     precision: Annotated[
         Literal["32-true", "bf16-mixed", "16-mixed"], typer.Option(help="Of the arithmetic.")
     ] = "32-true",
-    devices: Annotated[
-        int,
-        typer.Option(metavar="N", help="Of this machine, without torchrun.", min=1, max=options.MOST_COUNT),
-    ] = 1,
-    nodes: Annotated[
-        int, typer.Option(metavar="N", help="Machines, without torchrun.", min=1, max=options.MOST_COUNT)
-    ] = 1,
-    workers: Annotated[
-        int, typer.Option(metavar="N", help="That prepare images, a device.", min=0, max=options.MOST_COUNT)
-    ] = 2,
-    cache_mb: Annotated[
-        int, typer.Option(metavar="MB", help="For latents of the teacher.", min=0, max=options.MOST_COUNT)
-    ] = 2048,
-    save_every: Annotated[
-        int, typer.Option(metavar="N", help="Steps between checkpoints.", min=1, max=options.MOST_COUNT)
-    ] = 100,
+    devices: Annotated[int, options.count("Of this machine, without torchrun.")] = 1,
+    nodes: Annotated[int, options.count("Machines, without torchrun.")] = 1,
+    workers: Annotated[int, options.count("That prepare images, a device.", least=0)] = 2,
+    cache_mb: Annotated[int, options.count("For latents of the teacher.", "MB", least=0)] = 2048,
+    save_every: Annotated[int, options.count("Steps between checkpoints.")] = 100,
     seed: options.Seed = 0,
 ) -> None:
     """Train a network on a folder of clean images.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 SSIM_RADIUS = 5  # of the window
 
@@ -20,6 +19,8 @@ def ssim(out: Tensor, ref: Tensor) -> Tensor:
     As in the paper's own program, the mean is over the windows that lie wholly inside the image;
     torchmetrics' own mean counts those that hang over its border too.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # 2 s: of all its metrics
+
     _, similarity = structural_similarity_index_measure(
         out, ref, data_range=1.0, reduction="none", return_full_image=True
     )
