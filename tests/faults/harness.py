@@ -28,7 +28,7 @@ from tests.faults.commands import Command
 
 COMMAND = (sys.executable, "-m", "tests.faults.quick")
 _numbers = itertools.count()
-HANG_S = 300.0  # that a command may take on a busy machine: the longest takes half a minute
+HANG_S = 600.0  # that a command may take on a busy machine: the longest takes half a minute
 ORPHAN_S = 5.0
 CUT_OFF = Path(__file__).with_name("cut_off")
 STOPS = {signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -261,19 +261,29 @@ def may_mount(folder: Path) -> bool:
         return False
 
 
+def at_some_moment(whole: Whole, folder: Path, rng: random.Random, *, heard: bool = False) -> Run:
+    """A run that has gone on for a while and has not ended; with ``heard`` it takes signals by now."""
+    share = rng.uniform(0.05, 0.95)
+    while True:
+        run = Run(whole.command, folder / "out", whole.starter)
+        time.sleep(share * whole.seconds)
+        while heard and not run.hears():
+            time.sleep(0.01)
+        if run.poll() is None:
+            return run
+        shutil.rmtree(folder / "out")  # it was faster this time
+        share /= 2
+
+
 def killed(whole: Whole, folder: Path, rng: random.Random, injection: Injection) -> None:
-    run = Run(whole.command, folder / "out", whole.starter)
-    time.sleep(rng.uniform(0.05, 0.95) * whole.seconds)
+    run = at_some_moment(whole, folder, rng)
     run.send(signal.SIGKILL)
     run.end(injection)
 
 
 def stopped(number: signal.Signals) -> Callable[..., None]:
     def stop(whole: Whole, folder: Path, rng: random.Random, injection: Injection) -> None:
-        run = Run(whole.command, folder / "out", whole.starter)
-        time.sleep(rng.uniform(0.05, 0.95) * whole.seconds)
-        while not run.hears():
-            time.sleep(0.01)
+        run = at_some_moment(whole, folder, rng, heard=True)
         run.send(number)
         code = run.end(injection)
         injection.must(code in (STOPS[number], 0), "exit code", f"{code} {run.said()[-300:]}")
@@ -316,8 +326,7 @@ def little_memory(whole: Whole, folder: Path, rng: random.Random, injection: Inj
 
 
 EXTRAS = {
-    "quantize": "executorch", "search": "torchao", "qat": "lightning", "train": "lightning",
-    "measure": "matplotlib", "restore --bundle": "ai_edge_litert",
+    "quantize": "executorch", "qat": "lightning", "train": "lightning", "restore --bundle": "ai_edge_litert",
 }  # fmt: skip
 
 
