@@ -3,7 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo measure test test-fast test-apps android lint bench arm64 npu gpu coreai browser devices-test clean
+.PHONY: help demo measure test test-fast test-apps fuzz reliability sbom audit android lint bench arm64 npu gpu \
+  coreai browser devices-test clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,7 +17,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 $(VENV)/ready: requirements.lock metrics.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --require-hashes -r requirements.lock
 	$(PIP) --no-deps --require-hashes -r metrics.lock
 	$(PIP) --no-deps --editable .
 	$(BIN)/python -m elir_mobile.faces.detect >/dev/null
@@ -40,6 +41,25 @@ test-fast: $(VENV)/ready  ## those that lower no file: two minutes
 test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this machine can
 	@for check in android_demo/test.sh ios_demo/test.sh; do \
 	  if [ -x $$check ]; then PYTHON=$(BIN)/python $$check || exit 1; fi; done
+
+SECONDS ?= 300
+fuzz: $(VENV)/ready  ## fuzz every parser, SECONDS=300 each (docs/reliability.md)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+reliability: $(VENV)/ready  ## fuzzers, killed and starved commands, many pictures: counted, in 20 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.reliability
+
+# In an environment of their own: they must not move what they list.
+$(VENV)/tools: $(VENV)/ready
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1
+
+sbom: $(VENV)/tools  ## write what the environment is made of, CycloneDX: out/sbom.json
+	mkdir -p out
+	$(VENV)/tools/bin/cyclonedx-py environment $(BIN)/python --output-file out/sbom.json
+
+audit: $(VENV)/tools  ## ask PyPI for known faults of what the lock names
+	$(VENV)/tools/bin/pip-audit --disable-pip --no-deps --requirement requirements.lock
 
 android: $(VENV)/ready  ## build the Android app with the demo bundle inside, without Gradle
 	$(BIN)/python -m android_demo.build

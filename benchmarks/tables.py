@@ -524,11 +524,89 @@ def faces_table(result: dict) -> str:
     return "\n".join([markdown(columns, rows), "", *lines, "", note])
 
 
+# Of reliability.json: what is promised.
+INPUTS_BAR, FAULTS_BAR, SLOPE_BAR = 50_000, 150, 1.0
+PROPERTIES = ("tiler", "budget", "result")  # of which an input counts if hypothesis could draw from it
+WRONG = ("traceback", "hang", "orphan", "half-written", "litter", "lost", "network", "exit code")
+
+
+def reliability_table(result: dict) -> str:
+    """What was fuzzed, which faults were injected, what many pictures took, and what was promised of it."""
+    fuzz, faults, load = result["fuzz"], result["faults"], result["load"]
+    for row in fuzz:
+        row["inputs"] = row["accepted"] + row["refused"]
+    fuzzed = markdown(
+        [
+            ("parser", "target", None),
+            ("inputs", "inputs", 0),
+            ("accepted", "accepted", 0),
+            ("refused", "refused", 0),
+            ("anything else", "finding", None),
+        ],
+        [{**row, "finding": row["finding"] or "none"} for row in fuzz],
+    )
+    by_fault = [
+        {
+            "fault": fault,
+            "injected": len(same := [one for one in faults if one["fault"] == fault]),
+            "commands": ", ".join(
+                f"{one} ({sum(other['command'] == one for other in same)})"
+                for one in dict.fromkeys(sorted(other["command"] for other in same))
+            ),
+            **{kind: sum(kind in one["wrong"] for one in same) for kind in WRONG},
+        }
+        for fault in dict.fromkeys(one["fault"] for one in faults)
+    ]
+    columns: list[Column] = [("fault", "fault", None), ("injected", "injected", 0)]
+    columns += [(kind, kind, 0) for kind in WRONG]
+    injected = markdown([*columns, ("into", "commands", None)], by_fault)
+    loaded = markdown(
+        [
+            ("engine", "engine", None),
+            ("pictures", "pictures", 0),
+            ("restored", "restored", 0),
+            ("bad", "bad", 0),
+            ("bad ones named", "bad_named", 0),
+            ("MB", "mb", 0),
+            ("MB more for each 100 pictures", "mb_per_100", 2),
+        ],
+        load["rows"],
+        f"The two wrote {'the same' if load['bytes_equal'] else 'DIFFERENT'} bytes.",
+    )
+    inputs = sum(row["inputs"] for row in fuzz if row["target"] not in PROPERTIES)
+    inputs += sum(row["accepted"] for row in fuzz if row["target"] in PROPERTIES)
+    counts = {kind: sum(kind in one["wrong"] for one in faults) for kind in WRONG}
+    slope = max(row["mb_per_100"] for row in load["rows"])
+    found = sum(bool(row["finding"]) for row in fuzz)
+    bars = [
+        ("inputs tried", f"at least {INPUTS_BAR:,}", f"{inputs:,}", inputs >= INPUTS_BAR),
+        ("faults injected", f"at least {FAULTS_BAR}", f"{len(faults)}", len(faults) >= FAULTS_BAR),
+        *(
+            (name, "none", str(count), not count)
+            for name, count in (
+                ("inputs neither accepted nor refused: tracebacks, hangs, deaths", found),
+                ("tracebacks of commands", counts["traceback"]),
+                ("hangs", counts["hang"]),
+                ("files lost, half-written or other than before", counts["lost"] + counts["half-written"]),
+                ("processes or files left behind", counts["orphan"] + counts["litter"]),
+                ("commands that used the network unasked", counts["network"]),
+                ("commands that ended otherwise than they should", counts["exit code"]),
+            )
+        ),
+        ("memory for each 100 pictures", f"at most {SLOPE_BAR:g} MB", f"{slope:.2f} MB", slope <= SLOPE_BAR),
+    ]
+    lines = ["| what | promised | measured | holds |", "|---|---|---|---|"]
+    lines += [f"| {what} | {least} | {got} | {cell(holds, None)} |" for what, least, got, holds in bars]
+    note = f"{_machine(result['machine'])}; {result['seconds'] / 60:.0f} minutes in all."
+    return "\n\n".join(["\n".join(lines), note, fuzzed, injected, loaded])
+
+
 KINDS: dict[str, Callable[[dict], str]] = {
     "apple": apple_table,
     "faces": faces_table,
     "forms": forms_table,
     "qat": partial(section_table, "qat"),
+    "reliability": reliability_table,
     "roofline": roofline_table,
     "sensitivity": sensitivity_table,
     "side-by-side": side_by_side_table,

@@ -34,7 +34,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import torch
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
@@ -389,8 +389,7 @@ def _write(state: StateDict, path: Path, dtype: torch.dtype, metadata: dict[str,
         for name, tensor in narrow.items()
     }
     with written(path) as staged:
-        save_file(state, staged, metadata=metadata)
-        staged.chmod(0o644)  # safetensors makes it private
+        staged.write_bytes(save(state, metadata))  # save_file has errors of its own for a full disk
 
 
 def build_autoencoder(state: Mapping[str, Tensor]) -> tuple[Encoder, Decoder]:

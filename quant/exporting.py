@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from elir_mobile.bundle import Bundle, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import locked, write_json, written
-from elir_mobile.core.processes import end_with_parent
+from elir_mobile.core.processes import end_pool, end_with_parent, submit
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
@@ -197,16 +198,21 @@ def _lower_all(
         if job.adjusts(recipe) and recipe not in adjusted:
             adjusted[recipe] = adjusted_weights(job.programs(), recipe, samples)
             stages.console.print(f"adjusted weights for {recipe.name}")
+    work = log.with_name("work.pickle")
+    with work.open("wb") as file:
+        pickle.dump((built, samples, adjusted), file)
     workers = max(1, min(len(missing), job.protocol.threads))
     with ProcessPoolExecutor(
         workers,
         mp_context=get_context("spawn"),
         initializer=_start_worker,
-        initargs=(max(1, job.protocol.threads // workers), log, built, samples, adjusted),
+        # Of a file: through the pipe it would take until the process has imported all that it needs, and one
+        # whose parent is killed meanwhile prints a traceback.
+        initargs=(max(1, job.protocol.threads // workers), log, work),
     ) as pool:
         try:
             futures = {
-                pool.submit(_lower, target.name, recipe, place): f"{target.name} {recipe.name}"
+                submit(pool, _lower, target.name, recipe, place): f"{target.name} {recipe.name}"
                 for target, recipe, place in missing
             }
             for future in as_completed(futures):
@@ -216,9 +222,7 @@ def _lower_all(
         except BrokenProcessPool as error:
             raise UserError(f"an export process died, perhaps for lack of memory: see {log}") from error
         except BaseException:  # the others would go on for minutes
-            for worker in active_children():
-                worker.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
+            end_pool(pool)
             raise
 
 
@@ -226,16 +230,15 @@ def _lower_all(
 _work: tuple[dict[str, Programs], Samples, dict[Recipe, Adjusted]]
 
 
-def _start_worker(
-    threads: int, log: Path, built: dict[str, Programs], samples: Samples, adjusted: dict[Recipe, Adjusted]
-) -> None:
+def _start_worker(threads: int, log: Path, work: Path) -> None:
     """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
     global _work
     end_with_parent()
     with log.open("a") as notes:
         os.dup2(notes.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
-    _work = built, samples, adjusted
+    with work.open("rb") as file:
+        _work = pickle.load(file)
 
 
 def _lower(target_name: str, recipe: Recipe, place: Path) -> None:

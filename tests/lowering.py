@@ -107,7 +107,7 @@ class InThisProcess(Executor):
     """In place of a pool of export processes: each job is done when it is handed in."""
 
     def __init__(self, workers: int, *, initargs: tuple, **options: Any) -> None:
-        exporting._work = initargs[2:]
+        exporting._work = pickle.loads(initargs[2].read_bytes())
 
     def submit(self, function: Callable, /, *arguments: Any, **named: Any) -> Future:
         future: Future = Future()

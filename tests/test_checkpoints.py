@@ -8,7 +8,7 @@ import os
 import pickle
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -34,10 +34,11 @@ from elir_mobile.checkpoints import (
     save_weights,
     sha256_of,
 )
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.models.autoencoder import Encoder
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.tasks import ALIGNED_FACE, PHOTO, get_task
+from elir_mobile.training.checkpoint import write_checkpoint
 from elir_mobile.training.demo import RECIPES
 from tests.conftest import SIGMA_S, STEPS, TINY
 
@@ -517,3 +518,22 @@ def test_half_a_taesd_and_other_autoencoders_are_refused(restorer, tmp_path: Pat
     torch.save({**other, "11.pool.0.weight": torch.zeros(1)}, tmp_path / "taef2_encoder.pth")
     with pytest.raises(UserError, match="another autoencoder than TAESD"):
         load_taesd(tmp_path / "taef2_encoder.pth", tmp_path / "taesd3_decoder.pth")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
+def test_a_full_disk_is_one_sentence_for_weights_and_checkpoints(
+    restorer, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """Their libraries have errors of their own for it."""
+    (tmp_path / "staged.ckpt").symlink_to("/dev/full")
+    monkeypatch.setattr("elir_mobile.checkpoints.written", lambda path: nullcontext(Path("/dev/full")))
+    for write in (
+        partial(
+            save_weights, restorer, tmp_path / "x.safetensors", task="bfr", size=64, steps=2, sigma_s=0.1
+        ),
+        partial(write_checkpoint, restorer.state_dict(), tmp_path / "last.ckpt"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            exits_with_2(write)()
+        assert ended.value.code == 2
+        assert capsys.readouterr().err == "error: No space left on device\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.harness.gate import Limit, check, read_limits, shortfall_table
+from elir_mobile.harness.gate import PATTERNS, Limit, check, read_limits, shortfall_table
 
 
 def row(target: str, precision: str, median: float | None, *, holds: bool | None = True) -> dict:
@@ -126,12 +128,32 @@ def test_a_budget_file_that_is_not_there(tmp_path: Path) -> None:
         read_limits(tmp_path / "none.toml")
 
 
+leaves = st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(["bytes", "min", "*", "eager"])
+values = leaves | st.lists(leaves, max_size=2) | st.booleans()
+keys = st.sampled_from(["field", "min", "max", *PATTERNS]) | st.text(max_size=5)
+tables = st.lists(st.dictionaries(keys, values, max_size=5), max_size=3)
+
+
+def as_toml(tables: list[dict]) -> bytes:
+    """``[[limit]]`` tables; JSON's texts, numbers and lists are TOML's, but for what is not finite."""
+    lines = [
+        line
+        for table in tables
+        for line in (
+            "[[limit]]",
+            *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()),
+        )
+    ]
+    return "\n".join(lines).replace("NaN", "nan").replace("Infinity", "inf").encode()
+
+
 @settings(deadline=None)
-@given(st.binary(max_size=60))
-def test_any_bytes_are_limits_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.mktemp("any") / "budget.toml"
-    path.write_bytes(content)
-    try:
-        read_limits(path)
-    except UserError as error:
-        assert "\n" not in str(error)
+@given(st.binary(max_size=60) | tables.map(as_toml))
+def test_anything_is_limits_or_a_sentence(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "budget.toml"
+        path.write_bytes(content)
+        try:
+            shortfall_table(check(ROWS, read_limits(path)))
+        except UserError as error:
+            assert "\n" not in str(error)

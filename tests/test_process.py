@@ -23,7 +23,7 @@ from elir_mobile.bundle import building, file_entry, task_facts, write_golden, w
 from elir_mobile.cli.main import COMMANDS
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.jobs import Job
 from elir_mobile.devices import host, process
 from elir_mobile.images import list_images
@@ -316,6 +316,53 @@ def test_every_command_can_be_stopped(name: str, monkeypatch: pytest.MonkeyPatch
         command(**dict.fromkeys(inspect.signature(command).parameters))
     assert ended.value.code == 130
     assert asked == [name]
+
+
+@linux
+def test_a_signal_waits_until_a_process_is_started() -> None:
+    """Nobody hears of it in between: neither half of a pool, nor a process that would print a traceback."""
+    script = """
+import os, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from elir_mobile.core import processes
+from elir_mobile.core.errors import exits_with_2
+
+class Pool(ProcessPoolExecutor):
+    def submit(self, *job):
+        os.killpg(0, signal.SIGINT)
+        future = super().submit(*job)
+        os.killpg(0, signal.SIGINT)
+        print("started", flush=True)
+        return future
+
+@exits_with_2
+def main():
+    with Pool(1, get_context("spawn"), processes.end_with_parent) as pool:
+        try:
+            processes.submit(pool, print)
+        finally:
+            processes.end_pool(pool)
+
+if __name__ == "__main__":
+    main()
+"""
+    run = started("-c", script)
+    assert run.communicate(timeout=60)[0] == "started\n"
+    assert run.returncode == 130
+
+
+def test_want_of_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+
+        @exits_with_2
+        def command(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(SystemExit) as ended:
+            command()
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
 
 
 @linux

@@ -50,8 +50,8 @@ def shortened(value: object) -> str:
 
 
 def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
-    """Print a ``UserError``, a missing extra or a full disk as one line on stderr and exit with code 2; with
-    130 on Ctrl-C and 143 on SIGTERM, see :func:`~elir_mobile.core.processes.stoppable`."""
+    """Print a ``UserError``, a missing extra, a full disk or want of memory as one line on stderr and exit
+    with code 2; with 130 on Ctrl-C and 143 on SIGTERM, see :func:`~elir_mobile.core.processes.stoppable`."""
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -70,12 +70,18 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
             said = f"{name} is not installed: pip install {wanted}" if name else _first_line(error)
         except OSError as error:
             said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        except (MemoryError, RuntimeError, ImportError) as error:
+            if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+                raise
+            said = "there is not enough memory: close other programs, or use a machine with more"
         say(f"error: {said}")
         raise SystemExit(2)
 
     return wrapper
 
 
+# Of PyTorch's allocator and of the system's loader, which have no error of their own for it.
+_NO_MEMORY = ("can't allocate memory", "annot allocate memory", "failed to map segment")
 _OWN = ("elir_mobile", "export", "quant")
 
 

@@ -13,13 +13,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import parent_process
-from typing import Any
+from typing import Any, TypeVar
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+T = TypeVar("T")
 WATCH_S = 1.0  # between two looks for the parent, where the system does not tell of its end
 
 
@@ -61,6 +63,7 @@ def end_with(parent: int) -> None:
         parent: the process that started this one, by its number.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # see submit()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     else:
@@ -74,6 +77,26 @@ def end_with_parent() -> None:
     parent = parent_process()
     assert parent and parent.pid
     end_with(parent.pid)
+
+
+def submit(pool: ProcessPoolExecutor, function: Callable[..., T], *arguments: object) -> Future[T]:
+    """``pool.submit``, of a pool whose initializer calls :func:`end_with_parent`.
+
+    A signal waits until the process for it is started: one that is half started would print a traceback of
+    its own. It is born with signals held back, and hears them from :func:`end_with` on.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return pool.submit(function, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """Kill the pool's processes, whatever they compute; its other jobs are never done."""
+    for process in [*(pool._processes or {}).values()]:  # kill_workers() since Python 3.14
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _watch(parent: int) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Timer
 from typing import IO, Any, TypeVar
@@ -28,7 +28,7 @@ import numpy as np
 
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.pipes import receive, send
-from elir_mobile.core.processes import end_with_parent
+from elir_mobile.core.processes import end_pool, end_with_parent, submit
 from elir_mobile.core.sampling import PROGRAMS
 from elir_mobile.devices.remote import how_it_ended
 from elir_mobile.runtimes.programs import Program
@@ -209,7 +209,7 @@ class Apart:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, get_context("spawn"), end_with_parent)
         try:
-            return self._pool.submit(function, path, *arguments).result(self.limit_s)
+            return submit(self._pool, function, path, *arguments).result(self.limit_s)
         except BrokenProcessPool as error:
             self._end()
             raise ArtifactError(f"{path} ended the process that looked into it: it is damaged") from error
@@ -221,7 +221,5 @@ class Apart:
 
     def _end(self) -> None:
         if self._pool is not None:
-            for process in active_children():
-                process.kill()
-            self._pool.shutdown(cancel_futures=True)
+            end_pool(self._pool)
             self._pool = None

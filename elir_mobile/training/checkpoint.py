@@ -6,6 +6,7 @@ for temporary files, from which a move onto another file system is a copy that c
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,10 @@ from elir_mobile.core.errors import UserError, say
 
 def write_checkpoint(content: dict[str, Any], last: Path) -> None:
     """``content`` as ``last``, on the disk before the one before it becomes :func:`previous`."""
-    staged = last.with_name(f"staged{last.suffix}")
+    staged, data = last.with_name(f"staged{last.suffix}"), io.BytesIO()
+    torch.save(content, data)  # not into the file: of a full disk it raises an error of its own
     with staged.open("wb") as file:
-        torch.save(content, file)
+        file.write(data.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     if last.exists():

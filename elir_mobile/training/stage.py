@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from elir_mobile.core.files import written
@@ -68,8 +68,7 @@ def write_state(state: dict[str, Tensor], minutes: float, path: Path) -> None:
     """Averaged weights in float16, from which :func:`train` can go on elsewhere."""
     halved = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in state.items()}
     with written(path) as staged:
-        save_file(halved, staged, metadata={"minutes": f"{minutes:.2f}"})
-        staged.chmod(0o644)  # safetensors makes it private
+        staged.write_bytes(save(halved, {"minutes": f"{minutes:.2f}"}))
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], float]:

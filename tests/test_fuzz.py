@@ -1,0 +1,61 @@
+"""Every parser holds for seconds of fuzzing, from the corpus on, and the fuzzer finds what breaks one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("atheris", reason="atheris is for Linux on x86-64")
+
+ROOT = Path(__file__).parents[1]
+BROKEN = """
+import sys
+from tests.fuzz import __main__ as fuzz
+from tests.fuzz.targets import Target
+
+def prepare(folder):
+    def once(data):
+        if data.startswith(b"ab"):
+            {does}
+    return once
+
+fuzz.TARGETS["broken"] = Target(prepare, lambda: [b"aa"])
+fuzz.HANG_S = 2
+sys.argv[1:] = ["broken", "--seconds", "60"]
+fuzz.main()
+"""
+
+
+def fuzzed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True)
+
+
+def test_every_parser_accepts_or_refuses_what_it_is_given(tmp_path: Path) -> None:
+    """The properties of hypothesis are tests of their own."""
+    names = ("manifest", "checkpoint", "picture", "job", "recipe")
+    done = fuzzed(tmp_path, "-m", "tests.fuzz", *names, "--seconds", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == len(names)
+    assert ": 0 accepted" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("does", "finding"),
+    [
+        ("raise KeyError('lost')", "KeyError"),
+        ("while True: pass", "ALARM"),
+        ("import ctypes; ctypes.string_at(0)", "deadly signal"),
+    ],
+)
+def test_what_breaks_a_parser_is_found_and_kept(tmp_path: Path, does: str, finding: str) -> None:
+    done = fuzzed(tmp_path, "-c", BROKEN.format(does=does))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"FOUND {finding}" in done.stdout or finding in (tmp_path / "out/fuzz/broken.log").read_text()
+    (kept,) = (path for path in (tmp_path / "out" / "fuzz").iterdir() if path.suffix != ".log")
+    assert kept.read_bytes().startswith(b"ab")
