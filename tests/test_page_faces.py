@@ -1,6 +1,7 @@
-"""The page's modules for faces, run by Node: each computes what its counterpart in ``elir_mobile/faces`` does.
+"""Faces in the page: its modules, run by Node, compute what their counterparts in ``elir_mobile/faces`` do,
+and in Chromium it does what ``restore --task bfr`` does.
 
-The two networks of the detector are run by LiteRT here, asked over HTTP, so that all but them is the page's.
+For Node the two networks of the detector are run by LiteRT here, asked over HTTP: all but them is the page's.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data as samples
 
+from elir_mobile.bundle import write_detector, write_manifest
 from elir_mobile.colors import keep_colors
 from elir_mobile.core.files import cache_dir
+from elir_mobile.devices import browser
 from elir_mobile.faces import detect
 from elir_mobile.faces.align import TEMPLATE, similarity, warp
 from elir_mobile.faces.compose import Placement, composed
-from elir_mobile.faces.detect import Face, FaceFinder, overlaps, suppressed, tiles
-from elir_mobile.faces.inplace import compared
+from elir_mobile.faces.detect import SIDE, Face, FaceFinder, overlaps, suppressed, tiles
+from elir_mobile.faces.inplace import RESTORED, Wanted, compared, restore_faces
 from elir_mobile.faces.paste import Patch, paste
+from elir_mobile.restore import load_artifact, restore
+from elir_mobile.tasks import get_task
+from tests.conftest import write_micro_bundle
+from tests.test_devices import found_or_skipped
 from tests.test_faces import face_picture, smooth, turned
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +80,7 @@ class Served(SimpleHTTPRequestHandler):
         """Both outputs of a network, the longer one first."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         outputs = self.networks[self.path.lstrip("/")](
-            np.frombuffer(body, np.float32).reshape(1, 192, 192, 3)
+            np.frombuffer(body, np.float32).reshape(1, SIDE, SIDE, 3)
         )
         answer = b"".join(out.astype("<f4").tobytes() for out in outputs)
         self.send_response(200)
@@ -87,7 +94,10 @@ class Served(SimpleHTTPRequestHandler):
 
 def fixtures(folder: Path) -> dict:
     """Write pictures and what Python makes of them into ``folder``; returns the index."""
-    soft, noisy = smooth(300, 200), Image.effect_noise((333, 257), 60).convert("RGB")
+    soft, noisy = (
+        smooth(300, 200),
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (257, 333, 3), np.uint8)),
+    )
     faces = {name: face_picture(name).resize((SIZE, SIZE)) for name in ("collins", "biden", "hopper")}
     worn = faces["biden"].resize((24, 24)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     grey = faces["collins"].convert("L").convert("RGB")
@@ -184,9 +194,12 @@ def fixtures(folder: Path) -> dict:
     index["compared"] = [
         {"given": given, "restored": restored, "side": side}
         for given, restored, side in (
-            ("biden", "biden", 200.0), ("worn", "biden", 300.0), ("worn", "biden", 41.5), ("collins", "biden", 90.0)
+            ("biden", "biden", 200.0),
+            ("worn", "biden", 300.0),
+            ("worn", "biden", 41.5),
+            ("collins", "biden", 90.0),
         )
-    ]  # fmt: skip
+    ]
     index["judged"] = [
         compared(np.asarray(pictures[c["given"]]), np.asarray(pictures[c["restored"]]), c["side"])
         for c in index["compared"]
@@ -314,3 +327,111 @@ def test_the_same_photograph_gives_the_same_faces(both: tuple[dict, dict], finde
 def shared(face: Face, box: list[float]) -> float:
     """Intersection over union of a face's box and another one."""
     return float(overlaps(np.array(face.box), np.array([box]))[0][0])
+
+
+# In Chromium.
+
+
+@pytest.fixture(scope="module")
+def chromium() -> browser.Browser:
+    found = found_or_skipped("browser")
+    assert isinstance(found, browser.Browser)
+    return found
+
+
+@pytest.fixture(scope="module")
+def face_bundle(degraded, tiny_weights: Path, finder: FaceFinder, tmp_path_factory) -> Path:
+    """A bundle that restores faces in photographs, with a network that makes noise of them."""
+    folder = tmp_path_factory.mktemp("bundles") / "bfr-faces"
+    write_micro_bundle(folder, (("litert", "fp32"),), degraded, tiny_weights)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, {**manifest, "detector": write_detector(folder)})
+    return folder
+
+
+@pytest.mark.devices
+@pytest.mark.lowering
+def test_the_page_does_what_restore_does(
+    chromium: browser.Browser, face_bundle: Path, finder: FaceFinder, tmp_path: Path
+) -> None:
+    photos = {name: photographs()[name] for name in ("group", "astronaut", "coffee")}
+    for name, photo in photos.items():
+        photo.save(tmp_path / f"{name}.png")
+    script = ROOT / "tests" / "faces_page.mjs"
+    with browser.serving(face_bundle) as url:
+        command = [chromium.node, script, browser.modules_folder(), chromium.chromium, url, tmp_path]
+        command += [tmp_path / f"{name}.png" for name in photos]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert (seen["isolated"], seen["errors"], seen["shown"]) == (True, [], "1")
+    assert "for the faces in a photo" in seen["about"]
+
+    def saved(name: str) -> np.ndarray:
+        return np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).astype(int)
+
+    model = load_artifact(get_task("bfr"), face_bundle, "litert", "fp32", threads=1, keeps_colors=True)
+
+    def expected(photo: Image.Image, faces: list[Face], wanted: Wanted) -> tuple[np.ndarray, list[bool]]:
+        made, treated = restore_faces(
+            photo, faces, lambda square: restore(square, model, 0, lambda *_: None), model.size, wanted
+        )
+        return np.asarray(made).astype(int), [face.done == RESTORED for face in treated]
+
+    for name in ("group", "astronaut"):
+        photo, rings, given = photos[name], seen[name]["rings"], np.asarray(photos[name])
+        faces = finder.find(photo)
+        assert len(rings) == len(faces)
+        assert all(shared(face, ring["box"]) >= 0.9 for face, ring in zip(faces, rings, strict=True))
+        assert [ring["on"] for ring in rings] == expected(photo, faces, Wanted())[1]
+        made, _ = expected(photo, faces, Wanted(all_faces=True))
+        apart = np.abs(saved(f"{name}-all") - made)
+        assert apart.mean() < 0.1
+        untouched = (made == given).all(-1)
+        assert 0.3 < untouched.mean() < 0.99
+        assert (apart[untouched] > 0).mean() < 1e-3  # where a mask is about to end
+        assert seen[name]["all"] == f"{name}-restored.png"
+        assert [ring["on"] for ring in seen[name]["without"]] == [False] + [True] * (len(faces) - 1)
+    left, top, right, bottom = (round(value) for value in seen["group"]["rings"][0]["box"])
+    first = np.s_[top:bottom, left:right]
+    assert np.array_equal(saved("group-without")[first], np.asarray(photos["group"])[first])
+    assert not np.array_equal(saved("group-without"), np.asarray(photos["group"]))
+
+    nobody = seen["coffee"]
+    assert nobody["status"].startswith("No face found, so the photo is left as it is.")
+    assert (nobody["rings"], nobody["canSave"]) == ([], False)
+    (marked,) = nobody["marked"]
+    left, top, right, bottom = marked["box"]
+    assert (right - left, bottom - top) == (100, 100)
+    rows, columns = np.nonzero((saved("coffee-marked") != np.asarray(photos["coffee"])).any(-1))
+    assert left <= columns.min() < columns.max() < right
+    assert top <= rows.min() < rows.max() < bottom
+    for before, after in (("coffee-marked", "again"), ("again", "faithful"), ("faithful", "colors")):
+        assert not np.array_equal(saved(before), saved(after))
+    for view in ("phone", "desktop", "dark", "dark-phone"):
+        assert seen[view] == {"overflow": 0, "camera": "phone" in view}
+
+
+@pytest.mark.devices
+@pytest.mark.lowering
+def test_an_exported_page_is_isolated_by_itself_and_works_without_a_network(
+    chromium: browser.Browser, face_bundle: Path, tmp_path: Path
+) -> None:
+    browser.export_page(face_bundle, tmp_path / "page")
+    handler = partial(Served, directory=str(tmp_path / "page"), networks={})  # sends no such headers
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [chromium.node, ROOT / "tests" / "offline.mjs", browser.modules_folder(), chromium.chromium]
+        command.append(f"http://127.0.0.1:{server.server_address[1]}/")
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            online = json.loads(process.stdout.readline())
+            server.shutdown()
+            server.server_close()
+            offline = json.loads(process.communicate("\n", timeout=120)[0])
+    for seen in (online, offline):
+        assert seen["isolated"]
+        assert seen["status"].startswith("Restored in")
+        assert seen["problem"] == ""
+    # A window of the test is a private one; else the page can be installed.
+    assert {error["errorId"] for error in online["installabilityErrors"]} <= {"in-incognito"}
