@@ -91,7 +91,7 @@ browser: $(VENV)/ready  ## fetch LiteRT.js for the browser device and the page (
 devices-test: arm64 browser gpu npu coreai  ## set up every device and chip that this machine can have, and test them
 	$(BIN)/python -m tests.adbd
 	$(BIN)/python -m pytest tests/test_devices.py tests/test_litert_gpu.py tests/test_qnn.py \
-	  tests/test_coreai.py -rs
+	  tests/test_coreai.py tests/test_page_faces.py -rs
 
 clean:  ## remove the environment and the outputs
 	rm -rf $(VENV) out

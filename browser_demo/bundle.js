@@ -16,7 +16,9 @@ export const isForGpu = (entry) => entry.target === GPU_TARGET;
 export class UserError extends Error {}
 
 async function fetched(url) {
-  const response = await fetch(url);
+  const response = await fetch(url).catch(() => {
+    throw new UserError(`${url} cannot be reached: check the network, or serve the page again`);
+  });
   if (!response.ok) throw new UserError(`${url} cannot be read (${response.status}): serve the bundle again`);
   return response;
 }
@@ -28,6 +30,11 @@ export function fileStem(target, precision) {
 
 /** SHA-256 of bytes in hexadecimal. */
 export async function sha256(bytes) {
+  if (!globalThis.crypto?.subtle) {
+    throw new UserError(
+      "this browser checks no files on a page without https: open it by https:// or as localhost (adb reverse on a phone)",
+    );
+  }
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -7,37 +7,50 @@
 
 import { deviceFacts, runJob, runJobFile } from "./jobs.js";
 import { Bundle, UserError, isForGpu } from "./bundle.js";
+import { FaceFinder } from "./detect.js";
 import { checks } from "./fidelity.js";
-import { enlarged, planar, rgba } from "./pictures.js";
-import { Restorer, hasGpu, isGpuSoftware } from "./restorer.js";
+import { Photo, opened, pixelsOf, squareOf } from "./photo.js";
+import { rgba } from "./pictures.js";
+import { Restorer, gaussian, hasGpu, isGpuSoftware, openNetwork } from "./restorer.js";
 
 // What photos a model is for, by the domain that its manifest names.
 const DOMAINS = { "aligned-face": "for a photo that one upright face fills", photo: "for any photo" };
+const FACES = "for the faces in a photo";
 const NOTES = { fp16: "fp16, slow in browsers" };
 const [WARMUP, RUNS] = [3, 20];
+const PAINTED_MS = 50; // the page is painted as often while it computes
+const LEAST_SIDE = 16; // of a square that a person marks, pixels
 
 const $ = (id) => document.getElementById(id);
-const controls = ["choose", "sample", "model", "check"].map($);
 let bundle, restorer;
-let photo = null; // (3, size, size) in [0, 1]
-let photoTimes = null; // milliseconds of its restoration
+let finder = null; // of faces, in the runtime of `restorer`
+let photo = null;
+let fileName = ""; // of the photo, without its ending
+let noise = null; // that its parts are restored with
+let square = null; // left, top and side of what a person is marking, in pixels of the photo
 let checked = null; // row of the last check of this device
 const threads = navigator.hardwareConcurrency;
 
 /** Let the page be painted. */
 const breath = () => new Promise((resolve) => setTimeout(resolve));
+let painted = 0;
 
 async function showProgress(done, of, what) {
+  if (done && done < of && performance.now() - painted < PAINTED_MS) return;
   $("progress").hidden = done >= of;
   $("progress").max = of;
   $("progress").value = done;
   if (what) $("status").textContent = what;
   await breath();
+  painted = performance.now();
 }
 
 /** Do `work` with the controls locked; what goes wrong is shown in one sentence. */
 async function busy(what, work) {
-  controls.forEach((control) => (control.disabled = true));
+  const lock = (on) => document.querySelectorAll("button, select, input").forEach((control) => (control.disabled = on));
+  lock(true);
+  $("slider").disabled = false;
+  $("main").ariaBusy = "true";
   $("problem").hidden = true;
   $("status").textContent = what;
   await breath();
@@ -50,65 +63,186 @@ async function busy(what, work) {
     $("status").textContent = "";
   } finally {
     $("progress").hidden = true;
-    controls.forEach((control) => (control.disabled = !restorer));
+    $("main").ariaBusy = "false";
+    lock(!restorer);
     $("model").disabled = !$("model").length; // another model may work where this one did not
   }
 }
 
-/** The centred square of an image file, upright and on white, enlarged to the network's size as its task wants it. */
-async function squareOf(blob) {
-  const { upscale, enlarge } = bundle.task;
-  const size = bundle.size / upscale;
-  let image;
-  try {
-    image = await createImageBitmap(blob); // applies the EXIF orientation
-  } catch {
-    throw new UserError(`${blob.name ?? "this"} is not an image that can be read: choose another`);
+const wishes = () => ({ noise, fidelity: Number($("fidelity").value), colors: $("colors").checked });
+
+/** Restore `parts` of `whose` photo; resolves to the milliseconds that it took. */
+async function restoreParts(whose, parts = whose.parts) {
+  const each = bundle.manifest.steps + 2;
+  let spent = 0;
+  for (const [i, part] of parts.entries()) {
+    const what = whose.whole ? "Restoring…" : `Restoring face ${i + 1} of ${parts.length}…`;
+    await part.restore(restorer, wishes(), (done) => showProgress(i * each + done, parts.length * each, what));
+    spent += part.times.total;
   }
-  const side = Math.min(image.width, image.height);
-  const [left, top] = [(image.width - side) / 2, (image.height - side) / 2].map(Math.floor);
-  const options = { resizeWidth: size, resizeHeight: size, resizeQuality: "high" };
-  const square = await createImageBitmap(image, left, top, side, side, options);
-  const context = new OffscreenCanvas(size, size).getContext("2d");
-  context.fillStyle = "white";
-  context.fillRect(0, 0, size, size);
-  context.drawImage(square, 0, 0);
-  const { data } = context.getImageData(0, 0, size, size);
-  return planar(enlarged(data, [size, size], 4, upscale, enlarge), 4);
+  return spent;
 }
 
-function draw(canvas, values) {
-  canvas.width = canvas.height = bundle.size;
-  canvas.getContext("2d").putImageData(new ImageData(rgba(values), bundle.size), 0, 0);
-}
-
-async function restorePhoto() {
-  const { image, times } = await restorer.restore(photo, bundle.golden.noise, showProgress);
-  draw($("before"), photo);
-  draw($("after"), image);
-  $("compare").hidden = false;
-  $("after").toBlob((png) => {
-    URL.revokeObjectURL($("save").href);
-    $("save").href = URL.createObjectURL(png);
-    $("save").hidden = false;
-  });
-  photoTimes = times;
-  showTimes();
+/** Restore all of `next` with the noise `from` and show it. A new photo's faces are left alone where they are sharp. */
+async function restorePhoto(next = photo, from = noise) {
+  noise = from;
+  const spent = await restoreParts(next);
+  if (next !== photo && !next.whole) next.parts.forEach((part) => part.judge());
+  photo = next;
+  show();
   const way = isForGpu(restorer.entry)
     ? "the GPU"
     : restorer.threads > 1 ? `${restorer.threads} threads` : "one thread";
-  $("status").textContent = `Restored in ${Math.round(times.total)} ms with ${way}. Move the slider to compare.`;
+  const took = `${Math.round(spent)} ms with ${way}`;
+  if (photo.whole) $("status").textContent = `Restored in ${took}. Move the slider to compare.`;
+  else $("status").textContent = photo.parts.length ? `${told()}. The model took ${took}.` : NO_FACE;
+}
+
+const NO_FACE = "No face found, so the photo is left as it is. If there is one, mark it by hand.";
+
+/** What was done with the faces of the photo, as the beginning of a sentence. */
+function told() {
+  const { parts } = photo;
+  const sharp = parts.filter((part) => part.sharp && !part.on).length;
+  const left = sharp ? `; ${sharp} left, as sharp as the model would make ${sharp > 1 ? "them" : "it"}` : "";
+  const of = `${parts.filter(({ on }) => on).length} of ${parts.length}`;
+  return `${of} ${parts.length > 1 ? "faces" : "face"} restored${left}`;
+}
+
+function draw(canvas, { data, width, height }) {
+  [canvas.width, canvas.height] = [width, height];
+  canvas.getContext("2d").putImageData(new ImageData(data, width), 0, 0);
+}
+
+/** Show the photo as it is now. */
+function show() {
+  mark(null);
+  const { width, height } = photo.size;
+  draw($("before"), photo.pixels);
+  draw($("after"), photo.changed ? photo.restored : photo.pixels);
+  $("compare").style.setProperty("--ratio", width / height);
+  $("compare").hidden = false;
+  for (const id of ["save", "again", "settings"]) $(id).hidden = !photo.changed;
+  $("mark").hidden = photo.whole;
+  $("rings").replaceChildren(...(photo.whole ? [] : photo.parts.map(ringOf)));
+  showTimes();
+}
+
+/** The ring around a face, with a button that switches it on and off. */
+function ringOf(part, i) {
+  const { width, height } = photo.size;
+  const [left, top, right, bottom] = part.box;
+  const share = (value, side) => `${(100 * value) / side}%`;
+  const ring = document.createElement("div");
+  ring.className = "ring";
+  ring.dataset.box = part.box.join();
+  Object.assign(ring.style, {
+    left: share((left + right) / 2, width),
+    top: share((top + bottom) / 2, height),
+    width: share(right - left, width),
+    height: share(bottom - top, height),
+  });
+  const button = document.createElement("button");
+  button.ariaPressed = String(part.on);
+  button.ariaLabel = `Restore face ${i + 1}`;
+  button.title = part.on ? "restored; press to leave it" : `left${part.sharp ? ", as it is sharp" : ""}; press to restore it`;
+  button.textContent = part.on ? "✓" : "–";
+  button.onclick = () =>
+    busy("Putting the faces together…", async () => {
+      part.on = !part.on;
+      show();
+      $("status").textContent = `${told()}.`;
+      $("rings").children[i].querySelector("button").focus();
+    });
+  ring.append(button);
+  return ring;
+}
+
+/** Open the photo in `blob`: whole where the model takes it so, else with its faces found. */
+async function openPhoto(blob) {
+  const image = await opened(blob);
+  const { task, size } = bundle;
+  const fits = [image.width, image.height].every((side) => side * task.upscale === size);
+  let next;
+  if (fits || !finder) {
+    next = Photo.whole(await squareOf(image, size, task));
+  } else {
+    const pixels = pixelsOf(image);
+    const faces = await finder.find(pixels, (done, of) => showProgress(done, of, "Looking for faces…"));
+    next = Photo.of(pixels, faces, size);
+  }
+  await restorePhoto(next, bundle.golden.noise);
+  fileName = (blob.name ?? "photo").replace(/\.\w+$/, "");
+}
+
+/** Do `work` for every part of the photo and show it anew. */
+const change = (what, work) =>
+  busy(what, async () => {
+    await work();
+    show();
+    $("status").textContent = photo.whole ? "Restored." : `${told()}.`;
+  });
+
+/** Let a person mark `next` (left, top, side), moved into the photo; null: no more. */
+function mark(next) {
+  square = next;
+  $("square").hidden = $("marking").hidden = !next;
+  $("tools").hidden = Boolean(next) || !photo;
+  if (!next) return;
+  const { width, height } = photo.size;
+  const side = Math.min(Math.max(next[2], LEAST_SIDE), width, height);
+  const inside = (value, most) => Math.min(Math.max(value, 0), most - side);
+  square = [inside(next[0], width), inside(next[1], height), side];
+  $("side").min = LEAST_SIDE;
+  $("side").max = Math.min(width, height);
+  $("side").value = side;
+  Object.assign($("square").style, {
+    left: `${(100 * square[0]) / width}%`,
+    top: `${(100 * square[1]) / height}%`,
+    width: `${(100 * side) / width}%`,
+    height: `${(100 * side) / height}%`,
+  });
+}
+
+async function restoreMarked() {
+  const part = photo.mark(square, bundle.size);
+  try {
+    await restoreParts(photo, [part]);
+  } catch (error) {
+    photo.parts.pop();
+    throw error;
+  }
+  show();
+  $("status").textContent = `${told()}.`;
+}
+
+async function save() {
+  const png = await new Promise((resolve) => $("after").toBlob(resolve));
+  if (!png) throw new UserError("the photo is larger than this browser can save: reduce it first");
+  const link = document.createElement("a");
+  Object.assign(link, { href: URL.createObjectURL(png), download: `${fileName}-restored.png` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // phones ask before they save
+  $("status").textContent = `Saved as ${link.download}.`;
 }
 
 async function openModel(entry) {
   restorer?.close();
+  const gpu = isForGpu(entry);
+  if (restorer && isForGpu(restorer.entry) !== gpu) finder = null; // its networks went with the runtime
   restorer = null;
-  photoTimes = checked = null;
-  showTimes();
+  checked = null;
   fillParity(entry, null);
   restorer = await Restorer.open(bundle, entry, threads);
+  const { detector } = bundle.manifest;
+  if (detector && !finder) {
+    const { detect, mesh } = detector.files;
+    const open = (file) => openNetwork(bundle, file, restorer.threads);
+    finder = new FaceFinder(await open(detect), await open(mesh));
+  }
   $("status").textContent = `Ready: ${entry.precision}, ${(entry.bytes / 1e6).toFixed(1)} MB.`;
   $("reason").textContent = bundle.reason(entry);
+  showTimes();
   if (photo) await restorePhoto();
 }
 
@@ -136,12 +270,14 @@ function cells(row, ...texts) {
 
 const shown = (value, digits = 1) => (value == null ? "–" : value.toFixed(digits));
 
-/** Fill the table of times from `photoTimes` and `checked`. */
+/** Fill the table of times: those of the photo, or of its first face, and those of the last check. */
 function showTimes() {
+  const times = photo?.parts[0]?.times;
+  $("whose").textContent = photo && !photo.whole ? "first face" : "this photo";
   const parts = { encode: "encode", step: `step (× ${bundle.manifest.steps})`, decode: "decode", total: "whole" };
   const median = (part) => (part === "total" ? checked?.total : checked?.programs[part])?.median_ms;
   const rows = Object.entries(parts).map(([part, name]) =>
-    cells(document.createElement("tr"), name, shown(photoTimes?.[part]), shown(median(part))),
+    cells(document.createElement("tr"), name, shown(times?.[part]), shown(median(part))),
   );
   $("latency").tBodies[0].replaceChildren(...rows);
 }
@@ -163,29 +299,38 @@ function fillParity(entry, parity) {
   return "The bundle has no budget to hold this device against: write it again.";
 }
 
-function take(blob) {
-  return busy("Restoring…", async () => {
-    photo = await squareOf(blob);
-    await restorePhoto();
-  });
-}
+const take = (blob) => busy("Opening the photo…", () => openPhoto(blob));
 
 function listen() {
-  $("choose").onclick = () => $("file").click();
-  $("file").onchange = async () => {
-    const [file] = $("file").files;
-    $("file").value = ""; // so that the same photo can be chosen again
-    if (file) await take(file);
-  };
+  for (const [button, input] of [["choose", "file"], ["shoot", "camera"]]) {
+    $(button).onclick = () => $(input).click();
+    $(input).onchange = async () => {
+      const [file] = $(input).files;
+      $(input).value = ""; // so that the same photo can be chosen again
+      if (file) await take(file);
+    };
+  }
   $("sample").onclick = () =>
     busy("Restoring…", async () => {
-      photo = bundle.golden.input;
-      await restorePhoto();
+      const [width, height] = [bundle.size, bundle.size];
+      const sample = Photo.whole({ data: rgba(bundle.golden.input), width, height });
+      await restorePhoto(sample, bundle.golden.noise);
+      fileName = "sample";
     });
   $("model").onchange = () =>
     busy("Loading the model…", () => openModel(bundle.files.find(({ path }) => path === $("model").value)));
   $("check").onclick = () => busy("Measuring…", checkDevice);
+  $("save").onclick = () => busy("Saving…", save);
+  $("again").onclick = () =>
+    busy("Restoring…", () => restorePhoto(photo, gaussian(noise.length)));
+  $("fidelity").oninput = () => ($("shown").value = $("fidelity").value);
+  $("fidelity").onchange = () =>
+    change("Decoding…", async () => {
+      for (const part of photo.parts) await part.decode(restorer, wishes());
+    });
+  $("colors").onchange = () => change("Putting colours in…", () => photo.parts.forEach((part) => part.finish(wishes())));
   $("slider").oninput = () => $("compare").style.setProperty("--cut", `${$("slider").value}%`);
+  listenToSquare();
   const over = (on) => (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", on);
@@ -197,6 +342,42 @@ function listen() {
     const [file] = event.dataTransfer.files;
     if (file && restorer && !$("choose").disabled) await take(file);
   });
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** The square that a person marks follows the pointer, the arrow keys and its slider. */
+function listenToSquare() {
+  const moved = (dx, dy) => mark([square[0] + dx, square[1] + dy, square[2]]);
+  $("mark").onclick = () => {
+    const { width, height } = photo.size;
+    const side = Math.min(width, height) / 2;
+    mark([(width - side) / 2, (height - side) / 2, side]);
+    $("square").focus();
+  };
+  $("unmark").onclick = () => mark(null);
+  $("marked").onclick = () => busy("Restoring…", restoreMarked);
+  $("side").oninput = () => {
+    const grown = Number($("side").value) - square[2];
+    mark([square[0] - grown / 2, square[1] - grown / 2, square[2] + grown]);
+  };
+  let held = null; // where the pointer was last
+  $("square").onpointerdown = ({ pointerId, clientX, clientY }) => {
+    held = [clientX, clientY];
+    $("square").setPointerCapture(pointerId);
+  };
+  $("square").onpointermove = ({ pointerId, clientX, clientY }) => {
+    if (!$("square").hasPointerCapture(pointerId)) return;
+    const scale = photo.size.width / $("compare").clientWidth;
+    moved((clientX - held[0]) * scale, (clientY - held[1]) * scale);
+    held = [clientX, clientY];
+  };
+  $("square").onkeydown = (event) => {
+    const arrow = ARROWS[event.key];
+    if (!arrow) return;
+    event.preventDefault();
+    moved(...arrow.map((step) => (step * square[2]) / 20));
+  };
 }
 
 async function openPage() {
@@ -213,7 +394,10 @@ async function openPage() {
   }
   if (!bundle.golden.noise) throw new UserError("the bundle has no golden vectors: write it again");
   $("title").textContent = title;
-  const suited = DOMAINS[domain] ? `, ${DOMAINS[domain]}` : "";
+  const suit = bundle.manifest.detector ? FACES : DOMAINS[domain];
+  const suited = suit ? `, ${suit}` : "";
+  $("colors").checked = bundle.manifest.keep_colors ?? false;
+  $("fidelity").value = $("shown").value = bundle.manifest.fidelity ?? 0;
   $("about").textContent =
     `Model ${model.name}, ${size}×${size} pixels${suited}. Everything runs on this device: the photo does not leave it.`;
   $("model").replaceChildren(

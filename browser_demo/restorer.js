@@ -65,6 +65,33 @@ export function floatBytes(values) {
   return new Uint8Array(view.buffer);
 }
 
+/** The bytes of `model` as LiteRT runs them on the processor, with `threads` threads. */
+const onProcessor = (bytes, threads) =>
+  loadAndCompile(bytes, { accelerator: "wasm", cpuOptions: { numThreads: threads } });
+
+/**
+ * A network of the face detector as `FaceFinder` takes it: float32 (side, side, 3) → its outputs, the longest first.
+ *
+ * It lives in the runtime of the restorer that was opened last.
+ *
+ * @param entry its file's in the manifest.
+ */
+export async function openNetwork(bundle, entry, threads) {
+  const model = await onProcessor(await bundle.bytes(entry), threads);
+  return async (values) => {
+    const side = Math.sqrt(values.length / 3);
+    const input = new Tensor(values, [1, side, side, 3]);
+    const outputs = await model.run([input]);
+    input.delete();
+    const found = [];
+    for (const output of outputs) {
+      found.push(Float32Array.from(await output.data()));
+      output.delete();
+    }
+    return found.toSorted((a, b) => b.length - a.length);
+  };
+}
+
 /** The three programs of one file. */
 export class Restorer {
   /**
@@ -83,10 +110,8 @@ export class Restorer {
     self.threads = Math.max(1, Math.min(threads, most));
     const start = performance.now();
     // Asked for fp16, LiteRT.js 2.5.3 writes shaders that need f16 where WebGPU has none; they fail without an error.
-    const options = isForGpu(entry)
-      ? { accelerator: "webgpu", gpuOptions: { precision: "fp32" } }
-      : { accelerator: "wasm", cpuOptions: { numThreads: self.threads } };
-    self.model = await loadAndCompile(bytes, options);
+    const onGpu = { accelerator: "webgpu", gpuOptions: { precision: "fp32" } };
+    self.model = await (isForGpu(entry) ? loadAndCompile(bytes, onGpu) : onProcessor(bytes, self.threads));
     self.loadMs = performance.now() - start;
     const missing = PROGRAMS.find((name) => !(name in self.model.signatures));
     if (missing) throw new UserError(`${entry.path} has no signature '${missing}': export it again`);
@@ -125,10 +150,12 @@ export class Restorer {
   /**
    * Restore `image` with unit Gaussian `noise`.
    *
+   * @param fidelity from the sample (0) to the coarse estimate (1), see `mixed`.
    * @param progress awaited with (done, of) before each program.
-   * @returns the image and the milliseconds of encode, one step (the mean), decode, and in total.
+   * @returns the image, the coarse and the sampled latent, and the milliseconds of encode, one step (the mean), decode,
+   *   and in total.
    */
-  async restore(image, noise, progress = async () => {}) {
+  async restore(image, noise, { fidelity = 0, progress = async () => {} } = {}) {
     const { steps } = this.bundle.manifest;
     const spent = { encode: 0, step: 0, decode: 0 };
     let done = 0;
@@ -139,11 +166,12 @@ export class Restorer {
       spent[name] += performance.now() - start;
       return out;
     };
-    let latent = noised(await timed("encode", image), noise, this.bundle.manifest.sigma_s);
+    const coarse = await timed("encode", image);
+    let latent = noised(coarse, noise, this.bundle.manifest.sigma_s);
     for (let k = 0; k < steps; k++) latent = await timed("step", latent, k);
-    const restored = await timed("decode", latent);
+    const restored = await timed("decode", mixed(latent, coarse, fidelity));
     const total = spent.encode + spent.step + spent.decode;
-    return { image: restored, times: { ...spent, step: spent.step / steps, total } };
+    return { image: restored, coarse, latent, times: { ...spent, step: spent.step / steps, total } };
   }
 
   /** What each program makes of its golden input, and the whole loop of the golden image. */
@@ -166,4 +194,15 @@ export class Restorer {
 function noised(coarse, noise, sigma) {
   const scale = Math.fround(sigma); // float32 throughout, as everywhere else
   return coarse.map((value, i) => value + Math.fround(scale * noise[i]));
+}
+
+/** From the sampled latent (`fidelity` 0) to the coarse one (1), which is nearer to the truth on average and smoother. */
+export function mixed(latent, coarse, fidelity) {
+  return fidelity ? latent.map((value, i) => value + Math.fround(fidelity * (coarse[i] - value))) : latent;
+}
+
+/** Unit Gaussian noise: another sample of the same photo. */
+export function gaussian(length) {
+  const radius = () => Math.sqrt(-2 * Math.log(1 - Math.random()));
+  return Float32Array.from({ length }, () => radius() * Math.cos(2 * Math.PI * Math.random()));
 }

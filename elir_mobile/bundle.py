@@ -10,6 +10,7 @@
       steps.bin         the table of time biases: float32, little-endian, K × ΣC
       executorch/*.pte  litert/*.tflite  coreml/*.mlpackage
       golden/           what a device checks itself against: raw little-endian arrays, see below
+      detector/         two .tflite that find the faces of photographs, where the task restores them in place
       report/           report.json, report.html, strip.png
 
 Golden vectors are files without a header; the manifest's ``golden.arrays`` gives path, shape, type and
@@ -19,10 +20,11 @@ output, ``step``'s first output, and the latent that ``decode`` is given. All fr
 
 The manifest says all that an app must know of the task (:func:`task_facts`) and which file each class of
 device should take: ``recommendation`` has a path for each, ``reasons`` a sentence
-(:mod:`elir_mobile.recommendation`). Schema 1 named the task alone: this package opens such a
-bundle with the facts of its own table of tasks, and :func:`copy_bundle` writes them down. An app that comes
-upon one shows the task's name, does not enlarge, says nothing of a domain and takes the first file that it
-can run.
+(:mod:`elir_mobile.recommendation`). ``detector`` has path, SHA-256 and bytes of the networks ``detect`` and
+``mesh`` of :mod:`elir_mobile.faces.detect`, where they come from and under which licence. Schema 1 named the
+task alone: this package opens such a bundle with the facts of its own table of tasks, and :func:`copy_bundle`
+writes them down. An app that comes upon one shows the task's name, does not enlarge, says nothing of a domain
+and takes the first file that it can run.
 
 A bundle is built in a temporary folder beside its final place and renamed when it is whole. It is read
 with suspicion (``elir_mobile/core/manifest.py``).
@@ -37,6 +39,7 @@ if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C i
     app()
 
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,12 +59,14 @@ from elir_mobile.core.manifest import (
     artifact_sha256,
     bytes_of,
     copy_files,
+    other_files,
     read_manifest,
     read_table,
     sha256_of,
 )
 from elir_mobile.core.reader import load_object
 from elir_mobile.devices.adb import APP_FOLDER, Adb
+from elir_mobile.faces import detect
 from elir_mobile.images import to_image
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.recommendation import BUDGET, RECOMMENDED, reasons, recommendation
@@ -69,7 +74,7 @@ from elir_mobile.runtimes.runner import Runner
 from elir_mobile.runtimes.table import RUNTIMES, can_run, canonical, runtime_name, runtimes_on
 from elir_mobile.tasks import Task, get_task
 
-GOLDEN, REPORT = "golden", "report"
+DETECTOR, GOLDEN, REPORT = "detector", "golden", "report"
 MADE_BY = "elir-mobile"  # in manifests: a folder without it is somebody else's, and never replaced
 GOLDEN_SEED = 0
 ANDROID_FOLDER = f"{APP_FOLDER}/bundles"  # where android_demo looks
@@ -121,8 +126,7 @@ def _foreign(folder: Path) -> str | None:
         manifest = load_object(folder / MANIFEST, SCHEMA_VERSION)
         if manifest.get("made_by") != MADE_BY:
             return f"was not written by {MADE_BY}, or by an earlier one that did not sign"
-        arrays = manifest.get("golden", {"arrays": {}})["arrays"]
-        named = [manifest["table"], *arrays.values(), *manifest["files"]]
+        named = [*other_files(manifest), *manifest["files"]]
         known = {MANIFEST, *(entry["path"] for entry in named)} - {".", ""}
     except (UserError, KeyError, TypeError, AttributeError):
         return "is not a bundle that can be read"
@@ -174,6 +178,22 @@ def write_golden(folder: Path, runner: Runner, degraded: Tensor, steps: int, sig
             "sha256": sha256_of(path),
         }
     return {"seed": GOLDEN_SEED, "arrays": entries}
+
+
+def write_detector(folder: Path) -> dict:
+    """Copy the face detector into ``detector/`` and return its manifest entry.
+
+    Raises:
+        UserError: it cannot be fetched.
+    """
+    source = detect.fetch_detector()
+    (folder / DETECTOR).mkdir()
+    files = {}
+    for name, file in (("detect", detect.DETECTOR), ("mesh", detect.MESH)):
+        path = folder / DETECTOR / file
+        shutil.copyfile(source / file, path)
+        files[name] = file_entry(folder, path)
+    return {"files": files, "source": f"MediaPipe, by PyPI {detect.PACKAGE}", "licence": "Apache-2.0"}
 
 
 def _pixels(image: Tensor) -> np.ndarray:

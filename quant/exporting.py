@@ -24,7 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elir_mobile.bundle import Bundle, file_entry, task_facts, write_golden, write_manifest, write_table
+from elir_mobile.bundle import (
+    Bundle,
+    file_entry,
+    task_facts,
+    write_detector,
+    write_golden,
+    write_manifest,
+    write_table,
+)
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import locked, write_json, written
 from elir_mobile.core.processes import end_pool, end_with_parent, submit
@@ -33,6 +41,7 @@ from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
 from elir_mobile.recommendation import BUDGET
 from elir_mobile.runtimes.eager import eager_runner
+from elir_mobile.tasks import ALIGNED_FACE
 from export.programs import Delegation, Programs, Samples
 from export.targets import Target, get_target, writer
 from quant.gptq import Adjusted, adjusted_weights, with_weights
@@ -123,6 +132,9 @@ def describe(
         calibration: what the manifest says of it; empty where nothing was calibrated.
         image: degraded, of the golden vectors.
         folder: of the bundle.
+
+    Raises:
+        UserError: the face detector cannot be fetched that a bundle for faces in photographs has.
     """
     info = job.info
     manifest = {
@@ -158,6 +170,8 @@ def describe(
         ),
         "table": write_table(folder, table),
     }
+    if job.task.finds_faces and info.domain == ALIGNED_FACE:
+        manifest["detector"] = write_detector(folder)
     write_manifest(folder, manifest)
     return Bundle(folder, manifest, table)
 

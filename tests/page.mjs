@@ -60,7 +60,7 @@ try {
         models: Array.from(document.getElementById("model").options, (option) => option.value),
         ground: getComputedStyle(document.body).backgroundColor,
         overflow: document.documentElement.scrollWidth - width,
-        save: document.getElementById("save").href.startsWith("blob:"),
+        save: document.getElementById("save").checkVisibility(),
       };
     }, options.viewport.width);
     // A file that is no picture is one sentence, and the page stays usable.

@@ -19,12 +19,14 @@ from elir_mobile.bundle import (
     file_entry,
     read_bundle,
     task_facts,
+    write_detector,
     write_manifest,
     write_table,
 )
 from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import GOLDEN_IMAGES, GOLDEN_LATENTS, sha256_of
+from elir_mobile.faces import detect
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 
 FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
@@ -428,3 +430,46 @@ def test_golden_vectors_have_the_shapes_that_are_relied_on(tmp_path: Path, chang
     edit(folder, lambda manifest: change(manifest["golden"]["arrays"]))
     with pytest.raises(UserError, match=message):
         read_bundle(folder)
+
+
+@pytest.fixture
+def with_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle with a face detector, whose files are short here."""
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+    (fetched / detect.DETECTOR).write_bytes(b"finds")
+    (fetched / detect.MESH).write_bytes(b"places")
+    monkeypatch.setattr(detect, "fetch_detector", lambda: fetched)
+    with building(tmp_path / "b") as staging:
+        (staging / "a.pte").write_bytes(b"program")
+        files = [file_entry(staging, staging / "a.pte", target="executorch", precision="fp32")]
+        facts = {**FACTS, "table": write_table(staging, TABLE), "files": files}
+        write_manifest(staging, {**facts, "detector": write_detector(staging)})
+    return tmp_path / "b"
+
+
+def test_a_bundle_names_its_face_detector_and_a_copy_has_it(with_detector: Path, tmp_path: Path) -> None:
+    bundle = read_bundle(with_detector)
+    detector = bundle.manifest["detector"]
+    assert {name: entry["bytes"] for name, entry in detector["files"].items()} == {"detect": 5, "mesh": 6}
+    assert (detect.PACKAGE in detector["source"], detector["licence"]) == (True, "Apache-2.0")
+    copy = read_bundle(copy_bundle(bundle, tmp_path / "copy", "android"))
+    assert copy.manifest["detector"] == detector
+    with building(with_detector):  # all that lies in it is its own, so it may be written anew
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["files"].pop("mesh"), "it has no detector.files.mesh"),
+        (lambda d: d["files"]["detect"].update(path="../a"), "outside the bundle"),
+        (lambda d: d["files"]["mesh"].update(bytes=7), "has not the 7 bytes of its entry"),
+        (lambda d: d["files"]["mesh"].update(sha256="0" * 64), "missing or damaged"),
+        (lambda d: d.pop("licence"), "it has no detector.licence"),
+    ],
+)
+def test_the_face_detector_is_checked_as_every_file(with_detector: Path, change, message: str) -> None:
+    edit(with_detector, lambda manifest: change(manifest["detector"]))
+    with pytest.raises(UserError, match=message):
+        read_bundle(with_detector)

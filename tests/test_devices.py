@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -516,6 +518,7 @@ def chromium() -> browser.Browser:
 def pages(tmp_path: Path, monkeypatch):
     """The page's server with stand-ins for the npm packages, a bundle and a job: connection and folder."""
     monkeypatch.setattr(browser, "is_ready", lambda: True)
+    monkeypatch.setattr(browser, "modules_folder", lambda: tmp_path / "node_modules")
     for name in ("bundle", "job"):
         (tmp_path / name).mkdir()
     (tmp_path / "bundle" / "manifest.json").write_text("{}")
@@ -539,7 +542,60 @@ def test_the_page_is_isolated_so_that_threads_work(pages) -> None:
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     assert asked(pages[0], "GET", "/page.js")[2].headers["Content-Type"].startswith("text/javascript")
-    assert asked(pages[0], "GET", "/bundle/manifest.json")[:2] == (200, b"{}")
+    status, body, response = asked(pages[0], "GET", "/bundle/manifest.json")
+    assert (status, body, response.headers["Cache-Control"]) == (200, b"{}", "no-store")
+
+
+def test_a_browser_may_keep_the_runtime_and_is_told_whether_it_is_still_that(pages) -> None:
+    connection, folder = pages
+    script = folder / "node_modules" / "@litertjs" / "core" / "index.js"
+    script.parent.mkdir(parents=True)
+    script.write_text("export {};")
+    _, body, response = asked(connection, "GET", "/litert/core/index.js")
+    assert (body, response.headers["Cache-Control"]) == (b"export {};", "no-cache")
+    connection.request(
+        "GET", "/litert/core/index.js", headers={"If-Modified-Since": response.headers["Last-Modified"]}
+    )
+    again = connection.getresponse()
+    assert (again.status, again.read()) == (304, b"")
+
+
+def test_a_request_that_is_none_is_answered_as_one(pages) -> None:
+    connection, _ = pages
+    with socket.create_connection((connection.host, connection.port)) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        assert b"400" in client.recv(1 << 16)
+
+
+def test_an_export_has_what_browsers_run_and_nothing_else(
+    micro_bundle: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(browser, "is_ready", lambda: True)
+    monkeypatch.setattr(browser, "modules_folder", lambda: tmp_path / "node_modules")
+    core = tmp_path / "node_modules" / "@litertjs" / "core"
+    (core / "wasm").mkdir(parents=True)
+    for name in ("package.json", "index.js", "index.js.map", "wasm/litert.wasm"):
+        (core / name).write_text("{}")
+    browser.export_page(micro_bundle, tmp_path / "page")
+    files = {path.relative_to(tmp_path / "page").as_posix() for path in (tmp_path / "page").rglob("*")}
+    assert {"index.html", "page.js", "app.webmanifest", "LICENSE", "bundle/steps.bin"} <= files
+    assert {"litert/core/package.json", "litert/core/wasm/litert.wasm"} <= files
+    assert not files & {"headless.mjs", "package.json", "package-lock.json", "litert/core/index.js.map"}
+    copied = read_bundle(tmp_path / "page" / "bundle").manifest
+    assert {entry["target"] for entry in copied["files"]} == {"litert"}
+    index = (tmp_path / "page" / "index.html").read_text()
+    assert 'src="offline.js"' in index and 'rel="manifest"' in index and 'src="page.js"' not in index
+    assert re.match(r'const DIGEST = "[0-9a-f]{64}";\n', (tmp_path / "page" / "worker.js").read_text())
+    with pytest.raises(UserError, match="exists: name a new folder"):
+        browser.export_page(micro_bundle, tmp_path / "page")
+    no_tflite = tmp_path / "b"
+    shutil.copytree(micro_bundle, no_tflite)
+    manifest = json.loads((no_tflite / "manifest.json").read_text())
+    kept = [entry for entry in manifest["files"] if entry["target"] == "coreml"]
+    (no_tflite / "manifest.json").write_text(json.dumps({**manifest, "files": kept}))
+    with pytest.raises(UserError, match="no .tflite file"):
+        browser.export_page(no_tflite, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def test_a_manifest_that_cannot_be_used_is_refused_in_a_sentence(fixtures, seen:
     assert "noise.float32 is damaged" in refused["changed-golden"]
 
 
+def test_a_browser_that_gives_no_digests_is_told_where_it_would(seen: dict) -> None:
+    assert seen["unchecked"].count(".") == 0
+    assert "open it by https:// or as localhost" in seen["unchecked"]
+
+
 def test_decibels_are_the_packages(fixtures, seen: dict) -> None:
     cases = fixtures[1]["fidelity"]
     assert len(cases) == len(seen["decibels"]) == 4

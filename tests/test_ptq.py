@@ -28,6 +28,7 @@ from elir_mobile.cli.options import alone
 from elir_mobile.cli.quantize import main
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import MANIFEST, sha256_of
+from elir_mobile.faces.detect import SHA256
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.precision import FP32, RECIPES, read_recipe
 from elir_mobile.recommendation import BUDGET, recommendation
@@ -96,7 +97,7 @@ def test_the_command_succeeds_and_ends_with_a_table(finished) -> None:
     assert "executorch w8a8" in result.output
     assert result.output.rstrip().endswith("report.html")
     assert {p.name for p in folder.iterdir()} == {
-        "manifest.json", "steps.bin", "executorch", "golden", "report",
+        "manifest.json", "steps.bin", "executorch", "golden", "detector", "report",
     }  # fmt: skip
 
 
@@ -124,6 +125,7 @@ def test_the_manifest_tells_an_app_what_the_task_is_and_which_file_to_run(finish
     manifest = read_bundle(finished[0]).manifest
     assert (manifest["task"], manifest["title"]) == ("bfr", "blind face restoration")
     assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("aligned-face", 1, "nearest")
+    assert {entry["sha256"] for entry in manifest["detector"]["files"].values()} == {*SHA256.values()}
     assert manifest["budget"] == BUDGET
     report = json.loads((finished[0] / "report" / "report.json").read_text())
     _, *rows = report["rows"]

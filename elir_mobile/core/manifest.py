@@ -122,6 +122,26 @@ class _GoldenArray(_Array):
 
 
 @dataclass(frozen=True)
+class _DetectorFile(_File):
+    bytes: Positive
+
+
+@dataclass(frozen=True)
+class _DetectorFiles:
+    detect: _DetectorFile
+    mesh: _DetectorFile
+
+
+@dataclass(frozen=True)
+class _Detector:
+    """What finds the faces of photographs; a bundle without it is for no photographs, or for all of each."""
+
+    files: _DetectorFiles
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
 class _Golden:
     arrays: dict[str, _GoldenArray] = field(default_factory=dict)
 
@@ -151,6 +171,7 @@ class _Manifest:
     table: _Table
     files: tuple[_Artifact, ...]
     golden: _Golden = field(default=_Golden(), metadata=OPTIONAL)
+    detector: _Detector | None = field(default=None, metadata=OPTIONAL)
     budget: dict[str, float] = field(default_factory=dict, metadata=OPTIONAL)
     recommendation: dict[str, str] = field(default_factory=dict, metadata=OPTIONAL)
     reasons: dict[str, str] = field(default_factory=dict, metadata=OPTIONAL)
@@ -188,7 +209,8 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
     golden = facts.golden.arrays.values()
     if "golden" in manifest and (fault := facts.golden.fault(facts.size)):
         raise UserError(f"{place} is damaged: {fault}")
-    named: list[_File] = [facts.table, *golden, *artifacts]
+    detector = [facts.detector.files.detect, facts.detector.files.mesh] if facts.detector else []
+    named: list[_File] = [facts.table, *golden, *detector, *artifacts]
     for file in named:
         path = Path(os.path.realpath(folder / file.path))  # resolve() fails on a link to itself
         if not path.is_relative_to(root):
@@ -198,21 +220,31 @@ def read_manifest(folder: Path, files: Sequence[str] | None = None) -> dict:
     for array in golden:
         if (folder / array.path).stat().st_size != array.bytes:
             raise UserError(f"{folder / array.path} has not the {array.bytes} bytes of its shape")
+    for network in detector:
+        if (folder / network.path).stat().st_size != network.bytes:
+            raise UserError(f"{folder / network.path} has not the {network.bytes} bytes of its entry")
     size, (steps, width) = (folder / facts.table.path).stat().st_size // 4, facts.table.shape
     if size != steps * width or steps != facts.steps:
         raise UserError(f"{folder / TABLE} has {size} values, not {steps}×{width} for {facts.steps} steps")
     return manifest
 
 
+def other_files(manifest: dict) -> list[dict]:
+    """The entries of all that a bundle consists of beside ``manifest["files"]``: its table, the golden
+    vectors, the face detector."""
+    arrays = manifest.get("golden", {"arrays": {}})["arrays"]
+    networks = manifest.get("detector", {"files": {}})["files"]
+    return [manifest["table"], *arrays.values(), *networks.values()]
+
+
 def copy_files(folder: Path, manifest: dict, kept: list[dict], target: Path) -> None:
-    """Make ``target`` a bundle with only the entries ``kept`` of ``manifest["files"]``: their files, the
-    table and the golden vectors of the bundle at ``folder``, and a manifest that lists no more.
+    """Make ``target`` a bundle with only the entries ``kept`` of ``manifest["files"]``: their files, all
+    else that the bundle at ``folder`` has, and a manifest that lists no more.
 
     Raises:
         UserError: a file changed since it was verified.
     """
-    arrays = manifest.get("golden", {"arrays": {}})["arrays"].values()
-    for entry in (manifest["table"], *arrays, *kept):
+    for entry in (*other_files(manifest), *kept):
         source, copy = folder / entry["path"], target / entry["path"]
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

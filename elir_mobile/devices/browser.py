@@ -5,7 +5,8 @@ person. Here are the web server that both need and the headless Chromium of the 
 WebAssembly need a page that is isolated from other origins, hence the headers
 (https://web.dev/articles/coop-coep).
 
-``python -m elir_mobile.devices.browser BUNDLE`` serves the page; ``--set-up`` (``make browser``) fetches
+``python -m elir_mobile.devices.browser BUNDLE`` serves the page; ``--export FOLDER`` makes one of it that any
+web server can serve, whose service worker sets those headers; ``--set-up`` (``make browser``) fetches
 LiteRT.js and playwright-core into the cache, by the versions and digests of
 ``browser_demo/package-lock.json``.
 """
@@ -36,10 +37,10 @@ import typer
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import cache_dir, written
 from elir_mobile.core.jobs import Job, Result, read_result, write_json
-from elir_mobile.core.manifest import read_manifest
+from elir_mobile.core.manifest import artifact_sha256, copy_files, read_manifest
 from elir_mobile.devices.protocol import Progress
 from elir_mobile.devices.remote import call, last_line, only_finite
-from elir_mobile.runtimes.table import runtimes_on
+from elir_mobile.runtimes.table import can_run, runtimes_on
 from elir_mobile.terminal import Terminal
 
 PAGE = Path(__file__).parents[2] / "browser_demo"
@@ -55,9 +56,12 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+RUNTIME = "litert"  # first part of the paths of LiteRT.js
+# Of the page: what its export starts with instead, see browser_demo/offline.js.
+START = '<script type="module" src="page.js"></script>'
+OFFLINE = '<link rel="manifest" href="app.webmanifest" />\n    ' + START.replace("page.js", "offline.js")
 
 
 def modules_folder() -> Path:
@@ -124,6 +128,9 @@ class Handler(SimpleHTTPRequestHandler):
         """With the headers of an isolated page."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
+        # LiteRT.js is megabytes and changes with its version alone: a browser may keep it, and asks first.
+        kept = getattr(self, "path", "").startswith(f"/{RUNTIME}/")  # it lacks where a request is none
+        self.send_header("Cache-Control", "no-cache" if kept else "no-store")
         super().end_headers()
 
     def do_PUT(self) -> None:
@@ -202,7 +209,7 @@ def serving(bundle: Path, job: Path | None = None, port: int = 0) -> Iterator[st
     """
     if not is_ready():
         raise UserError("LiteRT.js is not in the cache: run make browser")
-    roots = {"": PAGE, "bundle": bundle, "litert": modules_folder() / "@litertjs"}
+    roots = {"": PAGE, "bundle": bundle, RUNTIME: modules_folder() / "@litertjs"}
     if job is not None:
         roots["job"] = job
     try:
@@ -216,6 +223,33 @@ def serving(bundle: Path, job: Path | None = None, port: int = 0) -> Iterator[st
     finally:
         server.shutdown()
         server.server_close()
+
+
+def export_page(bundle: Path, target: Path) -> None:
+    """Write the page with ``bundle`` as a folder for any web server; ``target`` appears when it is whole.
+
+    Raises:
+        UserError: the npm packages are not there, the bundle has no file for browsers, or ``target`` exists.
+    """
+    if not is_ready():
+        raise UserError("LiteRT.js is not in the cache: run make browser")
+    if target.exists():
+        raise UserError(f"{target} exists: name a new folder, or remove it")
+    manifest = read_manifest(bundle)
+    files = [entry for entry in manifest["files"] if can_run("browser", entry)]
+    if not files:
+        raise UserError(f"{bundle} has no .tflite file: export one with --targets litert")
+    with written(target) as staging:
+        left_out = shutil.ignore_patterns(HEADLESS, "*.json", "*.map", "*.d.ts", "*.md")
+        shutil.copytree(PAGE, staging, ignore=left_out)
+        shutil.copytree(modules_folder() / "@litertjs", staging / RUNTIME, ignore=left_out)
+        version = Path(RUNTIME, "core", "package.json")  # which the page states
+        shutil.copyfile(modules_folder() / "@litertjs" / "core" / version.name, staging / version)
+        shutil.copyfile(PAGE.parent / "LICENSE", staging / "LICENSE")  # LiteRT.js' and the detector's, too
+        copy_files(bundle, manifest, files, staging / "bundle")
+        index, worker = staging / "index.html", staging / "worker.js"
+        index.write_text(index.read_text().replace(START, OFFLINE))
+        worker.write_text(f'const DIGEST = "{artifact_sha256(staging)}";\n{worker.read_text()}')
 
 
 class Browser:
@@ -381,6 +415,10 @@ def set_up() -> None:
 def main(
     bundle: Annotated[Path | None, typer.Argument(help="The bundle to restore with.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any.")] = 8000,
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FOLDER", help="Write the page for any web server instead."),
+    ] = None,
     fetch: Annotated[
         bool, typer.Option("--set-up", help="Fetch LiteRT.js and playwright-core into the cache first.")
     ] = False,
@@ -395,6 +433,10 @@ def main(
     if bundle is None:
         if not fetch:
             raise UserError("no bundle: name its folder, as in out/bfr-demo")
+        return
+    if export:
+        export_page(bundle, export)
+        console.print(f"{export}: put it on a web server with https")
         return
     read_manifest(bundle)
     with serving(bundle, port=port) as url:
