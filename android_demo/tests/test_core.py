@@ -68,6 +68,10 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
     assert torch.isfinite(image).all()
 
 
+def test_faces_are_found_aligned_and_put_back_as_the_package_does(core, fixtures: Path) -> None:
+    assert "OK (4 tests)" in junit(core, "FacesTest", fixtures=fixtures)
+
+
 def test_a_photo_of_48_megapixels_fits_the_heap_of_a_phone(core) -> None:
     assert "OK (2 tests)" in junit(core, "MemoryTest", "-Xmx192m", "-XX:+UseG1GC")
 

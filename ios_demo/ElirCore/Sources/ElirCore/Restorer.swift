@@ -87,7 +87,7 @@ public struct Restorer {
         try blend(picture, seed: seed, progress: progress) { top, band in
             for y in 0..<min(band.count / stride, picture.height - top) {
                 for x in 0..<line {
-                    out.pixels[(top + y) * line + x] = byte(band[band.startIndex + y * stride + x])
+                    out.pixels[(top + y) * line + x] = byte(255 * band[band.startIndex + y * stride + x])
                 }
             }
         }
@@ -206,8 +206,4 @@ private struct Latents {
         }
         return out
     }
-}
-
-private func byte(_ value: Float) -> UInt8 {
-    UInt8(min(max((value * 255).rounded(.toNearestOrEven), 0), 255))
 }

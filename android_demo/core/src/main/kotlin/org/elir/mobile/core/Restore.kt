@@ -100,7 +100,7 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
             val stride = padded(picture.width) * COLOURS
             val lines = minOf(band.size / stride, picture.height - top)
             for (y in 0 until lines) for (x in 0 until picture.width * COLOURS) {
-                out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x])
+                out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x] * 255f)
             }
         }
         return out
@@ -165,5 +165,3 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
 
     private fun padded(side: Int) = if (side <= size) size else (side + DOWNSCALE - 1) / DOWNSCALE * DOWNSCALE
 }
-
-private fun toByte(value: Float): Byte = Math.rint((value * 255f).toDouble()).coerceIn(0.0, 255.0).toInt().toByte()

@@ -83,6 +83,11 @@ class CoreTest {
             assertSame(case, input.enlarged(case.getInt("factor"), filter))
         }
         for (case in cases.getJSONArray("squares").objects()) assertSame(case, input.square(case.getInt("side")))
+        for (case in cases.getJSONArray("thumbnails").objects()) {
+            val (height, width) = case.shape()
+            assertSame(case, input.thumbnail(width, height))
+        }
+        for (case in cases.getJSONArray("blurred").objects()) assertSame(case, input.blurred(case.getDouble("spread")))
     }
 
     private fun assertSame(case: JSONObject, actual: Picture) {
@@ -104,6 +109,8 @@ class CoreTest {
             assertEquals(what, case.opt("domain").takeUnless { it == JSONObject.NULL }, bundle.task.domain)
             assertEquals(what, case.getInt("upscale"), bundle.task.upscale)
             assertEquals(what, case.getString("enlarge"), bundle.task.enlarge.name.lowercase())
+            assertEquals(what, case.getBoolean("detector"), bundle.detector != null)
+            bundle.detector?.let { assertEquals(listOf("detect", "mesh"), listOf(it.detect, it.mesh).map(File::readText)) }
             val recommended = case.opt("recommended").takeUnless { it == JSONObject.NULL }
             for (kind in listOf("android-npu", "android-gpu", "android")) {
                 assertEquals(what, recommended, bundle.recommended(kind)?.path)
@@ -306,6 +313,19 @@ class CoreTest {
                 Bundle.read(File(fixtures, case.getString("path")))
             }
             assertEquals(case.toString(), case.getString("fault"), error.fault.name.lowercase().replace('_', ' '))
+        }
+    }
+
+    @Test
+    fun aDetectorThatWasChangedIsRefused() {
+        val whole = index.getJSONArray("tasks").objects().single { it.getBoolean("detector") }
+        val copy = File.createTempFile("bundle", "").apply { delete() }
+        try {
+            File(fixtures, whole.getString("path")).copyRecursively(copy)
+            Bundle.read(copy).detector!!.mesh.writeText("another")
+            assertEquals(Fault.DAMAGED, assertThrows(BundleException::class.java) { Bundle.read(copy) }.fault)
+        } finally {
+            copy.deleteRecursively()
         }
     }
 
