@@ -82,6 +82,13 @@ wrong_labels() {
   return 1
 }
 
+# The code of docs/integrate.md, as it stands there.
+integrate() {
+  local code=$build/Integrate.swift
+  awk '/^```swift$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$repository/docs/integrate.md" >"$code"
+  [ -s "$code" ] && "$demo/swift.sh" swiftc -swift-version 5 -parse-as-library -typecheck -I "$build/modules" "$code"
+}
+
 project() { "$python" "$demo/check_project.py" "$demo"; }
 
 if ! command -v "$python" >/dev/null; then
@@ -102,7 +109,10 @@ if check "Swift toolchain" swift_there; then
   if [ -n "$bundle" ]; then export ELIR_BUNDLE=$bundle; fi
   export ELIR_FIXTURES=$build/fixtures ELIR_RESULT=$build/result.json
   check "swift test" swift_test && grep -E "verified|skipped - |Executed" "$log" | sort -u
-  check "the app type-checks against the stubs" typecheck "${sources[@]}" && check "the stubs tell wrong labels" wrong_labels
+  if check "the app type-checks against the stubs" typecheck "${sources[@]}"; then
+    check "the stubs tell wrong labels" wrong_labels
+    check "the code of docs/integrate.md type-checks" integrate
+  fi
 fi
 echo "ios: $passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

@@ -1,13 +1,13 @@
 """Golden photographs with faces, for the apps: what is found in them, aligned, judged and put back.
 
-Bundled faces are set into drawn scenes (:mod:`elir_mobile.faces.compose`). Every call of the detector's two networks is
-recorded, so that an app is held against what Python makes of the very same raw outputs, and so is every square that a
-stand-in for the restorer was given and gave back.
+Bundled faces are set into drawn scenes (:mod:`elir_mobile.faces.compose`). Every call of the detector's two
+networks is recorded, so that an app is held against what Python makes of the very same raw outputs, and so
+is every square that a stand-in for the restorer was given and gave back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -110,8 +110,8 @@ class Calls:
 def face_photographs(array: Array) -> list[dict]:
     """An entry for each scene; ``array`` writes an array and describes it.
 
-    ``calls`` are those of the detector's networks in order; ``faces`` what was found, the largest first, with the map
-    to the aligned square, the square (``given``), what the restorer made of it, and how it was judged.
+    ``calls`` are those of the detector's networks in order; ``faces`` what was found, the largest first, with
+    the map to the aligned square, the square (``given``), what the restorer made of it, and the verdict.
     """
     finder = detect.FaceFinder(1)
     entries = []

@@ -1,5 +1,6 @@
 /// How fast, and what each choice of compute units does to it; thermal state and device facts beside it.
 
+import ElirApple
 import ElirCore
 import Foundation
 import SwiftUI

@@ -1,6 +1,7 @@
 /// Choosing bundle, file, steps and units: the same section on every screen. And what each screen shows of
 /// work under way and of problems.
 
+import ElirApple
 import ElirCore
 import Foundation
 import SwiftUI
@@ -59,8 +60,9 @@ struct ChoiceSection: View {
 
     /// What photographs the model is for, where the manifest says so.
     private func suited(_ bundle: ModelBundle) -> String? {
+        if bundle.findsFaces { return "For the faces in any photo." }
         switch bundle.task.domain {
-        case "aligned-face": return "For a photo that one upright face fills."
+        case alignedFace: return "For a photo that one upright face fills."
         case "photo": return "For any photo."
         default: return nil
         }
@@ -82,6 +84,7 @@ func targetTitle(_ target: String) -> String {
     switch target {
     case CoreMLPrograms.target: return "Core ML"
     case ExecuTorchPrograms.target: return "ExecuTorch"
+    case ExecuTorchPrograms.coreMLTarget: return "ExecuTorch, Core ML"
     default: return target
     }
 }

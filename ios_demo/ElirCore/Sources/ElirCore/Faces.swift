@@ -21,6 +21,12 @@ public struct Face: Equatable, Sendable {
 
     public init(points: [Point]) { self.points = points }
 
+    /// The middle of its aligned square.
+    public var middle: Point { Similarity(aligning: points, size: 1).inverse(Point(0.5, 0.5)) }
+
+    /// Side of that square, pixels.
+    public var side: Double { 1 / Similarity(aligning: points, size: 1).scale }
+
     /// From what is found of a face: the outlines of both eyes, the ridge of the nose and the outline of the lips.
     ///
     /// Which of the eyes is called the left one does not matter: left is what is left when the face is upright.

@@ -15,7 +15,8 @@ final class FaceTests: XCTestCase {
                 let map = Similarity(aligning: face.points, size: scene.square)
                 let ours = [map.re, -map.im, map.dx, map.im, map.re, map.dy]
                 for (a, b) in zip(ours, entry.matrix.flatMap { $0 }) { XCTAssertEqual(a, b, accuracy: accuracy) }
-                XCTAssertEqual(Double(scene.square) / map.scale, entry.side, accuracy: accuracy)
+                XCTAssertEqual(face.side, entry.side, accuracy: accuracy)
+                XCTAssertEqual(map(face.middle).x, Double(scene.square) / 2, accuracy: accuracy)
             }
             let photo = try scene.photo.picture()
             let wanted = WantedFaces(all: scene.all_faces, margin: scene.margin)

@@ -94,6 +94,9 @@ class Bundle private constructor(
     /** Why that one, in a sentence; null: the manifest does not say. */
     fun reason(kind: String): String? = reasons[kind]
 
+    /** Why a phone is advised to run [artifact]; null: it is not, or the manifest does not say. */
+    fun reasonFor(artifact: Artifact): String? = PHONE_KINDS.find { recommended(it) === artifact }?.let(::reason)
+
     /**
      * What of [photo] is restored, as large as the restored picture will be: all of it, or the centred square.
      *

@@ -162,7 +162,7 @@ class CoreTest {
             val expected = floats(case.getJSONObject("blended"))
             assertClose("blended", expected, blended.toFloatArray())
             val output = picture(case.getJSONObject("output"))
-            val restored = restorer.restore(input, seed)
+            val restored = restorer.restoreTiles(input, seed)
             for (i in output.pixels.indices) {
                 // Values within 1e-6 of a half may round either way.
                 val difference = abs((output.pixels[i].toInt() and 255) - (restored.pixels[i].toInt() and 255))
@@ -183,7 +183,7 @@ class CoreTest {
         val calls = mutableListOf<Pair<Int, Int>>()
         val picture = bundle.goldenPicture()
         val restorer = Restorer(bundle, programs, steps = 0)
-        val restored = restorer.restore(picture, 0) { done, total -> calls += done to total }
+        val restored = restorer.restoreTiles(picture, 0) { done, total -> calls += done to total }
         assertEquals(listOf(1 to 2, 2 to 2), calls)
         val noise = bundle.golden("noise")
         val image = programs.decode(noised(programs.encode(bundle.golden("input")), noise, bundle.sigmaS))
@@ -197,7 +197,7 @@ class CoreTest {
     fun restoringStopsWhereItIsCancelled() {
         var calls = 0
         assertThrows(CancellationException::class.java) {
-            Restorer(bundle, stub("stub/fp32.stub")).restore(Picture(200, 200), 0) { done, _ ->
+            Restorer(bundle, stub("stub/fp32.stub")).restoreTiles(Picture(200, 200), 0) { done, _ ->
                 calls = done
                 if (done == 7) throw CancellationException()
             }
@@ -273,24 +273,6 @@ class CoreTest {
         assertFalse(parity.holds("step", fp32.parity.getValue("step")))
         val broken = Parity(emptyMap(), mapOf("step" to Double.NaN))
         assertFalse(broken.holds("step", Budget(null, -1.0)))
-    }
-
-    @Test
-    fun aFileMayReplaceAnotherIfItIsNoFurtherFromFloat() {
-        val (fp32, w8a8) = listOf("fp32", "w8a8").map { name -> bundle.artifacts.first { it.path == "stub/$name.stub" } }
-        assertEquals("", shortOf(bundle, stub(fp32.path), w8a8.parity))
-        assertEquals("", shortOf(bundle, stub(w8a8.path), w8a8.parity))
-        assertTrue(shortOf(bundle, stub(w8a8.path), fp32.parity).startsWith("step reaches "))
-        val zeros = object : Programs by stub(fp32.path) {
-            override fun step(latent: FloatArray, row: FloatArray) = FloatArray(latent.size)
-        }
-        val said = shortOf(bundle, zeros, w8a8.parity)
-        assertTrue(said, Regex("""step reaches 0[.,]0 dB of [1-9].*, image reaches .*""").matches(said))
-        val broken = object : Programs by stub(fp32.path) {
-            override fun decode(latent: FloatArray) = FloatArray(COLOURS * 64 * 64) { Float.NaN }
-        }
-        assertTrue("decode reaches NaN" in shortOf(bundle, broken, w8a8.parity))
-        assertEquals("the bundle has nothing to hold it against", shortOf(bundle, stub(fp32.path), emptyMap()))
     }
 
     @Test

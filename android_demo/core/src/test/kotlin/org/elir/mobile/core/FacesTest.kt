@@ -15,6 +15,24 @@ import org.junit.Test
 
 private const val NEAR = 1e-5
 
+/** Gives what Python's networks gave, call by call. */
+class Replayed(private val calls: List<JSONObject>) : FaceNetworks {
+    var next = 0
+        private set
+
+    fun call(network: String): Pair<FloatArray, FloatArray> {
+        val call = calls[next++]
+        assertEquals(network, call.getString("network"))
+        return floats(call.getJSONObject("points")) to floats(call.getJSONObject("logits"))
+    }
+
+    override fun detect(x: FloatArray) = call("detect")
+
+    override fun mesh(x: FloatArray) = call("mesh").let { (points, logit) -> points to logit.single() }
+
+    override fun close() = Unit
+}
+
 class FacesTest {
     private val scenes = index.getJSONArray("faces").objects()
 
@@ -27,14 +45,14 @@ class FacesTest {
 
     private fun bytes(entry: JSONObject) = File(fixtures, entry.getString("path")).readBytes()
 
-    /** Gives back what Python's networks gave, and holds what it is given against what they were given. */
+    /** [Replayed], and holds what it is given against what Python's networks were given. */
     private inner class Recorded(private val calls: List<JSONObject>) : FaceNetworks {
-        var next = 0
+        private val replayed = Replayed(calls)
+        val next get() = replayed.next
 
         private fun call(network: String, x: FloatArray): Pair<FloatArray, FloatArray> {
-            val call = calls[next++]
-            assertEquals(network, call.getString("network"))
-            val given = call.getJSONObject("input")
+            val given = calls[next].getJSONObject("input")
+            val made = replayed.call(network)
             if (network == "mesh") {
                 assertClose("input of call $next", floats(given), x, 1e-4f)
             } else {
@@ -45,7 +63,7 @@ class FacesTest {
                 val looked = calls.take(next).any { it.getString("network") == "mesh" }
                 assertTrue("$others bytes of call $next differ", others <= if (looked) x.size / 50 else 0)
             }
-            return floats(call.getJSONObject("points")) to floats(call.getJSONObject("logits"))
+            return made
         }
 
         override fun detect(x: FloatArray) = call("detect", x)
