@@ -89,6 +89,11 @@ integrate() {
   [ -s "$code" ] && "$demo/swift.sh" swiftc -swift-version 5 -parse-as-library -typecheck -I "$build/modules" "$code"
 }
 
+formatted() {
+  "$demo/swift.sh" swift-format lint --strict --configuration "$demo/.swift-format" --recursive \
+    "$demo"/App/Sources "$demo"/ElirCore/{Sources,Tests,Package.swift}
+}
+
 project() { "$python" "$demo/check_project.py" "$demo"; }
 
 if ! command -v "$python" >/dev/null; then
@@ -104,6 +109,7 @@ check "every Swift file parses (tree-sitter)" parse_all
 check "the Xcode project names what is there" project
 check "golden files from the Python package" fixtures
 if check "Swift toolchain" swift_there; then
+  check "every Swift file is as swift-format has it" formatted
   # An exported bundle is verified too, where the repository has one (make demo).
   bundle=$(find "$repository/out" -maxdepth 2 -name manifest.json -printf '%h\n' 2>/dev/null | sort | head -n 1)
   if [ -n "$bundle" ]; then export ELIR_BUNDLE=$bundle; fi

@@ -154,7 +154,8 @@ actor Engine {
         case ExecuTorchPrograms.target, ExecuTorchPrograms.coreMLTarget: return try ExecuTorchPrograms(bundle, artifact)
         default:
             throw ElirError(
-                .runtime, "this app has no runtime for \(artifact.target): choose \(Self.targets.joined(separator: " or "))")
+                .runtime,
+                "this app has no runtime for \(artifact.target): choose \(Self.targets.joined(separator: " or "))")
         }
     }
 }

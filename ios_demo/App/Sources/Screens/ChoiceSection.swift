@@ -27,7 +27,8 @@ struct ChoiceSection: View {
                     if choosesFile { files(choices, choice) }
                     if choices.targets.contains(CoreMLPrograms.target) { units }
                 } else {
-                    ProblemLabel(text: "\(bundle.id) has no file that this app can run: export one for Core ML or ExecuTorch")
+                    ProblemLabel(
+                        text: "\(bundle.id) has no file that this app can run: export one for Core ML or ExecuTorch")
                 }
                 if let suited = suited(bundle) { Text(suited).foregroundStyle(.secondary) }
                 if choosesFile, let reason = reason(bundle) { Text(reason).font(.footnote).foregroundStyle(.secondary) }
@@ -70,7 +71,9 @@ struct ChoiceSection: View {
 
     /// Why the manifest advises the file that is chosen; nil where it advises another.
     private func reason(_ bundle: ModelBundle) -> String? {
-        guard let advised = bundle.recommended(for: "ios"), advised.path == model.choice?.artifact.path else { return nil }
+        guard let advised = bundle.recommended(for: "ios"), advised.path == model.choice?.artifact.path else {
+            return nil
+        }
         return bundle.reason(for: "ios")
     }
 

@@ -54,7 +54,11 @@ struct RestoreScreen: View {
                 Section("Photo") {
                     PhotosPicker(selection: $item, matching: .images) { Label("Choose a photo", systemImage: "photo") }
                     if CameraPicker.isAvailable {
-                        Button { usesCamera = true } label: { Label("Take a photo", systemImage: "camera") }
+                        Button {
+                            usesCamera = true
+                        } label: {
+                            Label("Take a photo", systemImage: "camera")
+                        }
                     }
                     if photo != nil {
                         Button("Use the bundle's example") { (photo, item) = (nil, nil) }
@@ -168,7 +172,9 @@ struct RestoreScreen: View {
             guard let before = given.image, let after = restored.picture.image else {
                 throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
             }
-            var facts = ["\(given.width)×\(given.height) pixels, \(seconds.formatted(digits: 2)) s with loading, \(restored.title)"]
+            var facts = [
+                "\(given.width)×\(given.height) pixels, \(seconds.formatted(digits: 2)) s with loading, \(restored.title)"
+            ]
             if ofFaces != nil {
                 let done = restored.treated.filter(\.restored).count
                 let sharp = restored.treated.filter { !$0.restored && $0.detail != nil }.count

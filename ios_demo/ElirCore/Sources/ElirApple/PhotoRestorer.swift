@@ -53,6 +53,7 @@ public actor PhotoRestorer {
 public func phoneVerdicts() -> Verdicts {
     let folder = FileManager.default.urls(for: .cachesDirectory, in: .userDomainMask)[0]
     return Verdicts(
-        file: folder.appendingPathComponent("verdicts.json"), device: ProcessInfo.processInfo.operatingSystemVersionString)
+        file: folder.appendingPathComponent("verdicts.json"),
+        device: ProcessInfo.processInfo.operatingSystemVersionString)
 }
 #endif

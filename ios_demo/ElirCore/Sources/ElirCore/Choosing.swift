@@ -89,10 +89,13 @@ public func choose<Units>(
         }
         passedOver.append("\(candidate.title) is not used on this phone: \(problem)")
     }
-    throw ElirError(.runtime, passedOver.isEmpty ? "\(bundle.id) has no file for a phone" : passedOver.joined(separator: "; "))
+    throw ElirError(
+        .runtime, passedOver.isEmpty ? "\(bundle.id) has no file for a phone" : passedOver.joined(separator: "; "))
 }
 
-private func key<Units>(_ candidate: Candidate<Units>) -> String { "\(candidate.artifact.sha256) on \(candidate.units)" }
+private func key<Units>(_ candidate: Candidate<Units>) -> String {
+    "\(candidate.artifact.sha256) on \(candidate.units)"
+}
 
 private func checked<Units>(
     _ programs: Programs, _ candidate: Candidate<Units>, of bundle: ModelBundle, verdicts: Verdicts

@@ -173,13 +173,17 @@ private func fine(_ picture: Picture, size: Int) -> [Float] {
     var smooth = luma
     for y in 0..<size {
         for x in 0..<size {
-            smooth[y * size + x] = taps.enumerated().reduce(0) { $0 + $1.element * luma[y * size + inside(x + $1.offset - 3)] }
+            smooth[y * size + x] = taps.enumerated().reduce(0) {
+                $0 + $1.element * luma[y * size + inside(x + $1.offset - 3)]
+            }
         }
     }
     var out = luma
     for y in 0..<size {
         for x in 0..<size {
-            out[y * size + x] -= taps.enumerated().reduce(0) { $0 + $1.element * smooth[inside(y + $1.offset - 3) * size + x] }
+            out[y * size + x] -= taps.enumerated().reduce(0) {
+                $0 + $1.element * smooth[inside(y + $1.offset - 3) * size + x]
+            }
         }
     }
     return out

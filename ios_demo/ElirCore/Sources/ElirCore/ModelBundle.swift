@@ -157,7 +157,9 @@ public struct ModelBundle: Identifiable, Sendable {
         recommendation = manifest.recommendation ?? [:]
         reasons = manifest.reasons ?? [:]
         guard task.upscale > 0 else { throw damaged(folder, "it enlarges \(task.upscale) times") }
-        guard size > 0, size % downscale == 0, size % task.upscale == 0, size <= 1 << 14 else { throw damaged(folder, "its size is \(size)") }
+        guard size > 0, size % downscale == 0, size % task.upscale == 0, size <= 1 << 14 else {
+            throw damaged(folder, "its size is \(size)")
+        }
 
         try Self.verify(
             folder: folder,

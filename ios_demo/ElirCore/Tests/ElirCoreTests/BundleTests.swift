@@ -18,7 +18,8 @@ final class BundleTests: XCTestCase {
         XCTAssertTrue(bundle.hasGolden)
         XCTAssertEqual(bundle.task.name, "bfr")
         XCTAssertEqual(bundle.latentShape, try Fixtures.index().latent_shape)
-        assertEqual(seededNoise(count: bundle.latentShape.reduce(1, *), seed: 0), try bundle.golden(.noise), accuracy: 1e-6)
+        assertEqual(
+            seededNoise(count: bundle.latentShape.reduce(1, *), seed: 0), try bundle.golden(.noise), accuracy: 1e-6)
         XCTAssertEqual(try bundle.golden(.input), try bundle.goldenPicture(.input).tile(Square(0, 0, bundle.size)))
     }
 

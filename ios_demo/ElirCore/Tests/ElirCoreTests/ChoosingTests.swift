@@ -27,7 +27,9 @@ final class ChoosingTests: XCTestCase {
     ) async throws -> Chosen<Candidate<String>> {
         let bundle = try Fixtures.bundle()
         let artifact = try XCTUnwrap(bundle.artifacts.first { $0.path == "stub/w8a8.stub" })
-        let candidates = ["GPU", "CPU"].map { Candidate(artifact: artifact, units: $0, title: "\(artifact.path) on \($0)") }
+        let candidates = ["GPU", "CPU"].map {
+            Candidate(artifact: artifact, units: $0, title: "\(artifact.path) on \($0)")
+        }
         return try await choose(candidates, of: bundle, verdicts: verdicts ?? Verdicts(file: kept, device: device)) {
             opened.append($0.units)
             let programs = try StubPrograms(bundle, $0.artifact)
@@ -88,7 +90,8 @@ final class ChoosingTests: XCTestCase {
     func testWhereNothingHoldsThereIsASentence() async throws {
         let bundle = try Fixtures.bundle()
         do {
-            _ = try await choose([Candidate<String>](), of: bundle, verdicts: Verdicts(file: kept, device: "phone")) { _ in
+            _ = try await choose([Candidate<String>](), of: bundle, verdicts: Verdicts(file: kept, device: "phone")) {
+                _ in
                 throw CancellationError()
             }
             XCTFail("something was chosen")

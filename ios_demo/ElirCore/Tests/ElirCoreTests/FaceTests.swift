@@ -60,7 +60,8 @@ final class FaceTests: XCTestCase {
         }
         XCTAssertEqual(pixel(out, faces[0].points[2]), 127)
         for point in faces[1].points { XCTAssertEqual(pixel(out, point), pixel(photo, point)) }
-        let untouched = photo.restoringFaces(faces, size: size, wanted: WantedFaces(left: [0, 1])) { _, square in square }
+        let untouched = photo.restoringFaces(faces, size: size, wanted: WantedFaces(left: [0, 1])) { _, square in square
+        }
         XCTAssertEqual(untouched.picture, photo)
     }
 

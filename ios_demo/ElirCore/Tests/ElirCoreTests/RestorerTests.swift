@@ -170,7 +170,9 @@ final class PreparationTests: XCTestCase {
     }
 
     func testAPictureIsReducedUntilHalfOfTheMemoryHoldsIt() {
-        func side(_ available: Int) -> Int { largestSide(width: 8000, height: 6000, bytesPerPixel: 14, available: available) }
+        func side(_ available: Int) -> Int {
+            largestSide(width: 8000, height: 6000, bytesPerPixel: 14, available: available)
+        }
         XCTAssertEqual(side(2_000_000_000), 8000)
         for available in [100_000_000, 500_000_000] {
             let width = side(available)
@@ -191,7 +193,12 @@ final class PreparationTests: XCTestCase {
         }
         // Any photograph is enlarged as the task says.
         let small = try index.photo.picture()
-        let fog = try restorer("dehazing").restore(small, seed: 0, findFaces: { _ in XCTFail("asked"); return [] }) { _, _ in }
+        let fog = try restorer("dehazing").restore(
+            small, seed: 0,
+            findFaces: { _ in
+                XCTFail("asked"); return []
+            }
+        ) { _, _ in }
         XCTAssertEqual([fog.width, fog.height], [2 * small.width, 2 * small.height])
         // The faces of one, and nothing where there is none.
         let faces = scene.faces.map { Face(points: $0.points.map { Point($0[0], $0[1]) }) }
@@ -210,6 +217,7 @@ final class PreparationTests: XCTestCase {
             XCTAssertTrue(($0 as? ElirError)?.message.contains("one upright face that fills 64×64") == true, "\($0)")
         }
         let square = photo.square(side: 64)
-        XCTAssertEqual(try inpainting.restore(square, seed: 0, findFaces: { _ in faces }, progress: { _, _ in }).width, 64)
+        XCTAssertEqual(
+            try inpainting.restore(square, seed: 0, findFaces: { _ in faces }, progress: { _, _ in }).width, 64)
     }
 }
