@@ -35,7 +35,7 @@ from elir_mobile.bundle import copy_bundle, read_bundle
 from elir_mobile.core.errors import exits_with_2
 
 HERE = Path(__file__).parent
-APP = HERE / "app"
+APP, RUNTIMES = HERE / "app", HERE / "runtimes"
 PROGRAMS = ("java", "javac", "npm", "aapt", "zipalign", "apksigner")
 PASSWORD = "android"  # of the debug key, as everywhere
 ABI = "arm64-v8a"
@@ -134,8 +134,9 @@ def compile_signatures(stubs: Path, work: Path) -> list[Path]:
 
 
 def compile_app(classpath: list[Path], out: Path) -> Path:
-    """Compile the app's own Kotlin into ``out``; of two classes of one name the first on the path counts."""
-    return kotlinc(sorted((APP / "src/main").rglob("*.kt")), classpath, out, "the app")
+    """Compile app and runtimes into ``out``; of two classes of one name the first on the path counts."""
+    sources = [path for module in (APP, RUNTIMES) for path in (module / "src/main").rglob("*.kt")]
+    return kotlinc(sorted(sources), classpath, out, "the app")
 
 
 def _manifest(facts: dict[str, str], work: Path) -> Path:

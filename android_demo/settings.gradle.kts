@@ -14,4 +14,4 @@ dependencyResolutionManagement {
 }
 
 rootProject.name = "elir-demo"
-include(":core", ":app")
+include(":core", ":runtimes", ":app")

@@ -5,6 +5,9 @@ XcodeGen runs on a Mac; here its paths, the usage texts that iOS demands, and th
 
 from __future__ import annotations
 
+import json
+import plistlib
+import re
 import sys
 from pathlib import Path
 
@@ -41,6 +44,30 @@ problems += [
     for used, key in usages.items()
     if used in text and not facts.get(key)
 ]
+# What Apple wants a reason for (its "required reason API"), and asks for at every upload.
+with (folder / "App/Resources/PrivacyInfo.xcprivacy").open("rb") as stream:
+    privacy = plistlib.load(stream)
+declared = {entry["NSPrivacyAccessedAPIType"] for entry in privacy["NSPrivacyAccessedAPITypes"]}
+all_text = text + "".join(path.read_text() for path in (folder / "ElirCore/Sources").rglob("*.swift"))
+reasons = {
+    "SystemBootTime": r"systemUptime|mach_absolute_time",
+    "UserDefaults": r"UserDefaults|AppStorage",
+    "DiskSpace": r"volumeAvailableCapacity|systemFreeSize|statfs",
+    "FileTimestamp": r"creationDate|modificationDate|ModificationDate|\bstat\(|fstat\(",
+}
+used = {f"NSPrivacyAccessedAPICategory{name}" for name, api in reasons.items() if re.search(api, all_text)}
+if used != declared:
+    problems.append(f"PrivacyInfo.xcprivacy declares {sorted(declared)}, the app uses {sorted(used)}")
+icons = (
+    folder
+    / "App/Resources/Assets.xcassets"
+    / f"{target['settings']['base']['ASSETCATALOG_COMPILER_APPICON_NAME']}.appiconset"
+)
+for image in json.loads((icons / "Contents.json").read_text())["images"]:
+    header = (icons / image["filename"]).read_bytes()[:26]
+    # PNG: width and height, then bits and the kind of colours; an icon may have no transparency.
+    if header[16:24] != (1024).to_bytes(4, "big") * 2 or header[25] not in (2, 3):
+        problems.append(f"{image['filename']} is not 1024x1024 pixels without transparency")
 version = facts["ElirExecuTorchVersion"]
 if project["packages"]["executorch"]["branch"] != f"swiftpm-{version}":
     problems.append("ElirExecuTorchVersion is not the package's")

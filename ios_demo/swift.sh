@@ -1,7 +1,7 @@
 #!/bin/bash
 # A Swift toolchain for a machine that has none: Debian 13's, in a root folder of its own under the cache.
 #
-#   swift.sh TOOL ARGUMENTS…    run swift-test, swiftc, … with paths inside the repository
+#   swift.sh TOOL ARGUMENTS…    run swift-test, swiftc, … in the repository, with paths inside it
 #
 # A toolchain on the PATH is used instead. Exit code 3, with the reason, where neither can be had.
 set -euo pipefail
@@ -49,5 +49,5 @@ exec unshare --map-root-user --mount --pid --fork sh -c '
   root=$1; repository=$2; shift 2
   mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" &&
     mount --bind "$repository" "$root/$repository" || exit 3
-  PATH=/usr/libexec/swift/bin:$PATH:/usr/sbin HOME=/tmp chroot "$root" "$@"
+  PATH=/usr/libexec/swift/bin:$PATH:/usr/sbin HOME=/tmp unshare --root="$root" --wd="$repository" "$@"
 ' sh "$root" "$repository" "$@"

@@ -82,6 +82,18 @@ wrong_labels() {
   return 1
 }
 
+# The code of docs/integrate.md, as it stands there.
+integrate() {
+  local code=$build/Integrate.swift
+  awk '/^```swift$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$repository/docs/integrate.md" >"$code"
+  [ -s "$code" ] && "$demo/swift.sh" swiftc -swift-version 5 -parse-as-library -typecheck -I "$build/modules" "$code"
+}
+
+formatted() {
+  "$demo/swift.sh" swift-format lint --strict --configuration "$demo/.swift-format" --recursive \
+    "$demo"/App/Sources "$demo"/ElirCore/{Sources,Tests,Package.swift}
+}
+
 project() { "$python" "$demo/check_project.py" "$demo"; }
 
 if ! command -v "$python" >/dev/null; then
@@ -97,12 +109,16 @@ check "every Swift file parses (tree-sitter)" parse_all
 check "the Xcode project names what is there" project
 check "golden files from the Python package" fixtures
 if check "Swift toolchain" swift_there; then
+  check "every Swift file is as swift-format has it" formatted
   # An exported bundle is verified too, where the repository has one (make demo).
   bundle=$(find "$repository/out" -maxdepth 2 -name manifest.json -printf '%h\n' 2>/dev/null | sort | head -n 1)
   if [ -n "$bundle" ]; then export ELIR_BUNDLE=$bundle; fi
   export ELIR_FIXTURES=$build/fixtures ELIR_RESULT=$build/result.json
   check "swift test" swift_test && grep -E "verified|skipped - |Executed" "$log" | sort -u
-  check "the app type-checks against the stubs" typecheck "${sources[@]}" && check "the stubs tell wrong labels" wrong_labels
+  if check "the app type-checks against the stubs" typecheck "${sources[@]}"; then
+    check "the stubs tell wrong labels" wrong_labels
+    check "the code of docs/integrate.md type-checks" integrate
+  fi
 fi
 echo "ios: $passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

@@ -20,6 +20,7 @@ from unittest import mock
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.ImageFilter import GaussianBlur
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,7 +36,7 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
-from elir_mobile.core.manifest import read_golden
+from elir_mobile.core.manifest import read_golden, sha256_of
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.core.tiling import axis_windows
 from elir_mobile.harness.protocol import latency_facts
@@ -46,6 +47,7 @@ from elir_mobile.recommendation import RECOMMENDED
 from elir_mobile.runtimes.runner import Runner
 from elir_mobile.tasks import ALIGNED_FACE, TASKS
 from tests.conftest import golden_budgets
+from tests.face_fixtures import face_photographs
 
 SIZE, STEPS, SIGMA_S, CHANNELS = 64, 3, 0.1, 4  # of the latent; the published networks have 16
 # The second file differs a little from the float one, so that its parity is a finite number.
@@ -187,6 +189,8 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
     for name, manifest in told.items():
         copy = out.folder / "tasks" / name
         shutil.copytree(whole, copy)
+        if name == "bfr":
+            manifest = manifest | {"detector": write_detector(copy)}
         (copy / MANIFEST).write_text(json.dumps(manifest))
         facts = {"title": manifest["task"], "domain": None, "upscale": 1, "enlarge": "nearest"}
         facts |= {key: manifest[key] for key in ("task", *TOLD) if key in manifest}
@@ -200,10 +204,22 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
                 **facts,
                 "recommended": None if name in ("left-out", "schema-1") else "stub/w8a8.stub",
                 "reason": manifest.get("reasons", {}).get("android"),
+                "detector": name == "bfr",
                 **{part: out.array(f"tasks/{name}-{part}", values) for part, values in pictures.items()},
             }
         )
     return entries
+
+
+def write_detector(folder: Path) -> dict:
+    """A manifest's ``detector``, with files that are none."""
+    files = {}
+    for name in ("detect", "mesh"):
+        path = folder / f"detector/{name}.tflite"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        files[name] = {"path": f"detector/{name}.tflite", "sha256": sha256_of(path), "bytes": len(name)}
+    return {"files": files, "source": "nowhere", "licence": "none"}
 
 
 def damaged_bundles(whole: Path, folder: Path) -> list[dict]:
@@ -282,9 +298,22 @@ def resizes(out: Fixtures) -> dict:
         {"side": side, **out.array(f"resize/square-{side}", np.asarray(square(original, side)))}
         for side in (16, 37, 64)
     ]
+    thumbnails = []
+    for size in ((40, 30), (13, 9), (5, 2)):
+        small = np.asarray(original.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        thumbnails.append(out.array(f"resize/thumbnail-{size[0]}", small))
+    blurred = [
+        {
+            "spread": spread,
+            **out.array(f"resize/blurred-{spread}", np.asarray(original.filter(GaussianBlur(spread)))),
+        }
+        for spread in (0.0, 0.5, 3.0)
+    ]
     return {
         "input": out.array("resize/input", np.asarray(original)),
         "enlarged": enlarged,
+        "thumbnails": thumbnails,
+        "blurred": blurred,
         "squares": squares,
     }
 
@@ -438,6 +467,7 @@ def write_fixtures(folder: Path) -> dict:
         "restore": restorations(out, bundle),
         "fidelity": fidelity(out),
         "percentiles": percentiles(),
+        "faces": face_photographs(out.array),
     }
     (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
     return index

@@ -2,6 +2,7 @@ plugins {
     id("com.android.application")
 }
 
+// Those of the module runtimes, to be shown.
 val executorchVersion = "1.4.1"
 val litertVersion = "2.2.0"
 
@@ -33,8 +34,5 @@ android {
 }
 
 dependencies {
-    implementation(project(":core"))
-    implementation("org.pytorch:executorch-android:$executorchVersion")
-    // The GPU's library is inside up to 2.2; from 2.3 on it is the artifact litert-gpu.
-    implementation("com.google.ai.edge.litert:litert:$litertVersion")
+    implementation(project(":runtimes"))
 }

@@ -1,5 +1,6 @@
 plugins {
     kotlin("jvm")
+    `maven-publish`
 }
 
 kotlin {
@@ -22,4 +23,9 @@ dependencies {
 tasks.test {
     // Written by: python -m tests.app_fixtures out/app-fixtures
     systemProperty("elir.fixtures", rootDir.resolve("../out/app-fixtures").path)
+}
+
+publishing.publications.register<MavenPublication>("core") {
+    artifactId = "elir-core"
+    from(components["java"])
 }

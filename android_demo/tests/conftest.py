@@ -27,7 +27,8 @@ from tests.conftest import (  # noqa: F401
     restorer,
 )
 
-CORE = Path(__file__).parents[1] / "core" / "src"
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "android_demo" / "core" / "src"
 JARS = ("com.android.json.jar", "junit4.jar", "hamcrest.jar")
 
 

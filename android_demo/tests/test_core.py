@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from android_demo.tests.conftest import ROOT
 from elir_mobile.bundle import read_bundle
 from elir_mobile.runtimes.runner import open_runner
 from tests.app_fixtures import golden_tensors
-
-ROOT = Path(__file__).parents[2]
 
 
 def junit(classpath: list[Path], test: str, *jvm: str, **properties: object) -> str:
@@ -66,6 +65,14 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
     }
     assert row["output_sha256"] == {name: digest(out) for name, out in expected.items()}
     assert torch.isfinite(image).all()
+
+
+def test_faces_are_found_aligned_and_put_back_as_the_package_does(core, fixtures: Path) -> None:
+    assert "OK (4 tests)" in junit(core, "FacesTest", fixtures=fixtures)
+
+
+def test_a_file_is_used_where_it_computes_what_it_should(core, fixtures: Path) -> None:
+    assert "OK (10 tests)" in junit(core, "ChooseTest", fixtures=fixtures)
 
 
 def test_a_photo_of_48_megapixels_fits_the_heap_of_a_phone(core) -> None:

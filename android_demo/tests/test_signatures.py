@@ -18,7 +18,8 @@ from elir_mobile.core.errors import UserError
 # What the sources call their last links: without load, say, the compiler does not look at execute any more.
 LAST = """
     displayCutout systemBars bottom left right top
-    CPU numThreads cpuOptions createInputBuffer createOutputBuffer readFloat writeFloat
+    CPU numThreads cpuOptions createInputBuffer createInputBuffers createOutputBuffer createOutputBuffers
+    readFloat writeFloat
     LOAD_MODE_MMAP dataAsFloatArray destroy from fromBlob getMethods loadMethod
 """
 
@@ -32,11 +33,11 @@ def built(apk: Path) -> Path:
 def test_the_apps_libraries_are_the_versions_that_the_python_package_writes_files_with() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     pinned = dict(line.split("==") for row in ("executorch", "litert") for line in project[row])
-    gradle = (HERE / "app/build.gradle.kts").read_text()
+    gradle = [(HERE / module / "build.gradle.kts").read_text() for module in ("app", "runtimes")]
     listed = (HERE / "stubs/signatures.txt").read_text()
     for package, title in (("executorch", "ExecuTorch"), ("ai-edge-litert", "LiteRT")):
         named = f"{title} {pinned[package]}"
-        assert f'val {title.lower()}Version = "{pinned[package]}"' in gradle
+        assert all(f'val {title.lower()}Version = "{pinned[package]}"' in text for text in gradle)
         (stubs,) = HERE.glob(f"stubs/{title.lower()}/*.kt")
         assert f"The part of {named}'s " in stubs.read_text()
         assert named in listed
@@ -96,7 +97,7 @@ import java.io.File;
 import java.util.Map;
 import org.elir.mobile.core.Artifact;
 import org.elir.mobile.core.Bundle;
-import org.elir.mobile.demo.PhoneRuntimes;
+import org.elir.mobile.runtimes.PhoneRuntimes;
 
 class Open {
     public static void main(String[] arguments) {

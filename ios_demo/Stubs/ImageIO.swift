@@ -4,9 +4,13 @@ public final class CGImageSource {}
 public final class CGImageDestination {}
 
 public let kCGImagePropertyOrientation: CFString = ""
+public let kCGImagePropertyPixelWidth: CFString = ""
+public let kCGImagePropertyPixelHeight: CFString = ""
+public let kCGImageSourceCreateThumbnailFromImageAlways: CFString = ""
+public let kCGImageSourceThumbnailMaxPixelSize: CFString = ""
 
 public func CGImageSourceCreateWithData(_ data: CFData, _ options: CFDictionary?) -> CGImageSource? { fatalError() }
-public func CGImageSourceCreateImageAtIndex(
+public func CGImageSourceCreateThumbnailAtIndex(
     _ isrc: CGImageSource, _ index: Int, _ options: CFDictionary?
 ) -> CGImage? { fatalError() }
 public func CGImageSourceCopyPropertiesAtIndex(

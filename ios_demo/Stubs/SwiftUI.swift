@@ -255,9 +255,16 @@ extension ShapeStyle where Self == HierarchicalShapeStyle {
 public protocol Shape: View, Sendable {}
 extension Shape {
     public func fill<S: ShapeStyle>(_ content: S) -> some View { EmptyView() }
+    public func stroke<S: ShapeStyle>(_ content: S, lineWidth: CGFloat = 1) -> some View { EmptyView() }
 }
 public struct Rectangle: Shape, PrimitiveView {
     public init() { fatalError() }
+}
+public struct Circle: Shape, PrimitiveView {
+    public init() { fatalError() }
+}
+public struct PlainButtonStyle: Sendable {
+    public static let plain = PlainButtonStyle()
 }
 public enum ContentMode { case fit, fill }
 
@@ -294,6 +301,7 @@ extension View {
     public func accessibilityLabel<S: StringProtocol>(_ label: S) -> some View { self }
     public func accessibilityValue(_ valueKey: LocalizedStringKey) -> some View { self }
     public func aspectRatio(_ aspectRatio: CGFloat? = nil, contentMode: ContentMode) -> some View { self }
+    public func buttonStyle(_ style: PlainButtonStyle) -> some View { self }
     public func contentShape<S: Shape>(_ shape: S, eoFill: Bool = false) -> some View { self }
     public func disabled(_ disabled: Bool) -> some View { self }
     public func font(_ font: Font?) -> some View { self }
@@ -313,6 +321,8 @@ extension View {
     public func onReceive<P: Publisher>(
         _ publisher: P, perform action: @escaping (P.Output) -> Void
     ) -> some View where P.Failure == Never { self }
+    public func opacity(_ opacity: Double) -> some View { self }
+    public func position(x: CGFloat = 0, y: CGFloat = 0) -> some View { self }
     public func scaledToFit() -> some View { self }
     public func sheet<Content: View>(
         isPresented: Binding<Bool>, onDismiss: (() -> Void)? = nil, @ViewBuilder content: @escaping () -> Content

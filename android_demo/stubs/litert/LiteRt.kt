@@ -60,6 +60,16 @@ class CompiledModel private constructor() : JniHandle() {
     fun createOutputBuffer(outputName: String, signature: String = ""): TensorBuffer = absent()
 
     @JvmOverloads
+    fun createInputBuffers(signatureIndex: Int = 0): List<TensorBuffer> = absent()
+
+    fun createInputBuffers(signature: String): List<TensorBuffer> = absent()
+
+    @JvmOverloads
+    fun createOutputBuffers(signatureIndex: Int = 0): List<TensorBuffer> = absent()
+
+    fun createOutputBuffers(signature: String): List<TensorBuffer> = absent()
+
+    @JvmOverloads
     fun run(inputs: List<TensorBuffer>, signatureIndex: Int = 0): List<TensorBuffer> = absent()
 
     fun run(inputs: List<TensorBuffer>, signature: String): List<TensorBuffer> = absent()

@@ -1,6 +1,7 @@
 /// What the screens share: the bundles, what is chosen, and the one piece of work that is under way.
 
 import Combine
+import ElirApple
 import ElirCore
 import Foundation
 

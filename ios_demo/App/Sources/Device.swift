@@ -1,6 +1,7 @@
 /// What this phone is and how it is doing: facts for the result file, free memory, thermal state.
 
 import Darwin
+import ElirApple
 import ElirCore
 import Foundation
 import UIKit

@@ -1,6 +1,7 @@
 /// Image files to pictures and back: sRGB, 8 bits, EXIF orientation applied by the core.
 
 import CoreGraphics
+import ElirApple
 import ElirCore
 import Foundation
 import ImageIO
@@ -8,53 +9,32 @@ import Photos
 import UniformTypeIdentifiers
 
 enum PhotoFile {
-    /// A pixel as it is drawn (4), as it is kept (3), and turned upright (3).
-    private static let decodingBytes = 10
+    /// A pixel as it is decoded (4), as it is drawn (4), as it is kept (3), and turned upright (3).
+    private static let decodingBytes = 14
 
-    /// The upright picture in an image file of any kind that the system reads.
+    /// The upright picture in an image file of any kind that the system reads, reduced while it is decoded if memory is
+    /// short.
     ///
     /// - Throws: ``ElirError``: not an image, or damaged.
     static func read(_ data: Data) throws -> Picture {
         guard let source = CGImageSourceCreateWithData(data as CFData, nil),
-            let image = CGImageSourceCreateImageAtIndex(source, 0, nil)
-        else { throw ElirError(.input, "this is not an image that can be read: choose another one") }
-        let properties = CGImageSourceCopyPropertiesAtIndex(source, 0, nil) as? [CFString: Any]
-        let orientation = properties?[kCGImagePropertyOrientation] as? Int ?? 1
-        return try picture(of: image).upright(orientation: orientation)
-    }
-
-    /// Colours are converted to sRGB; transparent pixels are laid on white.
-    private static func picture(of image: CGImage) throws -> Picture {
-        let (width, height) = (image.width, image.height)
-        guard width * height * decodingBytes <= Device.availableMemory,
-            let space = CGColorSpace(name: CGColorSpace.sRGB),
-            let context = CGContext(
-                data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4, space: space,
-                bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue),
-            let base = context.data
-        else { throw ElirError(.memory, "there is no memory for \(width)×\(height) pixels: use a smaller picture") }
-        let frame = CGRect(x: 0, y: 0, width: width, height: height)
-        context.setFillColor(red: 1, green: 1, blue: 1, alpha: 1)
-        context.fill(frame)
-        context.draw(image, in: frame)
-        let drawn = UnsafeRawBufferPointer(start: base, count: width * height * 4)
-        var pixels = [UInt8](repeating: 0, count: width * height * colours)
-        for at in 0..<width * height {
-            for c in 0..<colours { pixels[at * colours + c] = drawn[at * 4 + c] }
+            let properties = CGImageSourceCopyPropertiesAtIndex(source, 0, nil) as? [CFString: Any],
+            let width = properties[kCGImagePropertyPixelWidth] as? Int,
+            let height = properties[kCGImagePropertyPixelHeight] as? Int
+        else { throw unreadable }
+        let most = largestSide(
+            width: width, height: height, bytesPerPixel: decodingBytes, available: Device.availableMemory)
+        let options: [CFString: Any] = [
+            kCGImageSourceCreateThumbnailFromImageAlways: true, kCGImageSourceThumbnailMaxPixelSize: most,
+        ]
+        guard let image = CGImageSourceCreateThumbnailAtIndex(source, 0, options as CFDictionary) else {
+            throw unreadable
         }
-        return Picture(width: width, height: height, pixels: pixels)
+        return try Picture(image).upright(orientation: properties[kCGImagePropertyOrientation] as? Int ?? 1)
     }
 
-    /// `picture` for the screen and for files.
-    static func image(of picture: Picture) -> CGImage? {
-        guard let space = CGColorSpace(name: CGColorSpace.sRGB),
-            let provider = CGDataProvider(data: Data(picture.pixels) as CFData)
-        else { return nil }
-        return CGImage(
-            width: picture.width, height: picture.height, bitsPerComponent: 8, bitsPerPixel: 8 * colours,
-            bytesPerRow: picture.width * colours, space: space,
-            bitmapInfo: CGBitmapInfo(rawValue: CGImageAlphaInfo.none.rawValue), provider: provider, decode: nil,
-            shouldInterpolate: true, intent: .defaultIntent)
+    private static var unreadable: ElirError {
+        ElirError(.input, "this is not an image that can be read: choose another one")
     }
 
     /// Write `image` as a PNG into the temporary folder.

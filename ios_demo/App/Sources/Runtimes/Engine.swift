@@ -1,5 +1,6 @@
 /// All work on models, off the main thread and one at a time: a phone's memory holds one model.
 
+import ElirApple
 import ElirCore
 import Foundation
 
@@ -8,13 +9,14 @@ typealias Report = @Sendable (Double) -> Void
 
 actor Engine {
     /// Targets that the app has a runtime for, the preferred one first.
-    static let targets = [CoreMLPrograms.target, ExecuTorchPrograms.target]
+    static let targets = [CoreMLPrograms.target, ExecuTorchPrograms.coreMLTarget, ExecuTorchPrograms.target]
 
     private struct Key: Equatable {
         let sha256: String
         let units: ComputeUnits
     }
-    private var opened: (key: Key, programs: Programs)?
+    private var opened: (key: Key, chosen: Chosen<Candidate<ComputeUnits>>)?
+    private let verdicts = phoneVerdicts()
 
     /// Let go of the model that is kept from the last restoration.
     func release() { opened = nil }
@@ -38,25 +40,66 @@ actor Engine {
         try PhotoFile.read(data).prepared(for: bundle, framing: framing)
     }
 
-    /// Restore `picture` with the model that is kept, or load it.
+    /// The upright photograph in the file `data`, and its faces, the largest first.
+    func findFaces(in data: Data) throws -> (photo: Picture, faces: [Face]) {
+        let photo = try PhotoFile.read(data)
+        return (photo, try FaceFinder.find(in: photo))
+    }
+
+    /// What was restored, with which file, why not with others, and what was done with each face.
+    struct Restored: Sendable {
+        let picture: Picture
+        let title: String
+        let passedOver: [String]
+        var treated: [Treated] = []
+    }
+
+    /// Restore `picture`, or some of its faces, with the model that is kept, or load it.
     func restore(
-        _ picture: Picture, with choice: Choice, of bundle: ModelBundle, units: ComputeUnits, seed: Int64,
-        report: Report
-    ) async throws -> Picture {
-        let key = Key(sha256: choice.artifact.sha256, units: units)
-        if opened?.key != key {
-            opened = nil
-            try checkMemory(
-                available: Device.availableMemory, bundle: bundle, artifact: choice.artifact,
-                width: picture.width, height: picture.height)
-            opened = (key, try await open(bundle, choice.artifact, units: units))
+        _ picture: Picture, faces: (found: [Face], wanted: WantedFaces)?, with choice: Choice, of bundle: ModelBundle,
+        units: ComputeUnits, seed: Int64, report: Report
+    ) async throws -> Restored {
+        let chosen = try await chosen(picture, choice.artifact, of: bundle, units: units)
+        let restorer = Restorer(bundle: bundle, programs: chosen.programs, steps: choice.steps)
+        func progress(_ done: Int, _ total: Int) throws {
+            try Task.checkCancellation()
+            report(Double(done) / Double(total))
         }
-        guard let programs = opened?.programs else { throw CancellationError() }
-        return try Restorer(bundle: bundle, programs: programs, steps: choice.steps)
-            .restore(picture, seed: seed) { done, total in
-                try Task.checkCancellation()
-                report(Double(done) / Double(total))
-            }
+        let (title, passedOver) = (chosen.candidate.title, chosen.passedOver)
+        guard let faces else {
+            let made = try restorer.restore(picture, seed: seed, progress: progress)
+            return Restored(picture: made, title: title, passedOver: passedOver)
+        }
+        let (made, treated) = try restorer.restoreFaces(
+            of: picture, faces.found, wanted: faces.wanted, seed: seed, progress: progress)
+        return Restored(picture: made, title: title, passedOver: passedOver, treated: treated)
+    }
+
+    /// The wanted file on the wanted units, or where it does not compute what it should, on others, or another file.
+    private func chosen(
+        _ picture: Picture, _ artifact: Artifact, of bundle: ModelBundle, units: ComputeUnits
+    ) async throws -> Chosen<Candidate<ComputeUnits>> {
+        let key = Key(sha256: artifact.sha256, units: units)
+        if let opened, opened.key == key { return opened.chosen }
+        opened = nil
+        try checkMemory(
+            available: Device.availableMemory, bundle: bundle, artifact: artifact, width: picture.width,
+            height: picture.height)
+        var candidates =
+            artifact.target == CoreMLPrograms.target
+            ? CoreMLPrograms.candidates(artifact, first: units)
+            : [Candidate(artifact: artifact, units: .cpu, title: artifact.path)]
+        let onProcessor = bundle.artifacts.filter { $0.target == ExecuTorchPrograms.target }
+        if let other = onProcessor.first(where: { $0.precision == artifact.precision }) ?? onProcessor.first,
+            other != artifact
+        {
+            candidates.append(Candidate(artifact: other, units: .cpu, title: other.path))
+        }
+        let chosen = try await choose(candidates, of: bundle, verdicts: verdicts) {
+            try await open(bundle, $0.artifact, units: $0.units)
+        }
+        opened = (key, chosen)
+        return chosen
     }
 
     /// Hold `artifact` against the golden vectors.
@@ -108,10 +151,11 @@ actor Engine {
             width: bundle.size, height: bundle.size)
         switch artifact.target {
         case CoreMLPrograms.target: return try CoreMLPrograms(bundle, artifact, units: units)
-        case ExecuTorchPrograms.target: return try ExecuTorchPrograms(bundle, artifact)
+        case ExecuTorchPrograms.target, ExecuTorchPrograms.coreMLTarget: return try ExecuTorchPrograms(bundle, artifact)
         default:
             throw ElirError(
-                .runtime, "this app has no runtime for \(artifact.target): choose \(Self.targets.joined(separator: " or "))")
+                .runtime,
+                "this app has no runtime for \(artifact.target): choose \(Self.targets.joined(separator: " or "))")
         }
     }
 }

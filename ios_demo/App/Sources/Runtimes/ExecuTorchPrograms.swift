@@ -1,4 +1,4 @@
-/// The three methods of a `.pte`, run by ExecuTorch (XNNPACK on the CPU).
+/// The three methods of a `.pte`, run by ExecuTorch: by XNNPACK on the CPU, or by Core ML.
 ///
 /// `Module` and `Tensor` are ExecuTorch's; it also has an `Error` of its own, hence `Swift.Error` here.
 
@@ -8,6 +8,7 @@ import Foundation
 
 final class ExecuTorchPrograms: Programs {
     static let target = "executorch"
+    static let coreMLTarget = "executorch/coreml"
 
     private let module: Module
     private let imageShape: [Int]

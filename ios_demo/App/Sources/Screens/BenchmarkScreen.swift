@@ -1,5 +1,6 @@
 /// How fast, and what each choice of compute units does to it; thermal state and device facts beside it.
 
+import ElirApple
 import ElirCore
 import Foundation
 import SwiftUI
@@ -34,8 +35,10 @@ struct BenchmarkScreen: View {
                             }
                         }
                         Button("Run job.json of the app's folder") { model.runJob(named: "job.json") }
-                        Text("\(Self.timing.warmups) warm-ups, \(Self.timing.runs) runs of one tile; median (90th percentile)")
-                            .font(.footnote).foregroundStyle(.secondary)
+                        Text(
+                            "\(Self.timing.warmups) warm-ups, \(Self.timing.runs) runs of one tile; median (90th percentile)"
+                        )
+                        .font(.footnote).foregroundStyle(.secondary)
                     }
                     .disabled(model.part != nil || !bundle.hasGolden)
                 }
@@ -72,7 +75,8 @@ struct BenchmarkScreen: View {
         if let load = row.loadMs { LabeledContent("loading", value: "\(load.formatted(digits: 1)) ms") }
         if let peak = row.peakBytes { LabeledContent("peak memory of the app", value: "\(peak >> 20) MB") }
         if let image = row.parity?.decibels[.image] {
-            LabeledContent("picture against float", value: image == .infinity ? "exact" : "\(image.formatted(digits: 1)) dB")
+            LabeledContent(
+                "picture against float", value: image == .infinity ? "exact" : "\(image.formatted(digits: 1)) dB")
         }
         LabeledContent("thermal state", value: measurement.thermal.map(\.title).joined(separator: " → "))
     }
@@ -95,7 +99,8 @@ struct BenchmarkScreen: View {
             LabeledContent("processor", value: facts.cpu)
             LabeledContent("free memory", value: "\(Device.availableMemory >> 20) MB")
             LabeledContent("thermal state", value: thermal.title)
-            LabeledContent("low power mode", value: ProcessInfo.processInfo.isLowPowerModeEnabled ? "on: slower" : "off")
+            LabeledContent(
+                "low power mode", value: ProcessInfo.processInfo.isLowPowerModeEnabled ? "on: slower" : "off")
             if facts.emulated { ProblemLabel(text: "A simulator: these times say nothing of a phone.") }
         }
     }

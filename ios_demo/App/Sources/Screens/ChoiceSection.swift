@@ -1,6 +1,7 @@
 /// Choosing bundle, file, steps and units: the same section on every screen. And what each screen shows of
 /// work under way and of problems.
 
+import ElirApple
 import ElirCore
 import Foundation
 import SwiftUI
@@ -26,7 +27,8 @@ struct ChoiceSection: View {
                     if choosesFile { files(choices, choice) }
                     if choices.targets.contains(CoreMLPrograms.target) { units }
                 } else {
-                    ProblemLabel(text: "\(bundle.id) has no file that this app can run: export one for Core ML or ExecuTorch")
+                    ProblemLabel(
+                        text: "\(bundle.id) has no file that this app can run: export one for Core ML or ExecuTorch")
                 }
                 if let suited = suited(bundle) { Text(suited).foregroundStyle(.secondary) }
                 if choosesFile, let reason = reason(bundle) { Text(reason).font(.footnote).foregroundStyle(.secondary) }
@@ -59,8 +61,9 @@ struct ChoiceSection: View {
 
     /// What photographs the model is for, where the manifest says so.
     private func suited(_ bundle: ModelBundle) -> String? {
+        if bundle.findsFaces { return "For the faces in any photo." }
         switch bundle.task.domain {
-        case "aligned-face": return "For a photo that one upright face fills."
+        case alignedFace: return "For a photo that one upright face fills."
         case "photo": return "For any photo."
         default: return nil
         }
@@ -68,7 +71,9 @@ struct ChoiceSection: View {
 
     /// Why the manifest advises the file that is chosen; nil where it advises another.
     private func reason(_ bundle: ModelBundle) -> String? {
-        guard let advised = bundle.recommended(for: "ios"), advised.path == model.choice?.artifact.path else { return nil }
+        guard let advised = bundle.recommended(for: "ios"), advised.path == model.choice?.artifact.path else {
+            return nil
+        }
         return bundle.reason(for: "ios")
     }
 
@@ -82,6 +87,7 @@ func targetTitle(_ target: String) -> String {
     switch target {
     case CoreMLPrograms.target: return "Core ML"
     case ExecuTorchPrograms.target: return "ExecuTorch"
+    case ExecuTorchPrograms.coreMLTarget: return "ExecuTorch, Core ML"
     default: return target
     }
 }

@@ -26,7 +26,9 @@ struct ParityScreen: View {
                     Section {
                         Button("Check every file") { check(bundle) }
                             .disabled(model.part != nil || !bundle.hasGolden)
-                        if !bundle.hasGolden { ProblemLabel(text: "\(bundle.id) has no golden vectors: write it again") }
+                        if !bundle.hasGolden {
+                            ProblemLabel(text: "\(bundle.id) has no golden vectors: write it again")
+                        }
                     }
                 }
                 WorkSection(model: model)

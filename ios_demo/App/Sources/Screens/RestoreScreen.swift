@@ -1,5 +1,6 @@
 /// Pick or take a photo, restore it, look at both, save and share.
 
+import ElirApple
 import ElirCore
 import Foundation
 import PhotosUI
@@ -9,10 +10,27 @@ struct RestoreScreen: View {
     @ObservedObject var model: AppModel
     @State private var item: PhotosPickerItem?
     @State private var usesCamera = false
-    @State private var framing = Framing.square
+    @State private var part = Part.faces
     /// The photograph's file; nil: the bundle's own example.
     @State private var photo: Data?
+    @State private var found: Found?
+    /// Numbers of the faces that are left alone.
+    @State private var left: Set<Int> = []
     @State private var pair: Pair?
+
+    /// What of a photograph is restored.
+    private enum Part: String {
+        case faces = "The faces, where they are"
+        case square = "Centred square"
+        case whole = "Whole photo, in tiles"
+    }
+
+    /// A photograph and its faces.
+    private struct Found: Sendable {
+        let photo: Picture
+        let shown: CGImage
+        let faces: [Face]
+    }
 
     /// What was restored, and what became of it.
     private struct Pair: Sendable {
@@ -36,13 +54,19 @@ struct RestoreScreen: View {
                 Section("Photo") {
                     PhotosPicker(selection: $item, matching: .images) { Label("Choose a photo", systemImage: "photo") }
                     if CameraPicker.isAvailable {
-                        Button { usesCamera = true } label: { Label("Take a photo", systemImage: "camera") }
+                        Button {
+                            usesCamera = true
+                        } label: {
+                            Label("Take a photo", systemImage: "camera")
+                        }
                     }
                     if photo != nil {
                         Button("Use the bundle's example") { (photo, item) = (nil, nil) }
-                        Picker("Restore", selection: $framing) {
-                            Text("Centred square").tag(Framing.square)
-                            Text("Whole photo, in tiles").tag(Framing.whole)
+                        if let bundle = model.bundle {
+                            Picker("Restore", selection: Binding(get: { chosen(bundle) }, set: { part = $0 })) {
+                                ForEach(parts(bundle), id: \.self) { Text($0.rawValue).tag($0) }
+                            }
+                            if chosen(bundle) == .faces { facesOfPhoto }
                         }
                     } else {
                         Text("The bundle's example will be restored.").foregroundStyle(.secondary)
@@ -65,12 +89,49 @@ struct RestoreScreen: View {
             }
             .navigationTitle("ELIR")
             .onChange(of: item) { _, chosen in load(chosen) }
+            .onChange(of: photo) { _, _ in (found, left) = (nil, []) }
             .sheet(isPresented: $usesCamera) {
                 CameraPicker { data in
                     usesCamera = false
                     if let data { photo = data }
                 }
             }
+        }
+    }
+
+    /// What of a photograph `bundle` restores, as far as it knows such pictures.
+    private func parts(_ bundle: ModelBundle) -> [Part] {
+        if bundle.task.domain != alignedFace { return [.square, .whole] }
+        return bundle.findsFaces ? [.faces, .square] : [.square]
+    }
+
+    private func chosen(_ bundle: ModelBundle) -> Part {
+        parts(bundle).contains(part) ? part : parts(bundle)[0]
+    }
+
+    @ViewBuilder private var facesOfPhoto: some View {
+        if let found {
+            if found.faces.isEmpty {
+                Text("No face is found in this photo: nothing is restored.")
+            } else {
+                FacesView(photo: found.shown, faces: found.faces, left: $left)
+                Text("Tap a face to leave it alone.").font(.footnote).foregroundStyle(.secondary)
+            }
+        } else if let photo {
+            Button("Look for faces") { findFaces(photo) }.disabled(model.part != nil)
+        }
+    }
+
+    private func findFaces(_ photo: Data) {
+        let engine = model.engine
+        model.start { _ in
+            let (picture, faces) = try await engine.findFaces(in: photo)
+            guard let shown = picture.image else {
+                throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
+            }
+            return Found(photo: picture, shown: shown, faces: faces)
+        } then: {
+            if self.photo == photo { found = $0 }
         }
     }
 
@@ -83,26 +144,48 @@ struct RestoreScreen: View {
     }
 
     private func restore(_ bundle: ModelBundle, _ choice: Choice) {
-        let (engine, units, seed, framing, photo) = (model.engine, model.units, model.seed, framing, photo)
+        let (engine, units, seed, photo, part) = (model.engine, model.units, model.seed, photo, chosen(bundle))
+        var faces: (photo: Picture, found: [Face], wanted: WantedFaces)?
+        if let photo, part == .faces {
+            guard let found else { return findFaces(photo) }
+            if found.faces.count == left.count {
+                model.notice = "No face is left to restore: nothing is done."
+                return
+            }
+            faces = (found.photo, found.faces, WantedFaces(left: left))
+        }
+        let ofFaces = faces
         model.start { report in
             let given: Picture
-            if let photo {
-                given = try await engine.prepare(photo, for: bundle, framing: framing)
+            if let ofFaces {
+                given = ofFaces.photo
+            } else if let photo {
+                given = try await engine.prepare(photo, for: bundle, framing: part == .whole ? .whole : .square)
             } else {
                 given = try bundle.goldenPicture(.input)
             }
             let start = ProcessInfo.processInfo.systemUptime
             let restored = try await engine.restore(
-                given, with: choice, of: bundle, units: units, seed: seed, report: report)
+                given, faces: ofFaces.map { ($0.found, $0.wanted) }, with: choice, of: bundle, units: units, seed: seed,
+                report: report)
             let seconds = ProcessInfo.processInfo.systemUptime - start
-            guard let before = PhotoFile.image(of: given), let after = PhotoFile.image(of: restored) else {
+            guard let before = given.image, let after = restored.picture.image else {
                 throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
             }
-            let tiles = TileGrid(given, size: bundle.size).tiles
+            var facts = [
+                "\(given.width)×\(given.height) pixels, \(seconds.formatted(digits: 2)) s with loading, \(restored.title)"
+            ]
+            if ofFaces != nil {
+                let done = restored.treated.filter(\.restored).count
+                let sharp = restored.treated.filter { !$0.restored && $0.detail != nil }.count
+                facts.append("\(done) of \(restored.treated.count) faces restored")
+                if sharp > 0 { facts.append("\(sharp) left: as sharp as the model would make them") }
+            } else {
+                facts.append("\(TileGrid(given, size: bundle.size).tiles) tiles")
+            }
             return Pair(
                 before: before, after: after, file: try PhotoFile.write(after, name: "restored.png"),
-                facts: "\(given.width)×\(given.height) pixels, \(tiles) tiles, \(seconds.formatted(digits: 2)) s "
-                    + "with loading, \(targetTitle(choice.artifact.target)) \(choice.artifact.precision)")
+                facts: (facts + restored.passedOver).joined(separator: "\n"))
         } then: {
             pair = $0
         }

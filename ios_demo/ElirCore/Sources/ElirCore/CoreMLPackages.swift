@@ -22,7 +22,8 @@ public enum CoreMLPackages: Equatable {
         for program in Self.programs {
             let package = url.appendingPathComponent("\(program.rawValue).mlpackage")
             guard FileManager.default.fileExists(atPath: package.path) else {
-                throw ElirError(.damaged, "\(url.lastPathComponent) has no \(package.lastPathComponent): export it again")
+                throw ElirError(
+                    .damaged, "\(url.lastPathComponent) has no \(package.lastPathComponent): export it again")
             }
             found[program] = package
         }

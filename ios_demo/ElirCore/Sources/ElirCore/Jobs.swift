@@ -41,7 +41,8 @@ public struct Job: Sendable {
         }
         guard entry.schema_version == jobSchemaVersion else {
             throw ElirError(
-                .tooNew, "\(name) has job schema \(entry.schema_version), this app reads \(jobSchemaVersion): update the app")
+                .tooNew,
+                "\(name) has job schema \(entry.schema_version), this app reads \(jobSchemaVersion): update the app")
         }
         guard !entry.files.isEmpty, entry.threads > 0, entry.warmup >= 0, entry.runs > 0 else {
             throw ElirError(.input, "\(name) is not a job: it needs files, threads and runs")

@@ -35,3 +35,10 @@ public func checkMemory(
                 + "or choose a smaller picture or an int8 file")
     }
 }
+
+/// The longer side that a picture of `width`×`height` may keep if each of its pixels is to take `bytesPerPixel` of half
+/// of the `available` bytes; the other half is for what is made of it.
+public func largestSide(width: Int, height: Int, bytesPerPixel: Int, available: Int) -> Int {
+    let part = (Double(available / 2) / Double(max(width * height * bytesPerPixel, 1))).squareRoot()
+    return max(1, Int(Double(max(width, height)) * min(part, 1)))
+}

@@ -89,6 +89,8 @@ public struct ModelBundle: Identifiable, Sendable {
     /// The time biases, ``steps`` rows of equal width.
     public let table: [[Float]]
     public let artifacts: [Artifact]
+    /// Whether it restores the faces of photographs where they are: its manifest has a face detector.
+    public let findsFaces: Bool
     /// Channels of the widest full-resolution layer; 64 in the released models.
     public let width: Int
     private let latentChannels: Int
@@ -146,6 +148,7 @@ public struct ModelBundle: Identifiable, Sendable {
         steps = manifest.steps
         sigmaS = manifest.sigma_s
         artifacts = manifest.files
+        findsFaces = manifest.detector != nil
         golden = manifest.golden?.arrays ?? [:]
         goldenSeed = manifest.golden?.seed
         let architecture = manifest.model.architecture
@@ -154,11 +157,14 @@ public struct ModelBundle: Identifiable, Sendable {
         recommendation = manifest.recommendation ?? [:]
         reasons = manifest.reasons ?? [:]
         guard task.upscale > 0 else { throw damaged(folder, "it enlarges \(task.upscale) times") }
-        guard size > 0, size % downscale == 0, size % task.upscale == 0, size <= 1 << 14 else { throw damaged(folder, "its size is \(size)") }
+        guard size > 0, size % downscale == 0, size % task.upscale == 0, size <= 1 << 14 else {
+            throw damaged(folder, "its size is \(size)")
+        }
 
         try Self.verify(
             folder: folder,
             checks: [(manifest.table.path, manifest.table.sha256)]
+                + (manifest.detector.map { [$0.files.detect, $0.files.mesh] } ?? []).map { ($0.path, $0.sha256) }
                 + golden.values.map { ($0.path, $0.sha256) }.sorted { $0.0 < $1.0 }
                 + artifacts.map { ($0.path, $0.sha256) },
             advance: advance)
@@ -276,6 +282,17 @@ private struct Manifest: Decodable {
         let seed: Int64
         let arrays: [String: ArrayEntry]
     }
+    struct Detector: Decodable {
+        struct File: Decodable {
+            let path: String
+            let sha256: String
+        }
+        struct Files: Decodable {
+            let detect: File
+            let mesh: File
+        }
+        let files: Files
+    }
     let task: String
     let model: Model
     let size: Int
@@ -284,6 +301,7 @@ private struct Manifest: Decodable {
     let table: ArrayEntry
     let golden: GoldenArrays?
     let files: [Artifact]
+    let detector: Detector?
     let recommendation: [String: String]?
     let reasons: [String: String]?
 }

@@ -18,7 +18,7 @@ public enum ResampleFilter: String, Decodable, Sendable {
         }
     }
 
-    fileprivate func weight(_ x: Double) -> Double {
+    func weight(_ x: Double) -> Double {
         switch self {
         case .nearest:
             return 1

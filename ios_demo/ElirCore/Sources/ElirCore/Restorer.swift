@@ -5,6 +5,9 @@
 
 import Foundation
 
+/// The domain of networks for one face that fills the square, upright as in FFHQ.
+public let alignedFace = "aligned-face"
+
 /// A latent pixel stands for a square of this many pixels a side.
 public let downscale = 8
 private let overlap = 0.25  // of a tile's side, as `elir_mobile/restore.py`
@@ -79,6 +82,41 @@ public struct Restorer {
         self.steps = steps
     }
 
+    /// `photo` restored: the faces of a whole photograph where they are, if that is what the bundle is for, and nothing if
+    /// there is none; else all of it, enlarged as the task says.
+    ///
+    /// - Throws: ``ElirError``: the bundle is for aligned faces, and this is none. What `findFaces` and `progress` throw.
+    public func restore(
+        _ photo: Picture, seed: Int64, findFaces: (Picture) throws -> [Face], progress: Progress
+    ) throws -> Picture {
+        let side = bundle.size / bundle.task.upscale
+        if bundle.task.domain != alignedFace || (photo.width == side && photo.height == side) {
+            let large = photo.enlarged(factor: bundle.task.upscale, filter: bundle.task.enlarge)
+            return try restore(large, seed: seed, progress: progress)
+        }
+        guard bundle.findsFaces else {
+            throw ElirError(
+                .input, "\(bundle.task.title) is for one upright face that fills \(side)×\(side) pixels: give that")
+        }
+        return try restoreFaces(
+            of: photo, findFaces(photo), wanted: WantedFaces(), seed: seed, progress: progress
+        ).picture
+    }
+
+    /// `photo` with `faces` restored, and what was done with each.
+    public func restoreFaces(
+        of photo: Picture, _ faces: [Face], wanted: WantedFaces, seed: Int64, progress: Progress
+    ) throws -> (picture: Picture, treated: [Treated]) {
+        let calls = (faces.count - wanted.left.count) * (steps + 2)
+        var done = 0
+        return try photo.restoringFaces(faces, size: bundle.size, wanted: wanted) { _, square in
+            try restore(square, seed: seed) { _, _ in
+                done += 1
+                try progress(done, calls)
+            }
+        }
+    }
+
     /// Restore `picture`, which is as large as the result will be; `seed` is that of the noise.
     public func restore(_ picture: Picture, seed: Int64, progress: Progress = { _, _ in }) throws -> Picture {
         var out = Picture(width: picture.width, height: picture.height)
@@ -87,7 +125,7 @@ public struct Restorer {
         try blend(picture, seed: seed, progress: progress) { top, band in
             for y in 0..<min(band.count / stride, picture.height - top) {
                 for x in 0..<line {
-                    out.pixels[(top + y) * line + x] = byte(band[band.startIndex + y * stride + x])
+                    out.pixels[(top + y) * line + x] = byte(255 * band[band.startIndex + y * stride + x])
                 }
             }
         }
@@ -206,8 +244,4 @@ private struct Latents {
         }
         return out
     }
-}
-
-private func byte(_ value: Float) -> UInt8 {
-    UInt8(min(max((value * 255).rounded(.toNearestOrEven), 0), 255))
 }

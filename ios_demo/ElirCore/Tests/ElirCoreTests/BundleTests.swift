@@ -18,7 +18,8 @@ final class BundleTests: XCTestCase {
         XCTAssertTrue(bundle.hasGolden)
         XCTAssertEqual(bundle.task.name, "bfr")
         XCTAssertEqual(bundle.latentShape, try Fixtures.index().latent_shape)
-        assertEqual(seededNoise(count: bundle.latentShape.reduce(1, *), seed: 0), try bundle.golden(.noise), accuracy: 1e-6)
+        assertEqual(
+            seededNoise(count: bundle.latentShape.reduce(1, *), seed: 0), try bundle.golden(.noise), accuracy: 1e-6)
         XCTAssertEqual(try bundle.golden(.input), try bundle.goldenPicture(.input).tile(Square(0, 0, bundle.size)))
     }
 
@@ -35,6 +36,7 @@ final class BundleTests: XCTestCase {
             XCTAssertEqual(bundle.task.enlarge.rawValue, entry.enlarge)
             XCTAssertEqual(bundle.recommended(for: "ios")?.path, entry.recommended, entry.path)
             XCTAssertEqual(bundle.reason(for: "ios"), entry.reason, entry.path)
+            XCTAssertEqual(bundle.findsFaces, entry.detector, entry.path)
             XCTAssertEqual(try photo.prepared(for: bundle, framing: .square), try entry.square.picture(), entry.path)
             XCTAssertEqual(try photo.prepared(for: bundle, framing: .whole), try entry.whole.picture(), entry.path)
         }
@@ -50,6 +52,17 @@ final class BundleTests: XCTestCase {
             XCTAssertThrowsError(try ModelBundle(folder: Fixtures.url(entry.path)), entry.path) { error in
                 XCTAssertEqual((error as? ElirError)?.fault, faults[entry.fault], "\(entry.path): \(error)")
             }
+        }
+    }
+
+    func testADetectorThatWasChangedIsRefused() throws {
+        let whole = try XCTUnwrap(Fixtures.index().tasks.first(where: \.detector))
+        let copy = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: copy) }
+        try FileManager.default.copyItem(at: Fixtures.url(whole.path), to: copy)
+        try Data("another".utf8).write(to: copy.appendingPathComponent("detector/mesh.tflite"))
+        XCTAssertThrowsError(try ModelBundle(folder: copy)) { error in
+            XCTAssertEqual((error as? ElirError)?.fault, .damaged, "\(error)")
         }
     }
 

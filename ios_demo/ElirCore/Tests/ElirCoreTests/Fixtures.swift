@@ -38,6 +38,7 @@ struct Index: Decodable {
         let enlarge: String
         let recommended: String?
         let reason: String?
+        let detector: Bool
         let square: Array
         let whole: Array
     }
@@ -102,6 +103,24 @@ struct Index: Decodable {
         let median: Double
         let p90: Double
     }
+    struct Photograph: Decodable {
+        struct Face: Decodable {
+            let points: [[Double]]
+            let matrix: [[Double]]
+            let side: Double
+            let given: Array
+            let made: Array
+            let detail: Double
+            let agreement: Double
+            let restored: Bool
+        }
+        let photo: Array
+        let square: Int
+        let all_faces: Bool
+        let margin: Double
+        let faces: [Face]
+        let output: Array
+    }
     /// A raw little-endian array.
     struct Array: Decodable {
         let path: String
@@ -133,6 +152,7 @@ struct Index: Decodable {
     let restore: [Restore]
     let fidelity: [Fidelity]
     let percentiles: [Percentiles]
+    let faces: [Photograph]
 }
 
 /// The arithmetic behind a `.stub` file, as `tests/app_fixtures.py:stub_runner` describes it.

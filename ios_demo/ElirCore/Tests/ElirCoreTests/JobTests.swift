@@ -107,7 +107,8 @@ final class JobTests: XCTestCase {
         let url = FileManager.default.temporaryDirectory.appendingPathComponent("\(UUID()).json")
         defer { try? FileManager.default.removeItem(at: url) }
         XCTAssertThrowsError(try Job(contentsOf: url))
-        let good = #"{"schema_version": 1, "bundle": "b", "files": ["f"], "threads": 2, "warmup": 0, "runs": 1, "parity": true}"#
+        let good =
+            #"{"schema_version": 1, "bundle": "b", "files": ["f"], "threads": 2, "warmup": 0, "runs": 1, "parity": true}"#
         let bad = [
             "{", "[]", good.replacingOccurrences(of: "\"runs\": 1", with: "\"runs\": 0"),
             good.replacingOccurrences(of: "[\"f\"]", with: "[]"),

@@ -168,4 +168,56 @@ final class PreparationTests: XCTestCase {
         guard case .folder(let found) = try CoreMLPackages(at: folder) else { return XCTFail("one package") }
         XCTAssertEqual(Set(found.keys), Set(CoreMLPackages.programs))
     }
+
+    func testAPictureIsReducedUntilHalfOfTheMemoryHoldsIt() {
+        func side(_ available: Int) -> Int {
+            largestSide(width: 8000, height: 6000, bytesPerPixel: 14, available: available)
+        }
+        XCTAssertEqual(side(2_000_000_000), 8000)
+        for available in [100_000_000, 500_000_000] {
+            let width = side(available)
+            XCTAssertLessThanOrEqual(width * width * 3 / 4 * 14, available / 2)
+            XCTAssertGreaterThan((width + 2) * (width + 2) * 3 / 4 * 14, available / 2)
+        }
+        XCTAssertEqual(side(0), 1)
+    }
+
+    func testAPhotographIsRestoredAsItsBundleIsMeantTo() throws {
+        let index = try Fixtures.index()
+        let scene = try XCTUnwrap(index.faces.first { $0.faces.count == 2 })
+        let photo = try scene.photo.picture()
+        func restorer(_ name: String) throws -> Restorer {
+            let bundle = try ModelBundle(folder: Fixtures.url("tasks/\(name)"))
+            return Restorer(
+                bundle: bundle, programs: try StubPrograms(bundle, bundle.artifacts[1]), steps: bundle.steps)
+        }
+        // Any photograph is enlarged as the task says.
+        let small = try index.photo.picture()
+        let fog = try restorer("dehazing").restore(
+            small, seed: 0,
+            findFaces: { _ in
+                XCTFail("asked"); return []
+            }
+        ) { _, _ in }
+        XCTAssertEqual([fog.width, fog.height], [2 * small.width, 2 * small.height])
+        // The faces of one, and nothing where there is none.
+        let faces = scene.faces.map { Face(points: $0.points.map { Point($0[0], $0[1]) }) }
+        var told: [Int] = []
+        let bfr = try restorer("bfr")
+        let restored = try bfr.restore(photo, seed: 0, findFaces: { _ in faces }) { done, total in
+            told.append(done)
+            XCTAssertEqual(total, 2 * (bfr.steps + 2))
+        }
+        XCTAssertEqual(told, Array(1...2 * (bfr.steps + 2)))
+        XCTAssertNotEqual(restored, photo)
+        XCTAssertEqual(try bfr.restore(photo, seed: 0, findFaces: { _ in [] }, progress: { _, _ in }), photo)
+        // Other networks of faces take a face alone.
+        let inpainting = try restorer("inpainting")
+        XCTAssertThrowsError(try inpainting.restore(photo, seed: 0, findFaces: { _ in faces }, progress: { _, _ in })) {
+            XCTAssertTrue(($0 as? ElirError)?.message.contains("one upright face that fills 64×64") == true, "\($0)")
+        }
+        let square = photo.square(side: 64)
+        XCTAssertEqual(
+            try inpainting.restore(square, seed: 0, findFaces: { _ in faces }, progress: { _, _ in }).width, 64)
+    }
 }

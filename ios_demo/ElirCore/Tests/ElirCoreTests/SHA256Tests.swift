@@ -32,7 +32,8 @@ final class SHA256Tests: XCTestCase {
     func testPaddingAtEveryLengthAroundABlock() {
         // Digest of the digests of 0 to 129 zeros, computed with Python's hashlib.
         let digests = (0..<130).map { sha256(of: Data(count: $0)) }.joined()
-        XCTAssertEqual(sha256(of: Data(digests.utf8)), "914e28f3bcba36351cc83a523f3ecdae91d5d2ab1d5409e8eb593aa76ad53f18")
+        XCTAssertEqual(
+            sha256(of: Data(digests.utf8)), "914e28f3bcba36351cc83a523f3ecdae91d5d2ab1d5409e8eb593aa76ad53f18")
     }
 
     func testFloatsAreHashedAsLittleEndianBytes() {

@@ -16,6 +16,7 @@ import org.elir.mobile.core.Job
 import org.elir.mobile.core.JobException
 import org.elir.mobile.core.runJob
 import org.elir.mobile.core.writeWhole
+import org.elir.mobile.runtimes.PhoneRuntimes
 
 class JobInstrumentation : Instrumentation() {
     private lateinit var arguments: Bundle

@@ -16,6 +16,8 @@ import android.view.WindowInsets
 import android.widget.AdapterView
 import android.widget.ArrayAdapter
 import android.widget.Button
+import android.widget.CheckBox
+import android.widget.LinearLayout
 import android.widget.ProgressBar
 import android.widget.Spinner
 import android.widget.TableLayout
@@ -109,9 +111,8 @@ class MainActivity : Activity() {
         button(R.id.another) { session.restore(another = true) }
         button(R.id.save) { withStorage { session.save() } }
         button(R.id.share) { withStorage { session.save(::share) } }
-        val parts = listOf(R.string.extent_square, R.string.extent_whole).map(::getString)
-        fill(R.id.extent, parts, if (session.whole) 1 else 0)
-        onSelect(R.id.extent) { session.choosePart(it == 1) }
+        onSelect(R.id.part) { session.choosePart(session.parts[it]) }
+        (view(R.id.slider) as SliderView).onRing = { session.chooseFace(it, it in session.left) }
     }
 
     private fun showReport(help: Int, start: Int, action: () -> Unit) {
@@ -144,7 +145,9 @@ class MainActivity : Activity() {
         val idle = running == null && bundle != null
         when (screen) {
             R.id.tab_restore -> {
-                (view(R.id.slider) as SliderView).show(session.before, session.after)
+                (view(R.id.slider) as SliderView).show(session.before, session.after, session.rings)
+                fill(R.id.part, session.parts.map { getString(it.title) }, session.parts.indexOf(session.part))
+                fillFaces(view(R.id.faces) as LinearLayout)
                 for (id in listOf(R.id.pick, R.id.take)) enable(id, running == null)
                 enable(R.id.restore, idle && session.before != null)
                 for (id in listOf(R.id.another, R.id.save, R.id.share)) enable(id, idle && session.restored != null)
@@ -157,6 +160,25 @@ class MainActivity : Activity() {
                 enable(R.id.start, idle)
                 fillBenchmark(view(R.id.rows) as TableLayout, session.benchmark)
                 text(R.id.facts).text = describeDevice(this)
+            }
+        }
+    }
+
+    /** A box for each face beside its ring: boxes can be reached without sight and by keys. */
+    private fun fillFaces(row: LinearLayout) {
+        val rings = session.rings
+        if (row.childCount != rings.size) {
+            row.removeAllViews()
+            for (number in rings.indices) {
+                row.addView(CheckBox(this).apply { text = getString(R.string.face, number + 1) })
+            }
+        }
+        rings.forEachIndexed { number, ring ->
+            (row.getChildAt(number) as CheckBox).apply {
+                setOnCheckedChangeListener(null)
+                isChecked = ring.on
+                isEnabled = session.progress == null
+                setOnCheckedChangeListener { _, wanted -> session.chooseFace(number, wanted) }
             }
         }
     }

@@ -6,15 +6,15 @@ import android.content.ContentValues
 import android.content.Context
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
-import android.graphics.Color
 import android.media.ExifInterface
 import android.net.Uri
 import android.os.Build
 import android.provider.MediaStore
 import java.io.File
 import java.io.IOException
-import org.elir.mobile.core.COLOURS
 import org.elir.mobile.core.Picture
+import org.elir.mobile.runtimes.toBitmap
+import org.elir.mobile.runtimes.toPicture
 
 private const val MIN_SIDE = 32 // below this nothing is left to restore
 private const val SHOWN_SIDE = 2048 // of bitmaps on the screen: larger ones exceed what a canvas takes
@@ -48,11 +48,7 @@ fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
         while (pixels / options.inSampleSize / options.inSampleSize > maxPixels) options.inSampleSize *= 2
         val bitmap = BitmapFactory.decodeFile(copy.path, options) ?: throw IOException("no image")
         val orientation = ExifInterface(copy.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
-        val picture = Picture.upright(bitmap.width, bitmap.height, orientation) { y, line ->
-            bitmap.getPixels(line, 0, line.size, 0, y, line.size, 1)
-        }
-        bitmap.recycle()
-        return picture
+        return bitmap.toPicture(orientation).also { bitmap.recycle() }
     } catch (error: IOException) {
         throw PhotoException("This photo cannot be read: pick another", error)
     } catch (error: SecurityException) {
@@ -62,25 +58,9 @@ fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
     }
 }
 
-/** [picture] as a bitmap. */
-fun toBitmap(picture: Picture): Bitmap {
-    val bitmap = Bitmap.createBitmap(picture.width, picture.height, Bitmap.Config.ARGB_8888)
-    val line = IntArray(picture.width)
-    for (y in 0 until picture.height) {
-        for (x in line.indices) {
-            val at = (y * picture.width + x) * COLOURS
-            line[x] = Color.rgb(byte(picture, at), byte(picture, at + 1), byte(picture, at + 2))
-        }
-        bitmap.setPixels(line, 0, line.size, 0, y, line.size, 1)
-    }
-    return bitmap
-}
-
-private fun byte(picture: Picture, at: Int) = picture.pixels[at].toInt() and 255
-
 /** [picture] as a bitmap no larger than the screen can show. */
 fun toShownBitmap(picture: Picture): Bitmap {
-    val whole = toBitmap(picture)
+    val whole = picture.toBitmap()
     val scale = SHOWN_SIDE.toFloat() / maxOf(picture.width, picture.height)
     if (scale >= 1) return whole
     val width = maxOf(1, (picture.width * scale).toInt())
@@ -110,7 +90,7 @@ fun savePhoto(context: Context, picture: Picture, name: String): Uri {
     try {
         setPending(resolver, uri, true)
         val stream = resolver.openOutputStream(uri) ?: throw IOException("no content")
-        val bitmap = toBitmap(picture)
+        val bitmap = picture.toBitmap()
         val written = stream.use { bitmap.compress(Bitmap.CompressFormat.JPEG, JPEG_QUALITY, it) }
         bitmap.recycle()
         if (!written) throw IOException("not written")

@@ -7,13 +7,18 @@ package org.elir.mobile.demo
 import android.annotation.SuppressLint
 import android.content.Context
 import android.graphics.Bitmap
+import android.graphics.RectF
 import android.net.Uri
 import android.os.Handler
 import android.os.Looper
 import java.util.concurrent.CancellationException
 import java.util.concurrent.Executors
+import org.elir.mobile.core.ALIGNED_FACE
 import org.elir.mobile.core.Artifact
 import org.elir.mobile.core.Bundle
+import org.elir.mobile.core.Chosen
+import org.elir.mobile.core.Face
+import org.elir.mobile.core.FaceFinder
 import org.elir.mobile.core.Parity
 import org.elir.mobile.core.Picture
 import org.elir.mobile.core.Programs
@@ -21,9 +26,13 @@ import org.elir.mobile.core.Progress
 import org.elir.mobile.core.Protocol
 import org.elir.mobile.core.Restorer
 import org.elir.mobile.core.Timing
+import org.elir.mobile.core.WantedFaces
+import org.elir.mobile.core.advised
+import org.elir.mobile.core.choose
 import org.elir.mobile.core.goldenParity
 import org.elir.mobile.core.measure
-import org.elir.mobile.core.shortOf
+import org.elir.mobile.runtimes.PhoneRuntimes
+import org.elir.mobile.runtimes.verdicts
 
 /** A file and what the golden vectors say of it, or why they could not. */
 class Checked(val artifact: Artifact, val parity: Parity?, val problem: String?) {
@@ -33,8 +42,12 @@ class Checked(val artifact: Artifact, val parity: Parity?, val problem: String?)
             artifact.parity.all { (name, budget) -> parity.holds(name, budget) }
 }
 
-/** Classes of device that a phone may be, as the manifest's advice calls them: the faster chip first. */
-private val KINDS = listOf("android-npu", "android-gpu", "android")
+/** What of a photo is restored. */
+enum class Part(val title: Int) {
+    FACES(R.string.part_faces),
+    SQUARE(R.string.part_square),
+    WHOLE(R.string.part_whole),
+}
 
 /** A timing and the circumstances it was taken under. */
 class Benchmark(val artifact: Artifact, val timing: Timing, val loadMs: Double, val thermal: String)
@@ -56,7 +69,15 @@ class Session private constructor(private val context: Context) {
     var artifact: Artifact? = null
         private set
     var steps = 0
-    var whole = false
+    var part = Part.SQUARE
+        private set
+
+    /** Faces of the photo, the largest first; null: they were not looked for. */
+    var faces: List<Face>? = null
+        private set
+
+    /** Numbers of those that are left alone. */
+    var left: Set<Int> = emptySet()
         private set
     var before: Bitmap? = null
         private set
@@ -73,6 +94,7 @@ class Session private constructor(private val context: Context) {
 
     private var photo: Picture? = null
     private var sampleOf: Bundle? = null // whose golden input the photo is, which is enlarged already
+    private var waiting: Uri? = null // a photo to open as soon as nothing else runs
     private var seed = 0L
     private val main = Handler(Looper.getMainLooper())
     private val worker = Executors.newSingleThreadExecutor()
@@ -84,7 +106,7 @@ class Session private constructor(private val context: Context) {
     private var loaded: Artifact? = null
     private var programs: Programs? = null
     private var loadMs = 0.0
-    private val gpuProblems = mutableMapOf<String, String>() // by the SHA-256 of both files
+    private val verdicts = verdicts(context)
 
     init {
         work {
@@ -103,6 +125,13 @@ class Session private constructor(private val context: Context) {
         }
     }
 
+    /** The faces of the photo for the screen; none where they are not what is restored. */
+    val rings: List<Ring>
+        get() = faces.orEmpty().takeIf { part == Part.FACES }.orEmpty().mapIndexed { number, face ->
+            val box = face.box.run { RectF(left.toFloat(), top.toFloat(), right.toFloat(), bottom.toFloat()) }
+            Ring(box, photo?.width ?: 1, number !in left)
+        }
+
     /** Files of the chosen bundle that a phone can run. */
     val artifacts: List<Artifact> get() = bundle?.artifacts.orEmpty().filter(PhoneRuntimes::knows)
 
@@ -111,17 +140,28 @@ class Session private constructor(private val context: Context) {
         this.bundle = bundle
         steps = bundle?.steps ?: 0
         checked = emptyList()
-        val kind = KINDS.firstOrNull { kind -> bundle?.recommended(kind)?.let(PhoneRuntimes::has) == true }
-        chooseArtifact(kind?.let { bundle?.recommended(it) } ?: artifacts.firstOrNull())
+        val advised = bundle?.advised(PhoneRuntimes)?.firstOrNull()
+        chooseArtifact(advised ?: artifacts.firstOrNull())
         forgetResult()
-        val suited = when (bundle?.task?.domain) {
-            "aligned-face" -> "For a photo that one upright face fills"
-            "photo" -> "For any photo"
+        part = parts.first()
+        val suited = when {
+            Part.FACES in parts -> "For the faces in any photo"
+            bundle?.task?.domain == ALIGNED_FACE -> "For a photo that one upright face fills"
+            bundle?.task?.domain == "photo" -> "For any photo"
             else -> null
         }
-        message = listOfNotNull(suited, kind?.let { bundle?.reason(it) }).joinToString("\n")
+        message = listOfNotNull(suited, advised?.let(bundle::reasonFor)).joinToString("\n")
         onChange()
+        if (part == Part.FACES && sampleOf == null) findFaces()
     }
+
+    /** What of a photo the chosen bundle restores, as far as it knows such pictures. */
+    val parts: List<Part>
+        get() = when {
+            bundle?.task?.domain != ALIGNED_FACE -> listOf(Part.SQUARE, Part.WHOLE)
+            bundle?.detector != null && PhoneRuntimes.findsFaces -> listOf(Part.FACES, Part.SQUARE)
+            else -> listOf(Part.SQUARE)
+        }
 
     /** Choose a file by runtime and precision; the nearest one where the two do not go together. */
     fun choose(target: String?, precision: String?) {
@@ -135,11 +175,38 @@ class Session private constructor(private val context: Context) {
         this.artifact = artifact
     }
 
-    fun choosePart(whole: Boolean) {
-        if (whole == this.whole) return
-        this.whole = whole
+    fun choosePart(part: Part) {
+        if (part == this.part) return
+        this.part = part
         forgetResult()
         onChange()
+        if (part == Part.FACES) findFaces()
+    }
+
+    /** Restore face [number], or leave it alone. */
+    fun chooseFace(number: Int, wanted: Boolean) {
+        left = if (wanted) left - number else left + number
+        onChange()
+    }
+
+    /** Look for faces in the photo, unless that was done. */
+    private fun findFaces() {
+        val given = photo ?: return
+        val detector = bundle?.detector ?: return
+        if (faces != null) return
+        work("Looking for faces") {
+            val found = checkNotNull(PhoneRuntimes.open(detector)) { "This build cannot look for faces" }
+                .use { FaceFinder(it).find(given, ::report) }
+            done {
+                if (photo !== given) return@done
+                faces = found
+                message = when (found.size) {
+                    0 -> "No face is found in this photo: nothing is restored"
+                    1 -> "1 face is found"
+                    else -> "${found.size} faces are found: choose which are restored"
+                }
+            }
+        }
     }
 
     fun cancel() {
@@ -151,15 +218,23 @@ class Session private constructor(private val context: Context) {
         onChange()
     }
 
-    fun open(uri: Uri) = work("Opening the photo") {
+    /** Open the photo at [uri], after what is underway. */
+    fun open(uri: Uri) {
+        if (progress != null) waiting = uri else load(uri)
+    }
+
+    private fun load(uri: Uri) = work("Opening the photo") {
         val picture = loadPhoto(context, uri, largestPicture())
         val shown = toShownBitmap(picture)
         done {
             photo = picture
             sampleOf = null
+            faces = null
+            left = emptySet()
             forgetResult()
             before = shown
             message = "${picture.width}×${picture.height} pixels"
+            if (part == Part.FACES) findFaces()
         }
     }
 
@@ -174,16 +249,33 @@ class Session private constructor(private val context: Context) {
         val given = photo ?: return say("Pick or take a photo first")
         val bundle = bundle ?: return
         val steps = steps
-        val whole = whole
+        val part = part
         val isSample = sampleOf === bundle
+        val faces = faces
+        val left = left
+        val ofFaces = part == Part.FACES && !isSample
+        if (ofFaces && faces == null) return findFaces()
+        if (ofFaces && faces.orEmpty().size <= left.size) return say("No face is left to restore: nothing is done")
         if (another) seed++
         val seed = seed
         withPrograms("Restoring") { programs, _, notice ->
-            val large = if (isSample) given else bundle.prepared(given, whole, largestPicture())
-            val start = System.nanoTime()
             val restorer = Restorer(bundle, programs, steps)
-            val tiles = restorer.tiles(large.width, large.height)
-            val out = restorer.restore(large, seed, ::report)
+            val start = System.nanoTime()
+            val large: Picture
+            val out: Picture
+            val did: String
+            if (ofFaces) {
+                large = given
+                val (made, treated) = restorer.restoreFaces(given, faces.orEmpty(), WantedFaces(left = left), seed, ::report)
+                out = made
+                val sharp = treated.count { !it.restored && it.detail != null }
+                did = "%d of %d faces".format(treated.count { it.restored }, treated.size) +
+                    if (sharp > 0) ", %d left: as sharp as the model would make them".format(sharp) else ""
+            } else {
+                large = if (isSample) given else bundle.prepared(given, part == Part.WHOLE, largestPicture())
+                out = restorer.restoreTiles(large, seed, ::report)
+                did = "%d tiles".format(restorer.tiles(large.width, large.height))
+            }
             val seconds = (System.nanoTime() - start) / 1e9
             val shownBefore = toShownBitmap(large)
             val shownAfter = toShownBitmap(out)
@@ -192,8 +284,8 @@ class Session private constructor(private val context: Context) {
                 before = shownBefore
                 after = shownAfter
                 restored = out
-                val did = "%d×%d pixels, %d tiles in %.1f s, sample %d".format(out.width, out.height, tiles, seconds, seed)
-                message = listOfNotNull(notice, did).joinToString("\n")
+                val facts = "%d×%d pixels, %s in %.1f s, sample %d".format(out.width, out.height, did, seconds, seed)
+                message = listOfNotNull(notice, facts).joinToString("\n")
             }
         }
     }
@@ -251,43 +343,39 @@ class Session private constructor(private val context: Context) {
         }
     }
 
-    /** Give [job] the programs of the chosen file, or of another, and then why not of that one. */
+    /**
+     * Give [job] the programs of the chosen file, or, where it does not compute here what it should, of the next one that
+     * the manifest advises, and then why.
+     */
     private fun withPrograms(what: String, job: (programs: Programs, artifact: Artifact, notice: String?) -> Unit) {
         val bundle = bundle ?: return
         val artifact = artifact ?: return
         work(what) {
-            val instead = bundle.recommended("android")?.takeIf(PhoneRuntimes::has)
-            val problem = if (artifact.target == GPU_TARGET) gpuProblem(bundle, artifact, instead ?: artifact) else ""
-            if (problem.isEmpty()) {
-                job(open(bundle, artifact), artifact, null)
-            } else {
-                checkNotNull(instead) { "On this phone's GPU $problem: export a file for the processor, too" }
-                main.post { if (this.artifact === artifact) chooseArtifact(instead) }
-                job(open(bundle, instead), instead, "${instead.path} is used: on this phone's GPU $problem")
-            }
+            val advised = bundle.advised(PhoneRuntimes)
+            val files = listOf(artifact) + advised.drop(advised.indexOf(artifact) + 1)
+            val kept = programs.takeIf { loaded === artifact }
+            val chosen = kept?.let { Chosen(artifact, it, emptyList()) } ?: choose(bundle, files, verdicts) { load(bundle, it) }
+            programs = chosen.programs
+            loaded = chosen.artifact
+            if (chosen.artifact !== artifact) main.post { if (this.artifact === artifact) chooseArtifact(chosen.artifact) }
+            job(chosen.programs, chosen.artifact, chosen.passedOver.joinToString("\n").ifEmpty { null })
         }
     }
 
-    /** What speaks against [artifact] on this phone's GPU in place of [instead], found out once; empty: nothing. */
-    private fun gpuProblem(bundle: Bundle, artifact: Artifact, instead: Artifact): String = try {
-        gpuProblems.getOrPut(artifact.sha256 + instead.sha256) {
-            shortOf(bundle, open(bundle, artifact), instead.parity)
-        }
-    } catch (error: Exception) { // it cannot be loaded, or does not run
-        error.message ?: error.toString()
-    }
-
-    /** The programs of [artifact], kept loaded until another file is asked for. */
+    /** The programs of [artifact], kept loaded until another file is asked for, whatever they compute. */
     private fun open(bundle: Bundle, artifact: Artifact): Programs {
         programs?.let { if (loaded === artifact) return it }
-        unload()
-        tooLittleMemoryFor(context, bundle, artifact)?.let { throw IllegalStateException(it) }
-        val start = System.nanoTime()
-        return PhoneRuntimes.open(bundle, artifact, THREADS).also {
-            loadMs = (System.nanoTime() - start) / 1e6
+        return load(bundle, artifact).also {
             programs = it
             loaded = artifact
         }
+    }
+
+    private fun load(bundle: Bundle, artifact: Artifact): Programs {
+        unload()
+        tooLittleMemoryFor(context, bundle, artifact)?.let { throw IllegalStateException(it) }
+        val start = System.nanoTime()
+        return PhoneRuntimes.open(bundle, artifact, THREADS).also { loadMs = (System.nanoTime() - start) / 1e6 }
     }
 
     private fun unload() {
@@ -316,6 +404,10 @@ class Session private constructor(private val context: Context) {
             progress = null
             change()
             onChange()
+            waiting?.let {
+                waiting = null
+                open(it)
+            }
         }
     }
 

@@ -52,6 +52,9 @@ class Artifact(
  */
 class Task(val name: String, val title: String, val domain: String?, val upscale: Int, val enlarge: Filter)
 
+/** The face detector's two networks, `.tflite` files for [FaceFinder]. */
+class Detector(val detect: File, val mesh: File)
+
 /** Where a raw little-endian array lies. */
 private class ArrayEntry(val path: String, val sha256: String, val shape: List<Int>, val dtype: String) {
     val count: Int get() = shape.fold(1, Int::times)
@@ -64,7 +67,7 @@ private class ArrayEntry(val path: String, val sha256: String, val shape: List<I
  * @property steps K.
  * @property sigmaS spread of the noise added to the coarse latent.
  * @property table the time biases, [steps] rows of equal width.
- * @property goldenSeed seed of the golden noise.
+ * @property detector that finds the faces of photographs; null: the bundle has none.
  */
 class Bundle private constructor(
     val folder: File,
@@ -76,6 +79,7 @@ class Bundle private constructor(
     val sigmaS: Float,
     val table: List<FloatArray>,
     val artifacts: List<Artifact>,
+    val detector: Detector?,
     private val latentChannels: Int,
     private val recommendation: Map<String, String>,
     private val reasons: Map<String, String>,
@@ -89,6 +93,9 @@ class Bundle private constructor(
 
     /** Why that one, in a sentence; null: the manifest does not say. */
     fun reason(kind: String): String? = reasons[kind]
+
+    /** Why a phone is advised to run [artifact]; null: it is not, or the manifest does not say. */
+    fun reasonFor(artifact: Artifact): String? = PHONE_KINDS.find { recommended(it) === artifact }?.let(::reason)
 
     /**
      * What of [photo] is restored, as large as the restored picture will be: all of it, or the centred square.
@@ -169,7 +176,10 @@ class Bundle private constructor(
             } ?: emptyMap()
             val files = manifest.getJSONArray("files")
             val artifacts = (0 until files.length()).map { artifact(files.getJSONObject(it)) }
-            val checks = listOf(table.path to table.sha256) +
+            val networks = manifest.optJSONObject("detector")?.getJSONObject("files")?.let { files ->
+                listOf("detect", "mesh").map { files.getJSONObject(it) }.map { it.getString("path") to it.getString("sha256") }
+            }
+            val checks = listOf(table.path to table.sha256) + networks.orEmpty() +
                 golden.values.map { it.path to it.sha256 } + artifacts.map { it.path to it.sha256 }
             for ((path, sha256) in checks) verify(folder, path, sha256)
             if (table.shape.size != 2) throw damaged(folder, "its table has another shape")
@@ -186,6 +196,7 @@ class Bundle private constructor(
                 manifest.getDouble("sigma_s").toFloat(),
                 List(steps) { values.copyOfRange(it * width, (it + 1) * width) },
                 artifacts,
+                networks?.let { (detect, mesh) -> Detector(File(folder, detect.first), File(folder, mesh.first)) },
                 model.optJSONObject("architecture")?.optInt("latent_channels", LATENT_CHANNELS) ?: LATENT_CHANNELS,
                 texts(manifest, "recommendation"),
                 texts(manifest, "reasons"),

@@ -99,12 +99,7 @@ class Parity(val outputs: Map<String, FloatArray>, val decibels: Map<String, Dou
     fun holds(name: String, budget: Budget): Boolean = decibels.getValue(name) >= budget.budgetDb
 }
 
-/**
- * What speaks against using [programs] where a file that must hold [budgets] would do; empty: nothing.
- *
- * A GPU may give zeros, or nearly, without an error. It need not reach what the same file did on the host, where
- * nothing is rounded to float16, but it may not be further from the float network than the file that it replaces.
- */
+/** What [programs] give that misses [budgets], on the golden vectors of [bundle]; empty: nothing. */
 fun shortOf(bundle: Bundle, programs: Programs, budgets: Map<String, Budget>): String {
     if (budgets.isEmpty() || !bundle.hasGolden) return "the bundle has nothing to hold it against"
     val parity = goldenParity(bundle, programs)

@@ -8,16 +8,22 @@ package org.elir.mobile.core
 
 import kotlin.math.PI
 import kotlin.math.abs
+import kotlin.math.floor
 import kotlin.math.sin
+import kotlin.math.sqrt
 
 /** Channels of a picture. */
 const val COLOURS = 3
+private const val REDUCING_GAP = 2.0 // of Pillow's resize
 
 /** A channel of a pixel laid on white, as Pillow's `Image.composite` rounds it; both of 0 to 255. */
 fun onWhite(channel: Int, alpha: Int): Int {
     val sum = channel * alpha + 255 * (255 - alpha) + 128
     return (sum + (sum shr 8)) shr 8
 }
+
+/** A value of 0 to 255 as a byte, halves to even. */
+internal fun toByte(value: Float): Byte = Math.rint(value.toDouble()).coerceIn(0.0, 255.0).toInt().toByte()
 
 /** An 8-bit RGB picture; [pixels] are (height, width, 3). */
 class Picture(val width: Int, val height: Int, val pixels: ByteArray = ByteArray(width * height * COLOURS)) {
@@ -50,6 +56,66 @@ class Picture(val width: Int, val height: Int, val pixels: ByteArray = ByteArray
         val down = Resampling.of(box.top, box.bottom, height, toHeight, filter)
         val wide = across?.let { Picture(toWidth, height, it.apply(pixels, height, width * COLOURS, COLOURS)) } ?: this
         return down?.let { Picture(wide.width, toHeight, it.applyDown(wide.pixels, wide.width * COLOURS)) } ?: wide
+    }
+
+    /** [resampled] with a filter that is cheap for pictures far larger: boxes of pixels are averaged first. */
+    fun thumbnail(toWidth: Int, toHeight: Int): Picture {
+        val across = maxOf(1, (width / toWidth.toDouble() / REDUCING_GAP).toInt())
+        val down = maxOf(1, (height / toHeight.toDouble() / REDUCING_GAP).toInt())
+        val box = Box(0.0, 0.0, width / across.toDouble(), height / down.toDouble())
+        return averaged(across, down).resampled(toWidth, toHeight, Filter.BILINEAR, box)
+    }
+
+    /** The means of [across]×[down] pixels, and of what is left of them at the edges. */
+    private fun averaged(across: Int, down: Int): Picture {
+        if (across == 1 && down == 1) return this
+        val out = Picture((width + across - 1) / across, (height + down - 1) / down)
+        for (y in 0 until out.height) for (x in 0 until out.width) for (c in 0 until COLOURS) {
+            val columns = x * across until minOf((x + 1) * across, width)
+            val rows = y * down until minOf((y + 1) * down, height)
+            val count = columns.count() * rows.count()
+            var sum = count / 2
+            for (row in rows) for (column in columns) sum += pixels[(row * width + column) * COLOURS + c].toInt() and 255
+            out.pixels[(y * out.width + x) * COLOURS + c] = (sum.toLong() * ((1 shl 24) / count) shr 24).toByte()
+        }
+        return out
+    }
+
+    /** The [side]×[side] pixels from ([left], [top]) on, black beyond the picture. */
+    fun cropped(left: Int, top: Int, side: Int): Picture {
+        val out = Picture(side, side)
+        val columns = minOf(side, width - left) * COLOURS
+        for (y in 0 until minOf(side, height - top)) {
+            val from = ((top + y) * width + left) * COLOURS
+            pixels.copyInto(out.pixels, y * side * COLOURS, from, from + columns)
+        }
+        return out
+    }
+
+    /** Blurred as by Pillow's `GaussianBlur` with a radius of [spread]: three boxes along each axis. */
+    fun blurred(spread: Double): Picture {
+        if (spread == 0.0) return this
+        val variance = spread * spread / 3
+        val whole = floor((sqrt(12 * variance + 1) - 1) / 2)
+        val more = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) * (whole + 1)))
+        var out = pixels
+        repeat(3) { out = boxBlurred(out, whole.toInt(), (whole + more).toFloat(), COLOURS, width) }
+        repeat(3) { out = boxBlurred(out, whole.toInt(), (whole + more).toFloat(), width * COLOURS, height) }
+        return Picture(width, height, out)
+    }
+
+    /** Along an axis of [size] samples that lie [pitch] bytes apart; [reach] is [radius] with its fraction. */
+    private fun boxBlurred(from: ByteArray, radius: Int, reach: Float, pitch: Int, size: Int): ByteArray {
+        val weight = ((1 shl 24) / (reach * 2 + 1)).toInt()
+        val far = ((1 shl 24) - (radius * 2 + 1) * weight) / 2
+        return ByteArray(from.size) { at ->
+            val i = at / pitch % size
+            fun sample(j: Int) = from[at + (j.coerceIn(0, size - 1) - i) * pitch].toInt() and 255
+            var sum = 0L
+            for (j in i - radius..i + radius) sum += sample(j)
+            val bulk = sum * weight + (sample(i - radius - 1) + sample(i + radius + 1)).toLong() * far
+            ((bulk + (1 shl 23)) shr 24).toByte()
+        }
     }
 
     /**
@@ -112,6 +178,9 @@ private fun mirrored(index: Int, size: Int): Int {
 enum class Filter(val support: Double) {
     NEAREST(0.0) {
         override fun weight(x: Double) = throw UnsupportedOperationException("nearest has no kernel")
+    },
+    BILINEAR(1.0) {
+        override fun weight(x: Double) = maxOf(0.0, 1 - abs(x))
     },
     BICUBIC(2.0) {
         override fun weight(x: Double): Double {

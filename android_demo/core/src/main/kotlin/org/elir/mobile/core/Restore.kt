@@ -7,7 +7,11 @@
 package org.elir.mobile.core
 
 import java.io.Closeable
+import java.io.File
 import java.util.concurrent.CancellationException
+
+/** The domain of networks for one face that fills the square, upright as in FFHQ. */
+const val ALIGNED_FACE = "aligned-face"
 
 /** A latent pixel stands for a square of this many pixels a side. */
 const val DOWNSCALE = 8
@@ -27,6 +31,12 @@ interface Programs : Closeable {
 
 /** Opens exported files. */
 fun interface Runtimes {
+    /** Whether the app was built with what opens [artifact]. */
+    fun has(artifact: Artifact): Boolean = true
+
+    /** Load the networks that find faces; null: there is no runtime for them. */
+    fun open(detector: Detector): FaceNetworks? = null
+
     /**
      * Load [artifact] of [bundle] for [threads] threads.
      *
@@ -77,11 +87,17 @@ fun noised(coarse: FloatArray, noise: FloatArray, sigmaS: Float): FloatArray {
 typealias Progress = (done: Int, total: Int) -> Unit
 
 /**
- * Restores pictures of any size with one loaded file.
+ * Restores photographs with one loaded file.
  *
  * @property steps how many of the bundle's steps to take: fewer than all stop underway.
+ * @param networks that find faces; null: none are looked for.
  */
-class Restorer(private val bundle: Bundle, private val programs: Programs, val steps: Int = bundle.steps) {
+class Restorer(
+    val bundle: Bundle,
+    private val programs: Programs,
+    val steps: Int = bundle.steps,
+    private val networks: FaceNetworks? = null,
+) : Closeable {
     private val size = bundle.size
     private val channels = bundle.latentShape[0]
     private val table = bundle.table.take(steps)
@@ -90,24 +106,60 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
         require(steps in 0..bundle.steps) { "$steps steps: the bundle has ${bundle.steps}" }
     }
 
+    /**
+     * [photo] restored: the faces of a whole photograph where they are, if that is what the bundle is for, and the very
+     * same object if there is none; else all of it, enlarged as the task says.
+     *
+     * @param seed of the noise.
+     * @throws IllegalArgumentException the bundle is for aligned faces, and this is none.
+     */
+    fun restore(photo: Picture, seed: Long = 0, progress: Progress = { _, _ -> }): Picture {
+        val side = size / bundle.task.upscale
+        if (bundle.task.domain != ALIGNED_FACE || photo.width == side && photo.height == side) {
+            return restoreTiles(photo.enlarged(bundle.task.upscale, bundle.task.enlarge), seed, progress)
+        }
+        requireNotNull(networks) { "${bundle.task.title} is for one upright face that fills $side×$side pixels: give that" }
+        return restoreFaces(photo, FaceFinder(networks).find(photo), WantedFaces(), seed, progress).first
+    }
+
+    /** [photo] with [faces] restored, and what was done with each; see the function of that name. */
+    fun restoreFaces(
+        photo: Picture,
+        faces: List<Face>,
+        wanted: WantedFaces,
+        seed: Long,
+        progress: Progress = { _, _ -> },
+    ): Pair<Picture, List<Treated>> {
+        val calls = (faces.size - wanted.left.size) * (steps + 2)
+        var done = 0
+        return restoreFaces(photo, faces, size, wanted) { _, square ->
+            restoreTiles(square, seed) { _, _ -> progress(++done, calls) }
+        }
+    }
+
+    override fun close() {
+        programs.close()
+        networks?.close()
+    }
+
     /** Tiles that a picture of [width]×[height] takes. */
     fun tiles(width: Int, height: Int): Int = windows(padded(width)).size * windows(padded(height)).size
 
-    /** Restore [picture], which is as large as the result will be; [seed] is that of the noise. */
-    fun restore(picture: Picture, seed: Long, progress: Progress = { _, _ -> }): Picture {
+    /** Restore [picture], which is as large as the result will be, in tiles; [seed] is that of the noise. */
+    fun restoreTiles(picture: Picture, seed: Long, progress: Progress = { _, _ -> }): Picture {
         val out = Picture(picture.width, picture.height)
         blend(picture, seed, progress) { top, band ->
             val stride = padded(picture.width) * COLOURS
             val lines = minOf(band.size / stride, picture.height - top)
             for (y in 0 until lines) for (x in 0 until picture.width * COLOURS) {
-                out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x])
+                out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x] * 255f)
             }
         }
         return out
     }
 
     /**
-     * [restore] before rounding: [lines] is given the float32 lines (n, padded width, 3) from line `top` on,
+     * [restoreTiles] before rounding: [lines] is given the float32 lines (n, padded width, 3) from line `top` on,
      * band after band, so that memory grows with the width of the picture only.
      */
     fun blend(picture: Picture, seed: Long, progress: Progress, lines: (top: Int, band: FloatArray) -> Unit) {
@@ -161,9 +213,23 @@ class Restorer(private val bundle: Bundle, private val programs: Programs, val s
         return out
     }
 
+    companion object {
+        /**
+         * The bundle in [folder], verified, with the file of it that this phone runs best and computes as it should.
+         *
+         * @param runtimes that the app has.
+         * @param verdicts of earlier starts.
+         * @throws BundleException the bundle cannot be used.
+         * @throws IllegalStateException this phone runs none of its files.
+         */
+        fun open(folder: File, runtimes: Runtimes, verdicts: Verdicts, threads: Int = 4): Restorer {
+            val bundle = Bundle.read(folder)
+            val chosen = choose(bundle, bundle.advised(runtimes), verdicts) { runtimes.open(bundle, it, threads) }
+            return Restorer(bundle, chosen.programs, networks = bundle.detector?.let(runtimes::open))
+        }
+    }
+
     private fun windows(side: Int) = axisWindows(side, size, (size * OVERLAP).toInt() / DOWNSCALE * DOWNSCALE)
 
     private fun padded(side: Int) = if (side <= size) size else (side + DOWNSCALE - 1) / DOWNSCALE * DOWNSCALE
 }
-
-private fun toByte(value: Float): Byte = Math.rint((value * 255f).toDouble()).coerceIn(0.0, 255.0).toInt().toByte()

@@ -83,6 +83,11 @@ class CoreTest {
             assertSame(case, input.enlarged(case.getInt("factor"), filter))
         }
         for (case in cases.getJSONArray("squares").objects()) assertSame(case, input.square(case.getInt("side")))
+        for (case in cases.getJSONArray("thumbnails").objects()) {
+            val (height, width) = case.shape()
+            assertSame(case, input.thumbnail(width, height))
+        }
+        for (case in cases.getJSONArray("blurred").objects()) assertSame(case, input.blurred(case.getDouble("spread")))
     }
 
     private fun assertSame(case: JSONObject, actual: Picture) {
@@ -104,6 +109,8 @@ class CoreTest {
             assertEquals(what, case.opt("domain").takeUnless { it == JSONObject.NULL }, bundle.task.domain)
             assertEquals(what, case.getInt("upscale"), bundle.task.upscale)
             assertEquals(what, case.getString("enlarge"), bundle.task.enlarge.name.lowercase())
+            assertEquals(what, case.getBoolean("detector"), bundle.detector != null)
+            bundle.detector?.let { assertEquals(listOf("detect", "mesh"), listOf(it.detect, it.mesh).map(File::readText)) }
             val recommended = case.opt("recommended").takeUnless { it == JSONObject.NULL }
             for (kind in listOf("android-npu", "android-gpu", "android")) {
                 assertEquals(what, recommended, bundle.recommended(kind)?.path)
@@ -155,7 +162,7 @@ class CoreTest {
             val expected = floats(case.getJSONObject("blended"))
             assertClose("blended", expected, blended.toFloatArray())
             val output = picture(case.getJSONObject("output"))
-            val restored = restorer.restore(input, seed)
+            val restored = restorer.restoreTiles(input, seed)
             for (i in output.pixels.indices) {
                 // Values within 1e-6 of a half may round either way.
                 val difference = abs((output.pixels[i].toInt() and 255) - (restored.pixels[i].toInt() and 255))
@@ -176,7 +183,7 @@ class CoreTest {
         val calls = mutableListOf<Pair<Int, Int>>()
         val picture = bundle.goldenPicture()
         val restorer = Restorer(bundle, programs, steps = 0)
-        val restored = restorer.restore(picture, 0) { done, total -> calls += done to total }
+        val restored = restorer.restoreTiles(picture, 0) { done, total -> calls += done to total }
         assertEquals(listOf(1 to 2, 2 to 2), calls)
         val noise = bundle.golden("noise")
         val image = programs.decode(noised(programs.encode(bundle.golden("input")), noise, bundle.sigmaS))
@@ -190,7 +197,7 @@ class CoreTest {
     fun restoringStopsWhereItIsCancelled() {
         var calls = 0
         assertThrows(CancellationException::class.java) {
-            Restorer(bundle, stub("stub/fp32.stub")).restore(Picture(200, 200), 0) { done, _ ->
+            Restorer(bundle, stub("stub/fp32.stub")).restoreTiles(Picture(200, 200), 0) { done, _ ->
                 calls = done
                 if (done == 7) throw CancellationException()
             }
@@ -269,24 +276,6 @@ class CoreTest {
     }
 
     @Test
-    fun aFileMayReplaceAnotherIfItIsNoFurtherFromFloat() {
-        val (fp32, w8a8) = listOf("fp32", "w8a8").map { name -> bundle.artifacts.first { it.path == "stub/$name.stub" } }
-        assertEquals("", shortOf(bundle, stub(fp32.path), w8a8.parity))
-        assertEquals("", shortOf(bundle, stub(w8a8.path), w8a8.parity))
-        assertTrue(shortOf(bundle, stub(w8a8.path), fp32.parity).startsWith("step reaches "))
-        val zeros = object : Programs by stub(fp32.path) {
-            override fun step(latent: FloatArray, row: FloatArray) = FloatArray(latent.size)
-        }
-        val said = shortOf(bundle, zeros, w8a8.parity)
-        assertTrue(said, Regex("""step reaches 0[.,]0 dB of [1-9].*, image reaches .*""").matches(said))
-        val broken = object : Programs by stub(fp32.path) {
-            override fun decode(latent: FloatArray) = FloatArray(COLOURS * 64 * 64) { Float.NaN }
-        }
-        assertTrue("decode reaches NaN" in shortOf(bundle, broken, w8a8.parity))
-        assertEquals("the bundle has nothing to hold it against", shortOf(bundle, stub(fp32.path), emptyMap()))
-    }
-
-    @Test
     fun theWholeBundleIsRead() {
         assertEquals("bfr", bundle.task.name)
         assertEquals(index.getJSONArray("latent_shape").ints(), bundle.latentShape.toList())
@@ -306,6 +295,19 @@ class CoreTest {
                 Bundle.read(File(fixtures, case.getString("path")))
             }
             assertEquals(case.toString(), case.getString("fault"), error.fault.name.lowercase().replace('_', ' '))
+        }
+    }
+
+    @Test
+    fun aDetectorThatWasChangedIsRefused() {
+        val whole = index.getJSONArray("tasks").objects().single { it.getBoolean("detector") }
+        val copy = File.createTempFile("bundle", "").apply { delete() }
+        try {
+            File(fixtures, whole.getString("path")).copyRecursively(copy)
+            Bundle.read(copy).detector!!.mesh.writeText("another")
+            assertEquals(Fault.DAMAGED, assertThrows(BundleException::class.java) { Bundle.read(copy) }.fault)
+        } finally {
+            copy.deleteRecursively()
         }
     }
 

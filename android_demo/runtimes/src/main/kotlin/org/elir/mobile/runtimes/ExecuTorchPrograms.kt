@@ -1,5 +1,5 @@
 /** A `.pte` file with ExecuTorch: the methods `encode`, `step` and `decode` of one module, mapped into memory. */
-package org.elir.mobile.demo
+package org.elir.mobile.runtimes
 
 import java.io.File
 import org.elir.mobile.core.Bundle

@@ -1,17 +1,18 @@
 /// The three programs of a Core ML artifact, run by Core ML on the units that the user chose.
 
+#if canImport(CoreML)
 import CoreML
 import ElirCore
 import Foundation
 
 /// Which units Core ML may use; it decides operator by operator.
-enum ComputeUnits: String, CaseIterable, Identifiable, Sendable {
+public enum ComputeUnits: String, CaseIterable, Identifiable, Sendable {
     case all = "All units"
     case cpu = "CPU"
     case gpu = "CPU and GPU"
     case neuralEngine = "CPU and Neural Engine"
 
-    var id: String { rawValue }
+    public var id: String { rawValue }
 
     var coreML: MLComputeUnits {
         switch self {
@@ -23,8 +24,8 @@ enum ComputeUnits: String, CaseIterable, Identifiable, Sendable {
     }
 }
 
-final class CoreMLPrograms: Programs {
-    static let target = "coreml"
+public final class CoreMLPrograms: Programs {
+    public static let target = "coreml"
 
     private let models: [Output: MLModel]
     private let imageShape: [Int]
@@ -34,7 +35,7 @@ final class CoreMLPrograms: Programs {
     /// Load what ``compile(_:of:)`` has made.
     ///
     /// - Throws: ``ElirError``: the package cannot be loaded here.
-    init(_ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits) throws {
+    public init(_ bundle: ModelBundle, _ artifact: Artifact, units: ComputeUnits) throws {
         imageShape = [1, colours, bundle.size, bundle.size]
         latentShape = [1] + bundle.latentShape
         let place = try Self.place(of: artifact)
@@ -65,11 +66,11 @@ final class CoreMLPrograms: Programs {
         rowShape = row.map(\.intValue)
     }
 
-    func encode(_ image: [Float]) throws -> [Float] {
+    public func encode(_ image: [Float]) throws -> [Float] {
         try call(.encode, ["image": MLShapedArray(scalars: image, shape: imageShape)])
     }
 
-    func step(_ latent: [Float], row: [Float]) throws -> [Float] {
+    public func step(_ latent: [Float], row: [Float]) throws -> [Float] {
         try call(
             .step,
             [
@@ -78,7 +79,7 @@ final class CoreMLPrograms: Programs {
             ])
     }
 
-    func decode(_ latent: [Float]) throws -> [Float] {
+    public func decode(_ latent: [Float]) throws -> [Float] {
         try call(.decode, ["latent": MLShapedArray(scalars: latent, shape: latentShape)])
     }
 
@@ -98,6 +99,14 @@ final class CoreMLPrograms: Programs {
         return output.scalars
     }
 
+    /// `artifact` on the `first` units and, should it compute wrong numbers there, on fewer chips at a time.
+    public static func candidates(_ artifact: Artifact, first: ComputeUnits) -> [Candidate<ComputeUnits>] {
+        let order: [ComputeUnits] = [.all, .neuralEngine, .gpu, .cpu]
+        return order[order.firstIndex(of: first)!...].map {
+            Candidate(artifact: artifact, units: $0, title: "\(artifact.path) on \($0.rawValue)")
+        }
+    }
+
     // MARK: - Compiled models
 
     private static let functions = "functions"
@@ -105,7 +114,7 @@ final class CoreMLPrograms: Programs {
     /// Compile `artifact` for this device, once: the result lies in the caches under the file's SHA-256.
     ///
     /// - Throws: ``ElirError``: Core ML refuses the package, or it needs a later iOS.
-    static func compile(_ artifact: Artifact, of bundle: ModelBundle) async throws {
+    public static func compile(_ artifact: Artifact, of bundle: ModelBundle) async throws {
         let place = try place(of: artifact)
         if FileManager.default.fileExists(atPath: place.path) { return }
         var packages: [String: URL] = [:]
@@ -142,3 +151,4 @@ final class CoreMLPrograms: Programs {
             "\(artifact.path) needs iOS 18: update the phone, or choose an ExecuTorch file")
     }
 }
+#endif

@@ -1,5 +1,5 @@
 /** A `.tflite` file with LiteRT's CompiledModel: the signatures `encode`, `step` and `decode`. */
-package org.elir.mobile.demo
+package org.elir.mobile.runtimes
 
 import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
@@ -8,14 +8,15 @@ import java.io.File
 import org.elir.mobile.core.Programs
 
 /**
- * On the CPU with so many [threads]; null: on the GPU, as a whole. With the CPU as its second choice LiteRT would run
- * there without a word where the GPU does not take the file.
+ * On [accelerator] as a whole, the CPU with so many [threads]. With the CPU as its second choice LiteRT would run there
+ * without a word where another chip does not take the file.
  */
-class LiteRtPrograms(file: File, threads: Int?) : Programs {
+class LiteRtPrograms(file: File, accelerator: Accelerator, threads: Int) : Programs {
     private val model = CompiledModel.create(
         file.path,
-        if (threads == null) CompiledModel.Options(Accelerator.GPU)
-        else CompiledModel.Options(Accelerator.CPU).apply { cpuOptions = CompiledModel.CpuOptions(numThreads = threads) },
+        CompiledModel.Options(accelerator).apply {
+            if (accelerator == Accelerator.CPU) cpuOptions = CompiledModel.CpuOptions(numThreads = threads)
+        },
     )
     private val signatures = try {
         mapOf("encode" to 1, "step" to 2, "decode" to 1).mapValues { (name, inputs) -> Signature(name, inputs) }

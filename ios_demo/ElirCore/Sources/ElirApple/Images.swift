@@ -1,0 +1,44 @@
+/// Images of the system as pictures of the core, and back: sRGB, 8 bits.
+
+#if canImport(CoreGraphics)
+import CoreGraphics
+import ElirCore
+import Foundation
+
+extension Picture {
+    /// The pixels of `image` as they lie in it. Colours are converted to sRGB; what is transparent lies on white.
+    ///
+    /// - Throws: ``ElirError``: there is no memory for it.
+    public init(_ image: CGImage) throws {
+        let (width, height) = (image.width, image.height)
+        guard let space = CGColorSpace(name: CGColorSpace.sRGB),
+            let context = CGContext(
+                data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4, space: space,
+                bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue),
+            let base = context.data
+        else { throw ElirError(.memory, "there is no memory for \(width)×\(height) pixels: use a smaller picture") }
+        let frame = CGRect(x: 0, y: 0, width: width, height: height)
+        context.setFillColor(red: 1, green: 1, blue: 1, alpha: 1)
+        context.fill(frame)
+        context.draw(image, in: frame)
+        let drawn = UnsafeRawBufferPointer(start: base, count: width * height * 4)
+        var pixels = [UInt8](repeating: 0, count: width * height * colours)
+        for at in 0..<width * height {
+            for c in 0..<colours { pixels[at * colours + c] = drawn[at * 4 + c] }
+        }
+        self.init(width: width, height: height, pixels: pixels)
+    }
+
+    /// For the screen and for files; nil: there is no memory for it.
+    public var image: CGImage? {
+        guard let space = CGColorSpace(name: CGColorSpace.sRGB),
+            let provider = CGDataProvider(data: Data(pixels) as CFData)
+        else { return nil }
+        return CGImage(
+            width: width, height: height, bitsPerComponent: 8, bitsPerPixel: 8 * colours,
+            bytesPerRow: width * colours, space: space,
+            bitmapInfo: CGBitmapInfo(rawValue: CGImageAlphaInfo.none.rawValue), provider: provider, decode: nil,
+            shouldInterpolate: true, intent: .defaultIntent)
+    }
+}
+#endif
