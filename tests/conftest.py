@@ -1,8 +1,12 @@
 """The tiny network that the tests run: every kind of layer, as few of each as there can be."""
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import os
+
+os.cpu_count = lambda: 1  # before anything asks: tests run in as many processes as there are cores
+
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -92,6 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
     lowering.running.append(item)
+    torch.set_num_threads(1)  # whatever the last test asked for
     try:
         return (yield)
     finally:
