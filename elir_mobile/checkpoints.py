@@ -70,6 +70,7 @@ WRAPPERS = (
     "model",
 )
 PREFIXES = ("module.", "_orig_mod.")
+MOST_WRAPPERS = 8
 SLOWEST = 1000  # bytes a second, on average, below which a download is given up after a minute
 MOST_BYTES = 4 << 30  # of a download: a training checkpoint of the released network has under 1 GB
 # The convolution pairs of the overparametrized form: 3×3 at index i of a block, 1×1 at i + 1.
@@ -146,8 +147,10 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
             t_emb_dim=state["fmir.time_mlp.linear1.weight"].shape[1],
             autoencoder=_form(state),
         )
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise UserError(f"not an ELIR network: it has no usable {error.args[0]}") from error
+    except IndexError as error:
+        raise UserError("not an ELIR network: its weights have other dimensions") from error
 
 
 def _form(state: Mapping[str, Tensor]) -> Form:
@@ -178,16 +181,30 @@ def build_restorer(state: Mapping[str, Tensor]) -> Restorer:
     return restorer.eval().requires_grad_(False)
 
 
-def unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What lies in the dictionaries and under the prefixes of :data:`WRAPPERS` and :data:`PREFIXES`."""
-    filled = (content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name])
-    inner = next(filled, None)  # upstream's own checkpoints have an empty one
-    if inner is not None:
-        return unwrapped(inner)
-    for prefix in PREFIXES:
-        if content and all(str(name).startswith(prefix) for name in content):
-            return unwrapped({name.removeprefix(prefix): value for name, value in content.items()})
-    return content
+def unwrapped(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """What lies in the dictionaries and under the prefixes of :data:`WRAPPERS` and :data:`PREFIXES`.
+
+    Args:
+        path: for errors.
+
+    Raises:
+        UserError: it is wrapped more often than any program does, or in itself.
+    """
+    for _ in range(MOST_WRAPPERS):
+        filled = (
+            content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]
+        )
+        inner = next(filled, None)  # upstream's own checkpoints have an empty one
+        if inner is None:
+            prefixes = (p for p in PREFIXES if content and all(str(name).startswith(p) for name in content))
+            prefix = next(prefixes, None)
+            if prefix is None:
+                return content
+            inner = {name.removeprefix(prefix): value for name, value in content.items()}
+        content = inner
+    raise UserError(
+        f"the weights in {path} lie in {MOST_WRAPPERS} dictionaries, or in themselves: save them alone"
+    )
 
 
 def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
@@ -203,7 +220,7 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
             with opened(path), safe_open(path, framework="pt") as file:
                 names = list(file.keys())  # noqa: SIM118 - the handle is no mapping
                 tensors = {name: file.get_tensor(name) for name in names}
-                return _tensors(unwrapped(tensors), path), file.metadata() or {}
+                return _tensors(unwrapped(tensors, path), path), file.metadata() or {}
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file: download it again") from error
     if path.suffix not in SUFFIXES:
@@ -219,7 +236,7 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
         raise UserError(f"{path} {why}: get the file again from a source you trust") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
-    content = unwrapped(content)
+    content = unwrapped(content, path)
     if "state_dict_fmir" in content:
         missing = [part for part in PARTS if not isinstance(content.get(f"state_dict_{part}"), dict)]
         if missing:
@@ -227,7 +244,7 @@ def read_state_dict(path: Path) -> tuple[StateDict, dict[str, str]]:
         content = {
             f"{part}.{name}": tensor
             for part in PARTS
-            for name, tensor in unwrapped(content[f"state_dict_{part}"]).items()
+            for name, tensor in unwrapped(content[f"state_dict_{part}"], path).items()
         }
     return _tensors(content, path), {}
 

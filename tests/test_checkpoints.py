@@ -520,6 +520,14 @@ def test_half_a_taesd_and_other_autoencoders_are_refused(restorer, tmp_path: Pat
         load_taesd(tmp_path / "taef2_encoder.pth", tmp_path / "taesd3_decoder.pth")
 
 
+def test_weights_that_lie_in_themselves_are_one_sentence(tmp_path: Path) -> None:
+    content: dict = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="x.pth lie in 8 dictionaries, or in themselves: save them alone"):
+        load_weights(str(tmp_path / "x.pth"), get_task("bfr"))
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
 def test_a_full_disk_is_one_sentence_for_weights_and_checkpoints(
     restorer, tmp_path: Path, monkeypatch, capsys

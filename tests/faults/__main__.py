@@ -21,12 +21,12 @@ from tests.faults.harness import EXTRAS, FAULTS, MOUNTED, Starter, inject, may_m
 AT_ONCE = 2
 # How often what is done to which command: 100 kills, the most to what ends soonest.
 KILLS = {
-    "quantize": 2, "search": 1, "qat": 3, "train": 6, "distill": 3, "restore": 25, "restore --bundle": 15,
-    "restore from an address": 20, "evaluate": 5, "measure": 3, "push": 17,
+    "quantize": 2, "search": 1, "qat": 1, "train": 6, "distill": 3, "restore": 26, "restore --bundle": 15,
+    "restore from an address": 20, "evaluate": 5, "measure": 3, "push": 18,
 }  # fmt: skip
 STOPS = {
-    "quantize": 1, "qat": 1, "train": 1, "distill": 1, "restore": 3, "restore --bundle": 3,
-    "restore from an address": 2, "evaluate": 1, "measure": 1, "push": 2,
+    "quantize": 1, "train": 1, "distill": 1, "restore": 3, "restore --bundle": 3,
+    "restore from an address": 3, "evaluate": 1, "measure": 1, "push": 2,
 }  # fmt: skip
 SHORT = {
     "restore": 2,
