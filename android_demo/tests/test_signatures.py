@@ -18,8 +18,8 @@ from elir_mobile.core.errors import UserError
 # What the sources call their last links: without load, say, the compiler does not look at execute any more.
 LAST = """
     displayCutout systemBars bottom left right top
-    CPU numThreads cpuOptions createInputBuffer createInputBuffers createOutputBuffer createOutputBuffers
-    readFloat writeFloat
+    CPU GPU NPU numThreads cpuOptions readFloat writeFloat
+    createInputBuffer createInputBuffers createOutputBuffer createOutputBuffers
     LOAD_MODE_MMAP dataAsFloatArray destroy from fromBlob getMethods loadMethod
 """
 

@@ -15,6 +15,20 @@ extension ProcessInfo {
 
 @MainActor public class UIApplication: NSObject {
     nonisolated public class var didReceiveMemoryWarningNotification: NSNotification.Name { fatalError() }
+    public class var shared: UIApplication { fatalError() }
+    public var isIdleTimerDisabled: Bool {
+        get { fatalError() }
+        set { fatalError() }
+    }
+    public func beginBackgroundTask(
+        withName taskName: String?, expirationHandler handler: (@MainActor @Sendable () -> Void)? = nil
+    ) -> UIBackgroundTaskIdentifier { fatalError() }
+    public func endBackgroundTask(_ identifier: UIBackgroundTaskIdentifier) { fatalError() }
+}
+
+public struct UIBackgroundTaskIdentifier: Hashable, RawRepresentable, Sendable {
+    public let rawValue: Int
+    public init(rawValue: Int) { fatalError() }
 }
 
 public class UIImage: NSObject {

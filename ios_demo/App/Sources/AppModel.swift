@@ -4,6 +4,7 @@ import Combine
 import ElirApple
 import ElirCore
 import Foundation
+import UIKit
 
 @MainActor
 final class AppModel: ObservableObject {
@@ -58,6 +59,9 @@ final class AppModel: ObservableObject {
     ) {
         guard work == nil else { return }
         (part, problem, notice) = (0, nil, nil)
+        // The screen stays on, and where the app is left the system gives it some minutes to end.
+        UIApplication.shared.isIdleTimerDisabled = true
+        let granted = UIApplication.shared.beginBackgroundTask(withName: "restoring") { [weak self] in self?.cancel() }
         work = Task {
             do {
                 then(
@@ -70,6 +74,8 @@ final class AppModel: ObservableObject {
                 problem = error.localizedDescription
             }
             (part, work) = (nil, nil)
+            UIApplication.shared.isIdleTimerDisabled = false
+            UIApplication.shared.endBackgroundTask(granted)
         }
     }
 

@@ -42,6 +42,9 @@ class MainActivity : Activity() {
         keepClearOfBars(view(R.id.root))
         session = Session.of(this)
         cameraPlace = state?.getParcelable(CAMERA_PLACE)
+        if (state == null && intent.action == Intent.ACTION_SEND) {
+            intent.getParcelableExtra<Uri>(Intent.EXTRA_STREAM)?.let(session::open)
+        }
         for (tab in TABS) button(tab) { show(tab) }
         button(R.id.cancel, session::cancel)
         onSelect(R.id.model) { session.choose(session.bundles.getOrNull(it)) }
@@ -64,7 +67,8 @@ class MainActivity : Activity() {
             }
             insets
         }
-        if (Build.VERSION.SDK_INT >= 35) { // the buttons of the navigation bar lie on the app's light background
+        // The buttons of the navigation bar lie on the app's background.
+        if (Build.VERSION.SDK_INT >= 35 && resources.getBoolean(R.bool.light)) {
             window.decorView.systemUiVisibility = window.decorView.systemUiVisibility or LIGHT_NAVIGATION_BAR
         }
     }
@@ -136,6 +140,8 @@ class MainActivity : Activity() {
         fill(R.id.steps, counts, steps - session.steps)
         text(R.id.message).text = session.message
         val running = session.progress
+        view(R.id.root).keepScreenOn = running != null
+        text(R.id.time_left).text = session.secondsLeft?.let { getString(R.string.time_left, it) }.orEmpty()
         view(R.id.working).visibility = if (running == null) View.GONE else View.VISIBLE
         (view(R.id.progress) as ProgressBar).apply {
             max = 1000

@@ -28,34 +28,48 @@ private const val IS_PENDING = "is_pending"
 class PhotoException(message: String, cause: Throwable? = null) : Exception(message, cause)
 
 /**
- * The photograph at [uri], upright, with at most [maxPixels] pixels: larger ones are halved while decoding.
+ * Copy the photograph at [uri] to [copy] and decode it: EXIF and the two passes of the decoder need a file.
+ *
+ * @throws PhotoException see [decodePhoto].
+ */
+fun loadPhoto(context: Context, uri: Uri, copy: File, maxPixels: Long): Picture = try {
+    val stream = context.contentResolver.openInputStream(uri) ?: throw IOException("no content")
+    stream.use { from -> copy.outputStream().use { from.copyTo(it) } }
+    decodePhoto(copy, maxPixels)
+} catch (error: IOException) {
+    throw PhotoException("This photo cannot be read: pick another", error)
+} catch (error: SecurityException) {
+    throw PhotoException("This photo may not be read: pick it again", error)
+}
+
+/**
+ * The photograph in [file], upright, with at most [maxPixels] pixels: larger ones are halved while decoding.
  *
  * @throws PhotoException it is no image, or too small.
  */
-fun loadPhoto(context: Context, uri: Uri, maxPixels: Long): Picture {
-    val copy = File(context.cacheDir, "photo") // EXIF and the two passes of the decoder need a file
-    try {
-        val stream = context.contentResolver.openInputStream(uri) ?: throw IOException("no content")
-        stream.use { from -> copy.outputStream().use { from.copyTo(it) } }
-        val options = BitmapFactory.Options().apply { inJustDecodeBounds = true }
-        BitmapFactory.decodeFile(copy.path, options)
-        if (options.outWidth < MIN_SIDE || options.outHeight < MIN_SIDE) {
-            throw PhotoException("This is not an image of at least $MIN_SIDE pixels a side: pick another")
-        }
-        options.inJustDecodeBounds = false
-        options.inSampleSize = 1
-        val pixels = options.outWidth.toLong() * options.outHeight
-        while (pixels / options.inSampleSize / options.inSampleSize > maxPixels) options.inSampleSize *= 2
-        val bitmap = BitmapFactory.decodeFile(copy.path, options) ?: throw IOException("no image")
-        val orientation = ExifInterface(copy.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
-        return bitmap.toPicture(orientation).also { bitmap.recycle() }
-    } catch (error: IOException) {
-        throw PhotoException("This photo cannot be read: pick another", error)
-    } catch (error: SecurityException) {
-        throw PhotoException("This photo may not be read: pick it again", error)
-    } finally {
-        copy.delete()
+fun decodePhoto(file: File, maxPixels: Long): Picture {
+    val options = BitmapFactory.Options().apply { inJustDecodeBounds = true }
+    BitmapFactory.decodeFile(file.path, options)
+    if (options.outWidth < MIN_SIDE || options.outHeight < MIN_SIDE) {
+        throw PhotoException("This is not an image of at least $MIN_SIDE pixels a side: pick another")
     }
+    options.inJustDecodeBounds = false
+    options.inSampleSize = 1
+    val pixels = options.outWidth.toLong() * options.outHeight
+    while (pixels / options.inSampleSize / options.inSampleSize > maxPixels) options.inSampleSize *= 2
+    val bitmap = BitmapFactory.decodeFile(file.path, options)
+        ?: throw PhotoException("This photo cannot be read: pick another")
+    val orientation = ExifInterface(file.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
+    return bitmap.toPicture(orientation).also { bitmap.recycle() }
+}
+
+/** Write [picture] to [file] whole or not at all, without loss. */
+fun keepPicture(picture: Picture, file: File) {
+    val staged = File(file.path + ".part")
+    val bitmap = picture.toBitmap()
+    staged.outputStream().use { bitmap.compress(Bitmap.CompressFormat.PNG, 100, it) }
+    bitmap.recycle()
+    staged.renameTo(file)
 }
 
 /** [picture] as a bitmap no larger than the screen can show. */

@@ -11,6 +11,8 @@ import android.graphics.RectF
 import android.net.Uri
 import android.os.Handler
 import android.os.Looper
+import android.os.SystemClock
+import java.io.File
 import java.util.concurrent.CancellationException
 import java.util.concurrent.Executors
 import org.elir.mobile.core.ALIGNED_FACE
@@ -64,6 +66,10 @@ class Session private constructor(private val context: Context) {
     /** Part of the work that is done, in thousandths; null while nothing runs. */
     var progress: Int? = null
         private set
+
+    /** Until it is all done, where that can be said. */
+    var secondsLeft: Long? = null
+        private set
     var bundle: Bundle? = null
         private set
     var artifact: Artifact? = null
@@ -96,6 +102,7 @@ class Session private constructor(private val context: Context) {
     private var sampleOf: Bundle? = null // whose golden input the photo is, which is enlarged already
     private var waiting: Uri? = null // a photo to open as soon as nothing else runs
     private var seed = 0L
+    private var started = 0L // milliseconds since the phone was
     private val main = Handler(Looper.getMainLooper())
     private val worker = Executors.newSingleThreadExecutor()
 
@@ -108,21 +115,36 @@ class Session private constructor(private val context: Context) {
     private var loadMs = 0.0
     private val verdicts = verdicts(context)
 
+    // What is left of the last photo when the system ends the app's process.
+    private val keptPhoto = File(context.filesDir, "last-photo")
+    private val keptResult = File(context.filesDir, "last-result.png")
+
     init {
         work {
             val found = findBundles(context)
             val first = found.bundles.firstOrNull()
+            val last = kept(keptPhoto)
+            val lastResult = last?.let { kept(keptResult) }
             val sample = first?.takeIf(Bundle::hasGolden)?.goldenPicture() // something to restore at once
-            val shown = sample?.let(::toShownBitmap)
+            val shown = (last ?: sample)?.let(::toShownBitmap)
+            val shownResult = lastResult?.let(::toShownBitmap)
             done {
                 bundles = found.bundles
+                photo = last ?: sample
+                sampleOf = first.takeIf { last == null }
                 choose(first)
-                photo = sample
-                sampleOf = first
                 before = shown
+                after = shownResult
+                restored = lastResult
                 if (found.problems.isNotEmpty()) message = found.problems.joinToString("\n")
             }
         }
+    }
+
+    private fun kept(file: File): Picture? = try {
+        if (file.exists()) decodePhoto(file, largestPicture()) else null
+    } catch (error: PhotoException) {
+        null
     }
 
     /** The faces of the photo for the screen; none where they are not what is restored. */
@@ -224,7 +246,8 @@ class Session private constructor(private val context: Context) {
     }
 
     private fun load(uri: Uri) = work("Opening the photo") {
-        val picture = loadPhoto(context, uri, largestPicture())
+        keptResult.delete()
+        val picture = loadPhoto(context, uri, keptPhoto, largestPicture())
         val shown = toShownBitmap(picture)
         done {
             photo = picture
@@ -287,6 +310,7 @@ class Session private constructor(private val context: Context) {
                 val facts = "%d×%d pixels, %s in %.1f s, sample %d".format(out.width, out.height, did, seconds, seed)
                 message = listOfNotNull(notice, facts).joinToString("\n")
             }
+            if (!isSample) keepPicture(out, keptResult)
         }
     }
 
@@ -394,6 +418,8 @@ class Session private constructor(private val context: Context) {
         main.post {
             if (progress != null) {
                 progress = done * 1000 / total
+                val spent = SystemClock.elapsedRealtime() - started
+                secondsLeft = if (done > 0 && spent > 2000) spent * (total - done) / done / 1000 else null
                 onChange()
             }
         }
@@ -414,6 +440,8 @@ class Session private constructor(private val context: Context) {
     private fun work(what: String = message, job: () -> Unit) {
         if (progress != null) return
         cancelled = false
+        started = SystemClock.elapsedRealtime()
+        secondsLeft = null
         progress = 0
         message = what
         onChange()
