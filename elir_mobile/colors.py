@@ -9,8 +9,10 @@ Adelson 1983).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 BAND = 16  # pixels; waves longer than about twice this are the input's
 # Full-range BT.601, as in JPEG (JFIF 1.02): (R, G, B) to Cb and Cr, and back.
@@ -20,8 +22,13 @@ _FROM_CHROMA = np.array([[0.0, 1.402], [-0.344136, -0.714136], [1.772, 0.0]], np
 
 def is_grey(image: Image.Image) -> bool:
     """Whether an RGB image has no colour at all."""
-    red, green, blue = (channel.tobytes() for channel in image.split())
-    return red == green == blue
+    red, *others = image.split()
+    return all(ImageChops.difference(red, other).getbbox() is None for other in others)
+
+
+def strips(height: int, lines: int = 256) -> Iterator[tuple[int, int]]:
+    """First line and end of each part of a large picture whose pixels are in float at one time."""
+    return ((top, min(top + lines, height)) for top in range(0, height, lines))
 
 
 def keep_colors(restored: Image.Image, given: Image.Image) -> Image.Image:
@@ -37,13 +44,12 @@ def keep_colors(restored: Image.Image, given: Image.Image) -> Image.Image:
         np.asarray(image.resize(small, Image.Resampling.BOX)).astype(np.float32)
         for image in (given, restored)
     )
-    chroma = [_enlarged((theirs - ours) @ to, given.size) for to in _TO_CHROMA]
-    channels = []
-    for channel, (from_cb, from_cr) in zip(restored.split(), _FROM_CHROMA, strict=True):
-        moved = np.asarray(channel) + from_cb * chroma[0] + from_cr * chroma[1]
-        channels.append(Image.fromarray(moved.round().clip(0, 255).astype(np.uint8)))
-    return Image.merge("RGB", channels)
-
-
-def _enlarged(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
+    chroma = [Image.fromarray((theirs - ours) @ to) for to in _TO_CHROMA]
+    out = Image.new("RGB", given.size)
+    for top, bottom in strips(given.height):
+        size, part = (given.width, bottom - top), (0, top, given.width, bottom)
+        box = (0, top * small[1] / given.height, small[0], bottom * small[1] / given.height)
+        cb, cr = (np.asarray(one.resize(size, Image.Resampling.BICUBIC, box)) for one in chroma)
+        moved = np.stack([cb, cr], -1) @ _FROM_CHROMA.T + np.asarray(restored.crop(part))
+        out.paste(Image.fromarray(moved.round().clip(0, 255).astype(np.uint8)), part)
+    return out

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from elir_mobile.bundle import read_bundle
@@ -31,7 +32,7 @@ from elir_mobile.colors import is_grey, keep_colors
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import named
 from elir_mobile.core.manifest import sha256_of
-from elir_mobile.core.tiling import Window, axis_windows
+from elir_mobile.core.tiling import Sample, Window, axis_windows, level_offsets
 from elir_mobile.devices.process import ArtifactError, open_programs
 from elir_mobile.images import (
     AS_STORED,
@@ -195,23 +196,26 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
         UserError: the model gives values that are not finite.
     """
     sides = [_padded(side, model) for side in (image.height, image.width)]
-    below, right = sides[0] - image.height, sides[1] - image.width
-    pixels = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="symmetric")
     noise = seeded_noise((1, model.channels, sides[0] // DOWNSCALE, sides[1] // DOWNSCALE), seed)
     rows, columns = (tile_windows(side, model.tile) for side in sides)
-    out = np.empty(pixels.shape, np.uint8)
+    restored = Image.new("RGB", image.size)
+    across = np.zeros((len(columns), sides[1]), np.float32)
+    for weights, column in zip(across, columns, strict=True):
+        weights[column.start : column.stop] = column.weights
+    levelled: list[Sample] = []
     # Sums of one row of tiles, so that memory in float32 grows with the width of the picture only.
-    top, band = 0, np.zeros((rows[0].stop, *pixels.shape[1:]), np.float32)
+    top, band = 0, np.zeros((rows[0].stop, sides[1], 3), np.float32)
     for above, row in enumerate(rows):
         done = row.start - top  # lines that no further tile reaches
-        out[top : row.start] = _to_bytes(band[:done])
+        if done:
+            restored.paste(Image.fromarray(_to_bytes(band[:done])), (0, top))
         band[: len(band) - done] = band[done:].copy()
         band[len(band) - done :] = 0
-        top = row.start
+        top, samples = row.start, []
         for left, column in enumerate(columns, 1):
             x = slice(column.start, column.stop)
             made, _ = model.runner.restore(
-                to_tensor(Image.fromarray(pixels[row.start : row.stop, x]))[None],
+                to_tensor(_tile(image, row, column))[None],
                 noise[..., _latent(row), _latent(column)].contiguous(),
                 steps=model.steps,
                 sigma_s=model.sigma_s,
@@ -223,9 +227,16 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
                 )
             weights = row.weights[:, None, None] * column.weights[None, :, None]
             band[:, x] += weights * made[0].permute(1, 2, 0).numpy()
+            luma = F.avg_pool2d(made, DOWNSCALE)[0].mean(0).numpy()
+            samples.append(Sample(_latent(row).start, _latent(column).start, luma))
             advance(above * len(columns) + left, len(rows) * len(columns))
-    out[top:] = _to_bytes(band)
-    restored = Image.fromarray(out[: image.height, : image.width])
+        if model.keeps_colors:
+            offsets = level_offsets(samples, levelled)
+            band += row.weights[:, None, None] * (offsets @ across)[:, None]
+            levelled = levelled[-len(columns) :] + [
+                s.lifted(by) for s, by in zip(samples, offsets, strict=True)
+            ]
+    restored.paste(Image.fromarray(_to_bytes(band)), (0, top))
     if model.keeps_colors or (model.keeps_grey and is_grey(image)):
         restored = keep_colors(restored, image)
     return restored
@@ -234,6 +245,14 @@ def restore(image: Image.Image, model: Model, seed: int, advance: Callable[[int,
 def tile_windows(side: int, tile: int) -> list[Window]:
     """The tiles along a side of a picture, starting at whole latent pixels."""
     return axis_windows(side, tile, int(tile * OVERLAP) // DOWNSCALE * DOWNSCALE)
+
+
+def _tile(image: Image.Image, row: Window, column: Window) -> Image.Image:
+    """A tile of a picture, mirrored beyond the picture's right and lower border."""
+    inside = min(column.stop, image.width), min(row.stop, image.height)
+    pixels = np.asarray(image.crop((column.start, row.start, *inside)))
+    below, right = row.stop - inside[1], column.stop - inside[0]
+    return Image.fromarray(np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="symmetric"))
 
 
 def _to_bytes(values: np.ndarray) -> np.ndarray:

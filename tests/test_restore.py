@@ -32,7 +32,7 @@ from elir_mobile.precision import get_recipe
 from elir_mobile.records import recorded, state
 from elir_mobile.restore import Job, Model, file_restorer, load_float, plan, restore
 from elir_mobile.runtimes.programs import open_programs
-from elir_mobile.tasks import ALIGNED_FACE, TASKS, get_task
+from elir_mobile.tasks import ALIGNED_FACE, PHOTO, TASKS, get_task
 from export.programs import Programs, build_programs
 from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, eager_of
@@ -129,6 +129,32 @@ def test_tiles_join_without_a_seam() -> None:
     # Where tiles end nothing may jump: the difference is as smooth across the seams as elsewhere.
     jumps = np.abs(np.diff(whole.astype(float) - tiled, axis=1)).mean((0, 2))
     assert jumps[[255, 383, 511]].max() < 3 * np.median(jumps) + 0.5
+
+
+class MoodyRunner(PointwiseRunner):
+    """Makes every other tile lighter by so many 8-bit steps."""
+
+    def __init__(self, by: float) -> None:
+        self.by, self.calls = by, 0
+
+    def restore(self, x: torch.Tensor, noise: torch.Tensor, **facts: float):
+        self.calls += 1
+        return super().restore(x, noise, **facts)[0] + self.calls % 2 * self.by / 255, []
+
+
+def test_no_line_is_seen_on_a_smooth_gradient() -> None:
+    """Tiles whose levels differ by four meet without a step of one."""
+    across = np.linspace(60, 180, 160) * np.ones((60, 1))
+    given = Image.fromarray(np.stack([across, across - 20, across + 30], -1).round().astype(np.uint8))
+
+    def profile(by: float, keeps: bool) -> np.ndarray:
+        model = Model(MoodyRunner(by), 1, 0.03, 64, 64, 16, 16, PHOTO, keeps_colors=keeps)
+        return np.asarray(restore(given, model, 0, lambda done, total: None), float).mean((0, 2))
+
+    before, after = (profile(4, keeps) - profile(0, keeps) for keeps in (False, True))
+    assert np.ptp(before) > 3.5
+    assert np.ptp(after.reshape(-1, 8).mean(1)) < 0.6
+    assert 0 < after.mean() < 4
 
 
 def test_metadata_and_alpha_outlive_the_restoration(weights: Path, tmp_path: Path) -> None:

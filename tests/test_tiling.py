@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elir_mobile.core.tiling import axis_windows
+from elir_mobile.core.tiling import Sample, axis_windows, level_offsets
 
 
 @given(st.data())
@@ -43,3 +43,32 @@ def test_a_tile_fades_in_as_a_raised_cosine() -> None:
 def test_an_overlap_that_cannot_be_is_refused(overlap: int) -> None:
     with pytest.raises(ValueError, match="overlap"):
         axis_windows(100, 32, overlap)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_tiles_of_unlike_levels_are_brought_to_one(rows: int) -> None:
+    """Row after row, as a picture is restored: what is left of a step in an overlap is a tenth of it."""
+    rng = np.random.default_rng(0)
+    truth, wrong = rng.random((32 + 24 * rows, 152)), rng.normal(0, 1, (rows, 6))
+    before: list[Sample] = []
+    for row in range(rows):
+        tiles = [
+            Sample(24 * row, 24 * i, truth[24 * row :, 24 * i :][:32, :32] + wrong[row, i]) for i in range(6)
+        ]
+        lifted = [tile.lifted(by) for tile, by in zip(tiles, level_offsets(tiles, before), strict=True)]
+        steps, left = (
+            np.array([b.met(a)[1] for a, b in zip(one, one[1:], strict=False)]) for one in (tiles, lifted)
+        )
+        assert np.abs(left).max() < 0.25 * np.abs(steps).max()
+        before += lifted
+    assert (
+        np.abs(level_offsets([Sample(0, 0, truth[:32, :32]), Sample(0, 24, truth[:32, 24:56])])).max() < 1e-6
+    )
+
+
+def test_levels_do_not_drift() -> None:
+    """Forty tiles, each a little lighter at its right than its neighbour at its left."""
+    tilted = np.linspace(-1, 1, 32) * np.ones((32, 1))
+    offsets = level_offsets([Sample(0, 24 * i, tilted) for i in range(40)])
+    assert np.abs(offsets).max() < 4
+    assert np.abs(offsets[10:-10]).max() < 0.1

@@ -6,7 +6,8 @@ tiles differ, that leaves an edge. Here each tile fades in and out over the over
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,3 +44,63 @@ def axis_windows(length: int, tile: int, overlap: int) -> list[Window]:
     for start in starts:
         total[start : start + tile] += bump
     return [Window(s, (bump / total[s : s + tile]).astype(np.float32)) for s in starts]
+
+
+HOLD = 0.05  # how strongly a tile keeps its own level, against the share of it that overlaps others
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A tile's values, reduced: ``top`` and ``left`` in the reduced picture, ``values`` (height, width)."""
+
+    top: int
+    left: int
+    values: np.ndarray
+
+    def lifted(self, by: float) -> Sample:
+        """The same tile, ``by`` lighter."""
+        return replace(self, values=self.values + by)
+
+    def met(self, other: Sample) -> tuple[float, float]:
+        """The share of this tile that ``other`` overlaps, and by how much ``other`` is lighter in the middle
+        of that: a network's padding shows along the borders of its tiles."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        height, width = self.values.shape
+        bottom, right = min(self.top + height, other.top + height), min(self.left + width, other.left + width)
+        if bottom <= top or right <= left:
+            return 0.0, 0.0
+        ours, theirs = (
+            one.values[top - one.top : bottom - one.top, left - one.left : right - one.left]
+            for one in (self, other)
+        )
+        inner = tuple(slice(side // 4, side - side // 4) for side in ours.shape)
+        return ours.size / self.values.size, float((theirs - ours)[inner].mean())
+        return ours.size / self.values.size, float((theirs - ours).mean())
+
+
+def level_offsets(tiles: Sequence[Sample], before: Sequence[Sample] = ()) -> np.ndarray:
+    """What to add to each tile so that all have one level where they overlap.
+
+    A network whose norms see the tile makes each a little lighter or darker, and on a smooth ground the fade
+    between two such tiles is seen as a line. Least squares over the overlaps, as for the gains of a panorama
+    (Brown and Lowe 2007, section 6). Offsets are drawn towards 0, so that levels do not drift.
+
+    Args:
+        tiles: of one size.
+        before: tiles that stay as they are.
+
+    Returns:
+        (len(tiles),) float32.
+    """
+    system, sides = HOLD * np.eye(len(tiles)), np.zeros(len(tiles))
+    for i, tile in enumerate(tiles):
+        for other in before:
+            share, lighter = tile.met(other)
+            system[i, i] += share
+            sides[i] += share * lighter
+        for j, other in enumerate(tiles[:i]):
+            share, lighter = tile.met(other)
+            system[[i, j], [i, j]] += share
+            system[[i, j], [j, i]] -= share
+            sides[[i, j]] += share * lighter, -share * lighter
+    return np.linalg.solve(system, sides).astype(np.float32)

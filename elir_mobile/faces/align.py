@@ -11,6 +11,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 # Left eye, right eye (as seen in the picture), nose, left and right corner of the mouth in a square of side
 # 1: the mean positions in FFHQ that facexlib gives for 512 pixels (``FaceRestoreHelper.face_template``).
@@ -68,11 +69,11 @@ def corners(width: float, height: float) -> np.ndarray:
     return np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
 
 
-def warp(pixels: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
+def warp(pixels: np.ndarray | Image.Image, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
     """A picture through a similarity, in float: bicubic, reduced with antialiasing first where it shrinks.
 
     Args:
-        pixels: (H, W, C), any number type; its borders are mirrored, as FFHQ's are.
+        pixels: (H, W, C), any number type, or an 8-bit picture; its borders are mirrored, as FFHQ's are.
         matrix: from ``pixels`` to the result.
         width, height: of the result.
 
@@ -83,16 +84,23 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.
     needed = mapped(back, corners(width, height))
     scale = scale_of(matrix)
     margin = 2 + 2 / min(scale, 1)  # what the filters reach
-    size = np.array([pixels.shape[1], pixels.shape[0]])
+    size = np.array(pixels.size if isinstance(pixels, Image.Image) else pixels.shape[1::-1])
     first, last = needed.min(0) - margin, needed.max(0) + margin
     # What lies beyond a border is mirrored from as far inside.
     low = np.floor(np.minimum(first, 2 * size - last).clip(0, size - 1)).astype(int)
-    high = np.ceil(np.maximum(last, -first)).astype(int)
-    part = pixels[low[1] : high[1], low[0] : high[0]].astype(np.float32)
-    x = torch.from_numpy(part).permute(2, 0, 1)[None]
-    if scale < 1:
-        smaller = [max(1, round(side * scale)) for side in x.shape[2:]]
-        x = F.interpolate(x, size=smaller, mode="bicubic", antialias=True)
+    high = np.ceil(np.maximum(last, -first)).astype(int).clip(None, size)
+    if isinstance(pixels, Image.Image):
+        part = np.asarray(pixels.crop((*low, *high)))
+    else:
+        part = pixels[low[1] : high[1], low[0] : high[0]]
+    channels = []
+    for channel in np.moveaxis(part, -1, 0):  # one after another, since in float a large face takes gigabytes
+        x = torch.from_numpy(channel.astype(np.float32))[None, None]
+        if scale < 1:
+            smaller = [max(1, round(side * scale)) for side in channel.shape]
+            x = F.interpolate(x, size=smaller, mode="bicubic", antialias=True)
+        channels.append(x)
+    x = torch.cat(channels, 1)
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
     places = mapped(back, np.stack([columns, rows], -1)) - low
     grid = torch.from_numpy(2 * places / [part.shape[1], part.shape[0]] - 1)[None].float()

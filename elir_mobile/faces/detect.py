@@ -205,9 +205,8 @@ class FaceFinder:
         """The faces of an RGB image, the largest first."""
         found = [self._proposed(tile) for tile in tiles(image)]
         rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        pixels = np.asarray(image)
         proposed = zip(*suppressed(rows, scores), strict=True)
-        faces = [face for row, score in proposed if (face := self._face(pixels, row, score))]
+        faces = [face for row, score in proposed if (face := self._face(image, row, score))]
         return sorted(_distinct(faces), key=lambda face: -face.side)
 
     def _proposed(self, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
@@ -219,16 +218,16 @@ class FaceFinder:
         moved = rows + np.tile([tile.left, tile.top], rows.shape[1] // 2)
         return moved[whole] / tile.scale, scores[whole]
 
-    def _face(self, pixels: np.ndarray, row: np.ndarray, score: float) -> Face | None:
+    def _face(self, image: Image.Image, row: np.ndarray, score: float) -> Face | None:
         """The face of a proposal, (16,) with the detector's own points; None: it is none."""
         box, points = row[:4], row[4:].reshape(6, 2)
         side, across = (box[2:] - box[:2]).max(), points[1] - points[0]
         if side < MIN_SIDE:
             return None
         middle, angle = (box[:2] + box[2:]) / 2, float(np.arctan2(across[1], across[0]))
-        mesh, presence = self._meshed(pixels, middle, ROI * side, angle)
+        mesh, presence = self._meshed(image, middle, ROI * side, angle)
         if score < SURE_SCORE:
-            looks = [self._looked(pixels, middle, side, angle, share, blur) for share, blur in LOOKS]
+            looks = [self._looked(image, middle, side, angle, share, blur) for share, blur in LOOKS]
             mean = (score + sum(looks)) / (1 + len(looks))
             if mean < MIN_MEAN:
                 return None
@@ -241,7 +240,7 @@ class FaceFinder:
         return Face((*box.tolist(),), np.array([*points[:3], *corners_of_mouth]), score)
 
     def _looked(
-        self, pixels: np.ndarray, middle: np.ndarray, side: float, angle: float, share: float, blur: float
+        self, image: Image.Image, middle: np.ndarray, side: float, angle: float, share: float, blur: float
     ) -> float:
         """The detector's score of a face there, upright in the middle of its input and so large.
 
@@ -249,9 +248,9 @@ class FaceFinder:
             share: of the input's side that ``side`` has.
             blur: spread of a Gaussian that takes noise away, pixels.
         """
-        x = warp(pixels, _upright(middle, side / share, angle), SIDE, SIDE).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(x).filter(ImageFilter.GaussianBlur(blur))
-        rows, scores = self._detected(np.asarray(image))
+        x = warp(image, _upright(middle, side / share, angle), SIDE, SIDE).clip(0, 255).astype(np.uint8)
+        x = np.asarray(Image.fromarray(x).filter(ImageFilter.GaussianBlur(blur)))
+        rows, scores = self._detected(x)
         off = np.abs((rows[:, :2] + rows[:, 2:4]) / 2 - SIDE / 2).max(-1)
         near = scores[off < 0.35 * share * SIDE]
         return float(near.max()) if len(near) else 0.0
@@ -262,11 +261,11 @@ class FaceFinder:
         return decoded(raw[0], logits[0, :, 0], least)
 
     def _meshed(
-        self, pixels: np.ndarray, middle: np.ndarray, side: float, angle: float
+        self, image: Image.Image, middle: np.ndarray, side: float, angle: float
     ) -> tuple[np.ndarray, float]:
         """The mesh (468, 2) in a square of the photograph turned by ``angle``, and how sure it is."""
         matrix = _upright(middle, side, angle)
-        x = warp(pixels, matrix, SIDE, SIDE)[None] / 255
+        x = warp(image, matrix, SIDE, SIDE)[None] / 255
         points, logit = _run(self._mesh, x.clip(0, 1))
         flat = points.reshape(-1, 3)[:, :2].astype(np.float64)
         return mapped(inverse(matrix), flat), float(1 / (1 + np.exp(-float(logit.ravel()[0]))))

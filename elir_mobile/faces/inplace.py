@@ -129,9 +129,8 @@ def restore_faces(
         The canvas with the restored faces, and what was done with each face. A canvas pixel that no
         restored face reaches keeps its bytes.
     """
-    pixels = np.asarray(image)
-    ground = pixels if canvas is None else np.asarray(canvas)
-    larger = ground.shape[1] / pixels.shape[1]
+    ground = canvas or image
+    larger = ground.width / image.width
     patches, treated = [], []
     for number, face in enumerate(faces):
         matrix = similarity(face.points, TEMPLATE * size)
@@ -140,7 +139,7 @@ def restore_faces(
         restored, done = None, NOT_LARGEST
         seen: tuple[float, float] | tuple[None, None] = (None, None)
         if not (wanted.only_largest and number):
-            given = warp(pixels, matrix, size, size).round().clip(0, 255).astype(np.uint8)
+            given = warp(image, matrix, size, size).round().clip(0, 255).astype(np.uint8)
             made = np.asarray(restore(Image.fromarray(given)))
             seen = detail, agreement = compared(given, made, side)
             sharp = detail >= ENOUGH_DETAIL and agreement >= ENOUGH_AGREEMENT
@@ -150,5 +149,5 @@ def restore_faces(
         treated.append(Treated(face, side, done, *seen))
         advance(number + 1, len(faces))
     if all(patch.restored is None for patch in patches):
-        return (image if canvas is None else canvas), treated
-    return Image.fromarray(paste(ground, patches, wanted.margin)), treated
+        return ground, treated
+    return paste(ground, patches, wanted.margin), treated

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from elir_mobile.faces.align import corners, inverse, mapped, scale_of, warp
 
@@ -20,6 +21,7 @@ SHARPNESS = 12.0  # how quickly one face's pixels become the next one's
 # The mask at margin 0, which has the face without hair and ears, and at margin 1: middle and half axes in a
 # square of side 1.
 FACE_ONLY, WHOLE = np.array([0.5, 0.56, 0.30, 0.36]), np.array([0.5, 0.5, 0.5, 0.5])
+AT_ONCE = 1_000_000  # pixels: more than of any face that is set in smaller than its network made it
 ROUND = 4  # exponent of the mask's outline: 2 an ellipse, infinity a rectangle
 
 
@@ -58,30 +60,33 @@ def faded(distance: np.ndarray) -> np.ndarray:
     return out
 
 
-def paste(photo: np.ndarray, patches: Sequence[Patch], margin: float) -> np.ndarray:
+def paste(photo: Image.Image, patches: Sequence[Patch], margin: float) -> Image.Image:
     """``photo`` with every restored patch in its place.
 
     Args:
-        photo: (H, W, 3) uint8.
+        photo: RGB.
         patches: the faces; of those without a restored square the photograph's own pixels stay.
         margin: see :func:`radius`.
 
     Returns:
-        (H, W, 3) uint8; the bytes of ``photo`` wherever no mask reaches.
+        A picture with the bytes of ``photo`` wherever no mask reaches.
     """
-    out, size = photo.copy(), np.array([photo.shape[1], photo.shape[0]])
+    out, size = photo.copy(), np.array(photo.size)
     for patch in patches:
         outline = mapped(inverse(patch.matrix), corners(patch.size, patch.size))
-        low = np.floor(outline.min(0)).astype(int).clip(0, size)
-        width, height = np.ceil(outline.max(0)).astype(int).clip(0, size) - low
-        if patch.restored is None or not width or not height:
+        left, top = (int(place) for place in np.floor(outline.min(0)).clip(0, size))
+        right, bottom = (int(place) for place in np.ceil(outline.max(0)).clip(0, size))
+        if patch.restored is None or left == right or top == bottom:
             continue
-        columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-        share = _share(patch, patches, np.stack([columns, rows], -1) + low, margin)[..., None]
-        shift = np.column_stack([np.zeros((2, 2)), low])
-        made = warp(patch.restored, inverse(patch.matrix) - shift, int(width), int(height)).clip(0, 255)
-        there = np.s_[low[1] : low[1] + height, low[0] : low[0] + width]
-        out[there] = (out[there] + share * (made - photo[there])).round().clip(0, 255)
+        lines = max(1, AT_ONCE // (right - left))
+        for first in range(top, bottom, lines):
+            there = left, first, right, min(first + lines, bottom)
+            columns, rows = np.meshgrid(np.arange(left, right) + 0.5, np.arange(first, there[3]) + 0.5)
+            share = _share(patch, patches, np.stack([columns, rows], -1), margin)[..., None]
+            shift = np.column_stack([np.zeros((2, 2)), [left, first]])
+            made = warp(patch.restored, inverse(patch.matrix) - shift, *columns.shape[::-1]).clip(0, 255)
+            new = np.asarray(out.crop(there)) + share * (made - np.asarray(photo.crop(there)))
+            out.paste(Image.fromarray(new.round().clip(0, 255).astype(np.uint8)), there)
     return out
 
 
