@@ -75,7 +75,6 @@ class Sample:
         )
         inner = tuple(slice(side // 4, side - side // 4) for side in ours.shape)
         return ours.size / self.values.size, float((theirs - ours)[inner].mean())
-        return ours.size / self.values.size, float((theirs - ours).mean())
 
 
 def level_offsets(tiles: Sequence[Sample], before: Sequence[Sample] = ()) -> np.ndarray:
