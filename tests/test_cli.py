@@ -128,6 +128,7 @@ def test_wrong_commands_and_options_name_what_is_near() -> None:
     assert "unknown precision 'x'" in call(*EXPORT, "--precision", "x", code=2)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("command", "module", "extra"),
     [
@@ -151,6 +152,7 @@ def test_a_missing_extra_is_one_sentence(command: str, module: str, extra: str, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.processes
 def test_training_as_a_module_without_its_extra_is_one_sentence(tmp_path: Path) -> None:
     code = (
         "import runpy, sys; sys.modules['lightning'] = None; "

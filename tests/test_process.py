@@ -250,6 +250,7 @@ def test_what_a_file_does_to_a_process_that_looks_into_it_is_one_sentence(tmp_pa
 
 
 @linux
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["elir_mobile.restore", "elir_mobile.cli.main"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_leaves_nothing(

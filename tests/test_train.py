@@ -77,6 +77,7 @@ def trained(out: Path) -> dict[str, Tensor]:
     return torch.load(out / "last.ckpt", weights_only=True)["state_dict"]
 
 
+@pytest.mark.processes
 def test_two_processes_end_where_one_ends_with_the_doubled_batch(
     tmp_path: Path, picture_folder: Path, weights: str
 ) -> None:
@@ -172,6 +173,7 @@ def test_two_trainings_into_one_folder_are_refused(
     assert not out.exists()
 
 
+@pytest.mark.processes
 def test_a_run_that_is_told_to_end_says_so_and_leaves_whole_checkpoints(
     tmp_path: Path, picture_folder: Path, weights: str
 ) -> None:
