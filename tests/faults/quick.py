@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import select
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,8 @@ def serve() -> None:
         if select.select([0], [], [], 0.02)[0]:
             line = sys.stdin.readline()  # the next comes after the answer to this
             if not line:
+                for pid in logs:  # nobody waits for them any more
+                    os.kill(pid, signal.SIGKILL)
                 return
             request = json.loads(line)
             pid = os.fork()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import mmap
 import os
@@ -60,6 +61,11 @@ def fuzz(name: str, inputs: int, seconds: int) -> dict[str, Any]:
     return {**row, "seconds": seconds_spent, "finding": finding}
 
 
+def keep(name: str, data: bytes) -> None:
+    """Keep an input that raised; those that end or hang the process libFuzzer keeps itself."""
+    (FOUND / f"{name}-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+
+
 def run(name: str, folder: Path, counts: memoryview, options: list[str]) -> None:
     """Fuzz until libFuzzer ends this process; ``counts`` of accepted and refused inputs are shared."""
     read, at = TARGETS[name].prepare(folder), TARGETS[name].json_at
@@ -70,7 +76,12 @@ def run(name: str, folder: Path, counts: memoryview, options: list[str]) -> None
             counts[0] += 1
         except UserError as error:
             counts[1] += 1
-            assert "\n" not in str(error), error
+            if "\n" in str(error):
+                keep(name, data)
+                raise
+        except Exception:
+            keep(name, data)
+            raise
 
     def mutated(data: bytes, most: int, seed: int) -> bytes:
         if at is not None and seed % 2:
