@@ -240,7 +240,7 @@ def run(command: list[object], what: str) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
-        raise UserError(f"{what} failed:\n{said[-10_000:]}")
+        raise UserError(f"{what} failed:\n{said[-30_000:]}")
     return done.stdout
 
 
