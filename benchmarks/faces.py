@@ -11,6 +11,7 @@ Writes ``benchmarks/results/faces.json`` and the pictures of docs/faces.md.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from elir_mobile.core.statistics import bootstrap
 from elir_mobile.data.faces import face_split, load_faces
 from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.data.photos import HELDOUT_LIST, photo_split
-from elir_mobile.degradations import degrade_bfr, gaussian_noise, jpeg
+from elir_mobile.degradations import bfr_reduction, degrade_bfr, gaussian_noise, jpeg
 from elir_mobile.faces.align import TEMPLATE, inverse, mapped, similarity, warp
 from elir_mobile.faces.compose import BOX, Placement, composed
 from elir_mobile.faces.detect import PACKAGE, Face, FaceFinder
@@ -52,6 +53,7 @@ TASK_SIDE = 128  # of the faces that are degraded, as in training, pixels
 SCENES, FACES = 20, 8  # photographs, and faces in each at most
 SMALLEST, LARGEST, TURN = 24, 256, 20.0  # sides of the faces' boxes, pixels; degrees
 CLASSES = (24, 32, 48, 96, 257)  # of those sides
+LEFT = (0, 8, 16, 24, 32, 257)  # of what degradations leave of those sides
 COUNTED = 32  # recall is promised from this side on
 NEAR = 0.3  # of a box: how far a found face may lie from the true one
 TIMED = "lomiri-wallpapers-16.04--picosdeeuropa_by_Aitzol_Berasategi"  # the photograph that is timed
@@ -67,11 +69,14 @@ class Scene:
     Attributes:
         truth, degraded: without and with the degradation of its faces.
         placements: of the degraded faces.
+        left: pixels that the degradation leaves of each one's side: that of its box, or of the face where it
+            was reduced, if that is smaller.
     """
 
     truth: Image.Image
     degraded: Image.Image
     placements: list[Placement]
+    left: list[float]
 
 
 def scenes() -> Iterator[Scene]:
@@ -85,6 +90,7 @@ def scenes() -> Iterator[Scene]:
             ground = ImageOps.mirror(ground)
         clean: list[Placement] = []
         spoiled: list[Placement] = []
+        left: list[float] = []
         for _ in range(200):
             if len(clean) == FACES:
                 break
@@ -99,8 +105,9 @@ def scenes() -> Iterator[Scene]:
             face, angle = faces[drawn % len(faces)], float(rng.uniform(-TURN, TURN))
             drawn += 1
             clean.append(Placement(face, middle, box, angle))
+            left.append(min(box, BOX * min(bfr_reduction(TASK_SIDE, copy.deepcopy(rng))[1], TASK_SIDE)))
             spoiled.append(Placement(degrade_bfr(face, rng), middle, box, angle))
-        yield Scene(composed(ground, clean), composed(ground, spoiled), spoiled)
+        yield Scene(composed(ground, clean), composed(ground, spoiled), spoiled, left)
 
 
 def _crowded(middle: tuple[float, ...], side: float, other: Placement) -> bool:
@@ -157,7 +164,8 @@ def judged(finder: FaceFinder, model: Model, tell: Console) -> dict:
         free = outside(made.size, treated)
         changed += int((np.asarray(made) != np.asarray(scene.degraded))[free].any(-1).sum())
         for p, placement in enumerate(scene.placements):
-            row: dict = {"scene": number, "box": placement.box, "found": p in given, "restored": False}
+            row: dict = {"scene": number, "box": placement.box, "left": scene.left[p]}
+            row |= {"found": p in given, "restored": False}
             if p in given and treated[given[p]].done == RESTORED:
                 truth = cut(scene.truth, placement)
                 before, after = (cut(image, placement) for image in (scene.degraded, made))
@@ -216,7 +224,11 @@ def summary(rows: Sequence[dict]) -> dict:
             low_gain, high_gain = bootstrap(gain, len(done), clusters=places) or (None, None)
             facts |= {"gain": gain(np.arange(len(done))), "gain_low": low_gain, "gain_high": high_gain}
         classes.append(facts)
-    return {"classes": classes[:-1], "counted": classes[-1]}
+    left = []
+    for low, high in zip(LEFT, LEFT[1:], strict=False):
+        chosen = [row for row in rows if row["box"] >= COUNTED and low <= row["left"] < high]
+        left.append({"from": low, "to": high, "faces": len(chosen), "found": sum(r["found"] for r in chosen)})
+    return {"classes": classes[:-1], "counted": classes[-1], "left": left}
 
 
 def timed(finder: FaceFinder, model: Model, runs: int) -> dict:

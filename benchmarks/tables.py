@@ -513,6 +513,10 @@ def faces_table(result: dict) -> str:
     ]
     lines = ["| what | promised | measured | holds |", "|---|---|---|---|"]
     lines += [f"| {what} | {least} | {got} | {cell(holds, None)} |" for what, least, got, holds in bars]
+    few = [
+        f"| {row['from']} to {row['to'] - 1} | {row['faces']} | {row['found']} |" for row in result["left"]
+    ]
+    left = [f"| pixels left, of faces of at least {counted['from']} | faces | found |", "|---|--:|--:|", *few]
     note = (
         f"{result['scenes']} photographs, faces turned by up to {result['turn']:.0f}°; in brackets 95 % "
         "intervals over the photographs; LPIPS on AlexNet of upright squares of 128 pixels, hair and ears "
@@ -521,7 +525,7 @@ def faces_table(result: dict) -> str:
         f"{protocol['runs']} runs on a decoded picture. Weights {result['model']['sha256'][:12]}, "
         f"detector of {result['detector']}."
     )
-    return "\n".join([markdown(columns, rows), "", *lines, "", note])
+    return "\n".join([markdown(columns, rows), "", *left, "", *lines, "", note])
 
 
 # Of reliability.json: what is promised.

@@ -53,6 +53,12 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
+def bfr_reduction(side: int, rng: np.random.Generator) -> tuple[float, int]:
+    """Spread of the blur of :func:`degrade_bfr`, and the side that it reduces to, pixels: its first draws."""
+    low, high = (sigma * (side / BFR_REFERENCE_SIDE) for sigma in BFR_BLUR_SIGMA)
+    return rng.uniform(low, high), int(rng.integers(side // 32, int(1.2 * side)))
+
+
 def degrade_bfr(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Blur, resize to a random size, noise, JPEG, resize back.
 
@@ -60,11 +66,9 @@ def degrade_bfr(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     the full kernel has no face left in it. The other steps scale by themselves.
     """
     side = image.width
-    scale = side / BFR_REFERENCE_SIDE
-    kernel = max(3, round(BFR_BLUR_KERNEL * scale) // 2 * 2 + 1)
-    low, high = BFR_BLUR_SIGMA
-    image = gaussian_blur(image, kernel, rng.uniform(low * scale, high * scale))
-    small = int(rng.integers(side // 32, int(1.2 * side)))
+    kernel = max(3, round(BFR_BLUR_KERNEL * side / BFR_REFERENCE_SIDE) // 2 * 2 + 1)
+    sigma, small = bfr_reduction(side, rng)
+    image = gaussian_blur(image, kernel, sigma)
     image = image.resize((small, small), Image.Resampling.BILINEAR)
     image = gaussian_noise(image, rng.uniform(*BFR_NOISE_STD), rng)
     image = jpeg(image, int(rng.integers(BFR_JPEG_QUALITY[0], BFR_JPEG_QUALITY[1] + 1)))
