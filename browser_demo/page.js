@@ -237,8 +237,7 @@ async function openModel(entry) {
   const { detector } = bundle.manifest;
   if (detector && !finder) {
     const { detect, mesh } = detector.files;
-    const open = (file) => openNetwork(bundle, file, restorer.threads);
-    finder = new FaceFinder(await open(detect), await open(mesh));
+    finder = new FaceFinder(await openNetwork(bundle, detect), await openNetwork(bundle, mesh));
   }
   $("status").textContent = `Ready: ${entry.precision}, ${(entry.bytes / 1e6).toFixed(1)} MB.`;
   $("reason").textContent = bundle.reason(entry);

@@ -72,12 +72,13 @@ const onProcessor = (bytes, threads) =>
 /**
  * A network of the face detector as `FaceFinder` takes it: float32 (side, side, 3) → its outputs, the longest first.
  *
- * It lives in the runtime of the restorer that was opened last.
+ * It lives in the runtime of the restorer that was opened last, on one thread: the runtime has as many workers as there
+ * are processors, and a model that must wait for another one to start may hold up the page for good.
  *
  * @param entry its file's in the manifest.
  */
-export async function openNetwork(bundle, entry, threads) {
-  const model = await onProcessor(await bundle.bytes(entry), threads);
+export async function openNetwork(bundle, entry) {
+  const model = await onProcessor(await bundle.bytes(entry), 1);
   return async (values) => {
     const side = Math.sqrt(values.length / 3);
     const input = new Tensor(values, [1, side, side, 3]);
