@@ -602,6 +602,8 @@ def reliability_table(result: dict) -> str:
     lines = ["| what | promised | measured | holds |", "|---|---|---|---|"]
     lines += [f"| {what} | {least} | {got} | {cell(holds, None)} |" for what, least, got, holds in bars]
     note = f"{_machine(result['machine'])}; {result['seconds'] / 60:.0f} minutes in all."
+    if "note" in result:
+        note += f" {result['note']}"
     return "\n\n".join(["\n".join(lines), note, fuzzed, injected, loaded])
 
 

@@ -46,7 +46,7 @@ def run(
         advance: called in this process after each job.
 
     Raises:
-        UserError: Ray is not installed, or the first that a worker raised.
+        UserError: Ray is not installed or cannot be started, or the first that a worker raised.
     """
     if engine == "ray":
         return _run_on_ray(make_worker, jobs, workers, advance)
@@ -101,10 +101,14 @@ def _ray_cluster(workers: int | None) -> Iterator[int]:
     started = not ray.is_initialized()
     if started:
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        try:
+            if "RAY_ADDRESS" in os.environ:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            else:
+                ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        except Exception as error:  # of a machine that is too busy it raises Exception itself
+            said = str(error).strip().partition("\n")[0]
+            raise UserError(f"Ray cannot be started ({said}): try again, or take --engine local") from error
     try:
         yield workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     finally:

@@ -71,6 +71,19 @@ def test_local_jobs_run_here_in_order() -> None:
         run(partial(doubler, 3), range(5), engine="local")
 
 
+def test_ray_that_cannot_be_started_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*unused: object, **also: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(
+        UserError, match=r"^Ray cannot be started \(The current node .* startup\.\): try again"
+    ):
+        run(lambda: str, [1], engine="ray")
+
+
 def test_ray_jobs_run_elsewhere_and_come_back_in_order(cluster) -> None:
     done = []
     results = run(doubler, range(12), engine="ray", workers=2, advance=lambda: done.append(1))

@@ -118,10 +118,10 @@ def main() -> None:
             found.append(done := future.result())
             if done.wrong:
                 print(f"{done.command}, {done.fault}: {done.wrong}", flush=True)
+            if given.out:  # what is known is kept, should this be stopped
+                given.out.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
     wrong = [one for one in found if one.wrong]
     print(f"{len(found)} faults, {len(wrong)} of them found something; see {work}")
-    if given.out:
-        given.out.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
     sys.exit(bool(wrong))
 
 

@@ -100,9 +100,10 @@ class Run:
         paths: tuple[Path, ...] = (),
         memory: int | None = None,
     ) -> None:
+        beside = out.parent.parent if out.parent.is_mount() else out.parent  # not on the disk that is full
         number = next(_numbers)
         self.log, self.asked, self.code = (
-            out.parent / f"{out.name}-{number}.{end}" for end in ("log", "network", "code")
+            beside / f"{out.name}-{number}.{end}" for end in ("log", "network", "code")
         )
         python_path = [*map(str, (*paths, CUT_OFF)), os.environ.get("PYTHONPATH", "")]
         environment = {

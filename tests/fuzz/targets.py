@@ -138,7 +138,7 @@ def claimed_bytes(header: bytes) -> int:
     """How many bytes of values a header of safetensors speaks of; at most a million."""
     try:
         ends = [value["data_offsets"][1] for name, value in json.loads(header).items() if name[:2] != "__"]
-        return min(max(0, *ends, 0), 1 << 20)
+        return min(max([0, *(end for end in ends if isinstance(end, int))]), 1 << 20)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return 0
 
