@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +32,9 @@ from android_demo.toolchain import (
     require,
     run,
 )
-from elir_mobile.bundle import copy_bundle, read_bundle
+from elir_mobile.bundle import Bundle, copy_bundle, read_bundle
 from elir_mobile.core.errors import exits_with_2
+from elir_mobile.runtimes.table import runtime_name
 
 HERE = Path(__file__).parent
 APP, RUNTIMES = HERE / "app", HERE / "runtimes"
@@ -49,7 +51,7 @@ def gradle_facts() -> dict[str, str]:
 
 
 def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
-    """Build ``apk`` with the ExecuTorch files of ``bundle`` in its assets, using the scratch folder ``work``.
+    """Build ``apk`` with small files of ``bundle`` in its assets, using the scratch folder ``work``.
 
     Raises:
         UserError: a tool is missing, the bundle cannot be used, or a step fails.
@@ -58,7 +60,8 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
     facts = gradle_facts()
     platform, executorch = PLATFORM.folder() / "android.jar", EXECUTORCH.folder()
     assets = work / "assets"
-    copy_bundle(read_bundle(bundle), assets / "bundles" / bundle.resolve().name, "android", ("executorch",))
+    target = assets / "bundles" / bundle.resolve().name
+    copy_bundle(small_files(read_bundle(bundle)), target, "android", ("executorch",))
     aapt, java = resources(work)
     classes = javac([*java, *(HERE / "shim").rglob("*.java")], work / "classes")
     signatures = compile_signatures(HERE / "stubs", work)
@@ -96,6 +99,15 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
     )
     staged.with_name(f"{staged.name}.idsig").unlink(missing_ok=True)
     return staged.rename(apk)
+
+
+def small_files(bundle: Bundle) -> Bundle:
+    """``bundle`` without the ExecuTorch files that are more than twice as large as the smallest: a phone's
+    processor is no faster in float, and with them the APK would have 65 MB. They can be pushed."""
+    files = [entry for entry in bundle.manifest["files"] if runtime_name(entry["target"]) == "executorch"]
+    most = 2 * min((entry["bytes"] for entry in files), default=0)
+    kept = [entry for entry in files if entry["bytes"] <= most]
+    return replace(bundle, manifest={**bundle.manifest, "files": kept})
 
 
 def native_libraries() -> list[Path]:

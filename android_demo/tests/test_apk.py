@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from android_demo.build import gradle_facts
+from android_demo.build import gradle_facts, small_files
 from android_demo.tests.conftest import skip_without, tool
 from android_demo.toolchain import EXECUTORCH, FBJNI
 from elir_mobile.bundle import read_bundle
@@ -40,6 +41,16 @@ def test_it_carries_the_runtime_and_a_bundle_that_verifies(apk: Path, tmp_path: 
     for name in LIBRARIES:
         header = (tmp_path / "lib" / "arm64-v8a" / name).read_bytes()[:20]
         assert (header[:5], header[18]) == (b"\x7fELF\x02", 183), name  # 64-bit, AArch64
+
+
+def test_float_files_are_left_out_beside_smaller_ones(demo_bundle: Path) -> None:
+    sizes = {"w8a8": 5_700_000, "mixed": 5_800_000, "fp16": 21_500_000, "fp32": 21_600_000}
+    files = [{"path": name, "target": "executorch", "bytes": size} for name, size in sizes.items()]
+    files.append({"path": "other", "target": "litert", "bytes": 1})
+    bundle = read_bundle(demo_bundle)
+    kept = small_files(replace(bundle, manifest={**bundle.manifest, "files": files}))
+    assert [entry["path"] for entry in kept.manifest["files"]] == ["w8a8", "mixed"]
+    assert small_files(bundle).manifest == bundle.manifest
 
 
 def test_the_manifest_is_what_gradle_would_make(apk: Path) -> None:
