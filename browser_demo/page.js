@@ -353,8 +353,12 @@ function listenToSquare() {
     const side = Math.min(width, height) / 2;
     mark([(width - side) / 2, (height - side) / 2, side]);
     $("square").focus();
+    $("status").textContent = "Move the square onto an upright face, so that all of the head is in it.";
   };
-  $("unmark").onclick = () => mark(null);
+  $("unmark").onclick = () => {
+    mark(null);
+    $("status").textContent = photo.parts.length ? `${told()}.` : NO_FACE;
+  };
   $("marked").onclick = () => busy("Restoring…", restoreMarked);
   $("side").oninput = () => {
     const grown = Number($("side").value) - square[2];

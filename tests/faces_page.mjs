@@ -4,7 +4,7 @@
  */
 
 import { basename, join } from "node:path";
-import { VIEWS, launch } from "./views.mjs";
+import { PATIENCE_MS, VIEWS, launch } from "./views.mjs";
 
 const [modules, executablePath, url, out, ...photos] = process.argv.slice(2);
 const browser = await launch(modules, executablePath);
@@ -33,6 +33,7 @@ async function saved(page, name) {
 
 try {
   const page = await browser.newPage(VIEWS.desktop);
+  page.setDefaultTimeout(PATIENCE_MS);
   const errors = [];
   page.on("pageerror", (error) => errors.push(error.message));
   await page.goto(url);
@@ -60,6 +61,10 @@ try {
       one.told = await status(page);
     } else {
       await page.locator("#mark").click();
+      one.asked = await status(page);
+      await page.locator("#unmark").click();
+      one.unmarked = await status(page);
+      await page.locator("#mark").click();
       await page.locator("#square").press("ArrowRight");
       await page.locator("#side").fill("100");
       await page.screenshot({ path: join(out, `${name}-marking.png`), fullPage: true });
@@ -86,6 +91,7 @@ try {
   await page.close();
   for (const [view, options] of Object.entries(VIEWS)) {
     const small = await browser.newPage(options);
+    small.setDefaultTimeout(PATIENCE_MS);
     await small.goto(url);
     await small.locator("#choose:enabled").waitFor();
     await small.screenshot({ path: join(out, `start-${view}.png`), fullPage: true });

@@ -4,7 +4,7 @@
  */
 
 import { once } from "node:events";
-import { launch } from "./views.mjs";
+import { PATIENCE_MS, launch } from "./views.mjs";
 
 const [modules, executablePath, url] = process.argv.slice(2);
 const browser = await launch(modules, executablePath);
@@ -25,6 +25,7 @@ async function seen(page) {
 try {
   const context = await browser.newContext();
   const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
   await page.goto(url);
   const first = await seen(page);
   const { installabilityErrors } = await (await context.newCDPSession(page)).send("Page.getInstallabilityErrors");

@@ -400,6 +400,8 @@ def test_the_page_does_what_restore_does(
     nobody = seen["coffee"]
     assert nobody["status"].startswith("No face found, so the photo is left as it is.")
     assert (nobody["rings"], nobody["canSave"]) == ([], False)
+    assert nobody["asked"].startswith("Move the square onto an upright face")
+    assert nobody["unmarked"] == nobody["status"]
     (marked,) = nobody["marked"]
     left, top, right, bottom = marked["box"]
     assert (right - left, bottom - top) == (100, 100)
@@ -428,7 +430,7 @@ def test_an_exported_page_is_isolated_by_itself_and_works_without_a_network(
             online = json.loads(process.stdout.readline())
             server.shutdown()
             server.server_close()
-            offline = json.loads(process.communicate("\n", timeout=120)[0])
+            offline = json.loads(process.communicate("\n", timeout=300)[0])
     for seen in (online, offline):
         assert seen["isolated"]
         assert seen["status"].startswith("Restored in")

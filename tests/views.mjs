@@ -13,6 +13,8 @@ export const VIEWS = {
   "dark-phone": { ...phone, colorScheme: "dark" },
 };
 
+export const PATIENCE_MS = 180_000; // for what a busy machine computes
+
 /** Chromium at `executablePath`, driven by the playwright-core in the folder `modules`, with further `args`. */
 export function launch(modules, executablePath, args = []) {
   const { chromium } = createRequire(join(modules, "index.js"))("playwright-core");
