@@ -3,6 +3,7 @@
 Held-out faces or photographs (see ``benchmarks/demo_model.py``; numbers only, no picture leaves the cache).
 Sections:
 
+- ``calibration``: what more calibration pairs gain, in simulation;
 - ``methods``: what each post-training method gains, in simulation;
 - ``converted``: the same of observers on ExecuTorch's own converted graphs, before lowering;
 - ``trajectory``: error along the ODE for each recipe and for few against many steps, in simulation;
@@ -115,6 +116,40 @@ def without_weights(simulated: Programs, programs: Programs) -> Programs:
             if key in parameters:
                 value.data = parameters[key].data
     return simulated
+
+
+def measure_calibration(task: str, console: Console) -> None:
+    """w8a8 with ranges from few pairs and from many, of half of the held-out pictures or of the bundled."""
+    restorer, info, data = load(task, PairCounts().max_evaluation)
+    programs = programs_for(restorer, info)
+    note = f"{SIMULATED}; judged on {len(data.evaluation)} held-out pictures."
+    for of, folder, counts in (
+        ("held out", heldout_folder(info), (12, 48, 176)),
+        ("bundled", None, (12, 48, 96)),
+    ):
+        for count in counts:
+            only = PairCounts(calibration=count, max_evaluation=0)
+            seen = load_pair_sets(folder, get_task(task), info.size, SEED, only, info.domain).calibration
+            samples = collect_samples(programs, [pair.degraded for pair in seen], SEED)
+            pictures = len({pair.source for pair in seen})
+            for name, observer in (("histogram", HistogramObserver), ("min-max", MinMaxObserver)):
+                ranges = calibrate(programs, samples, observer)
+                verdict = Judge(programs, ranges, data.evaluation, SEED).judge(
+                    RECIPES["w8a8"], programs=False
+                )
+                row = {
+                    "calibrated": f"{len(seen)} of {pictures} pictures, {of}",
+                    "observer": name,
+                    "key": f"{len(seen)} {of} {name}",
+                    "end_db": verdict.trajectory_db[-1],
+                    "update_db": verdict.update_db,
+                    "image_db": verdict.image_db,
+                    "psnr_drop_db": verdict.psnr_drop_db,
+                    "lpips_rise": verdict.lpips_rise,
+                    "lpips_rise_high": verdict.lpips_rise_high,
+                }
+                store("calibration", task, [row], "key", note)
+                console.print(row)
 
 
 def measure_methods(task: str, console: Console) -> None:
@@ -539,6 +574,7 @@ def measure_released_step(task: str, console: Console) -> None:
 
 
 SECTIONS: dict[str, Callable[[str, Console], None]] = {
+    "calibration": measure_calibration,
     "methods": measure_methods,
     "converted": measure_converted,
     "trajectory": measure_trajectory,

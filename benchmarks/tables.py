@@ -139,10 +139,13 @@ FLAT: dict[str, tuple[str, int | None]] = {
     "run_by": ("run by", None),
     "end_db": ("end of trajectory, dB", 1),
     "trajectory_db": ("after each step, dB", 1),
-    "k": ("step k", 0),
     "K": ("K", 0),
+    "k": ("step k", 0),
     "shared_db": ("shared range, dB", 1),
     "own_db": ("own range, dB", 1),
+    "calibrated": ("calibration pairs", None),
+    "observer": ("observer", None),
+    "lpips_rise_high": ("at most", 4),
     "psnr_db": ("PSNR, dB", 2),
     "lpips": ("LPIPS", 4),
     "psnr_drop_db": ("PSNR drop, dB", 3),
@@ -163,6 +166,8 @@ FLAT: dict[str, tuple[str, int | None]] = {
 SECTIONS = {
     "methods": "task method encode_db step_db decode_db end_db image_db psnr_drop_db lpips_rise",
     "converted": "task variant encode_db step_db decode_db",
+    "calibration": "task calibrated observer end_db update_db image_db psnr_drop_db lpips_rise "
+    "lpips_rise_high",
     "steps": "task k shared_db own_db",
     "trajectory": "task recipe K trajectory_db psnr_drop_db lpips_rise float_psnr_db float_lpips",
     "files": "task artifact pairs bytes encode_db step_db decode_db end_db update_db image_db "
