@@ -106,6 +106,8 @@ def _cached_conversion(folder: Path) -> Callable[[Programs], bytes]:
 class InThisProcess(Executor):
     """In place of a pool of export processes: each job is done when it is handed in."""
 
+    _processes: dict = {}  # see elir_mobile.core.processes.end_pool
+
     def __init__(self, workers: int, *, initargs: tuple, **options: Any) -> None:
         exporting._work = pickle.loads(initargs[2].read_bytes())
 

@@ -161,7 +161,8 @@ class Run:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         injection.must("Traceback" not in self.said(), "traceback", self.said()[-500:])
-        injection.must(not self.asked.exists(), "network", self.asked)
+        asked = self.asked.read_text() if self.asked.exists() else ""
+        injection.must(not asked, "network", asked)
         return code
 
     def said(self) -> str:
