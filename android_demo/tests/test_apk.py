@@ -36,6 +36,8 @@ def test_it_carries_the_runtime_and_a_bundle_that_verifies(apk: Path, tmp_path: 
         program = packed.getinfo("assets/bundles/bfr-tiny/executorch/fp32.pte")
     assert {name for name in names if name.startswith("lib/")} == {f"lib/arm64-v8a/{n}" for n in LIBRARIES}
     assert program.compress_type == zipfile.ZIP_STORED
+    # The demo bundle's small files, golden vectors and detector take 18 MB; all is to be 30 at most.
+    assert apk.stat().st_size - program.file_size < 12e6
     bundle = read_bundle(tmp_path / "assets" / "bundles" / "bfr-tiny")
     assert [entry["target"] for entry in bundle.manifest["files"]] == ["executorch"]
     for name in LIBRARIES:
@@ -68,7 +70,7 @@ def test_the_manifest_is_what_gradle_would_make(apk: Path) -> None:
 
 
 def test_its_own_code_loads_and_executes_programs(dex: str) -> None:
-    descriptor = "'Lorg/elir/mobile/demo/ExecuTorchPrograms;'"
+    descriptor = "'Lorg/elir/mobile/runtimes/ExecuTorchPrograms;'"
     (own,) = (part for part in dex.split("Class #") if descriptor in part[:200])
     for method in ("load", "loadMethod", "execute"):
         assert re.search(rf"invoke-\w+ .*Lorg/pytorch/executorch/Module;\.{method}:", own), method
