@@ -10,6 +10,7 @@ Every block between ``<!-- table NAME -->`` and ``<!-- end -->`` is replaced by 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Container, Sequence
 from functools import partial
@@ -585,7 +586,8 @@ def reliability_table(result: dict) -> str:
     inputs = sum(row["inputs"] for row in fuzz if row["target"] not in PROPERTIES)
     inputs += sum(row["accepted"] for row in fuzz if row["target"] in PROPERTIES)
     counts = {kind: sum(kind in one["wrong"] for one in faults) for kind in WRONG}
-    slope = max(row["mb_per_100"] for row in load["rows"])
+    slopes = [row["mb_per_100"] for row in load["rows"]]
+    slope = max((value for value in slopes if value is not None), default=math.inf)
     found = sum(bool(row["finding"]) for row in fuzz)
     bars = [
         ("inputs tried", f"at least {INPUTS_BAR:,}", f"{inputs:,}", inputs >= INPUTS_BAR),
@@ -602,7 +604,12 @@ def reliability_table(result: dict) -> str:
                 ("commands that ended otherwise than they should", counts["exit code"]),
             )
         ),
-        ("memory for each 100 pictures", f"at most {SLOPE_BAR:g} MB", f"{slope:.2f} MB", slope <= SLOPE_BAR),
+        (
+            "pictures named, the same bytes, memory for each 100",
+            f"at most {SLOPE_BAR:g} MB",
+            f"{slope:.2f} MB",
+            load["holds"],
+        ),
     ]
     lines = ["| what | promised | measured | holds |", "|---|---|---|---|"]
     lines += [f"| {what} | {least} | {got} | {cell(holds, None)} |" for what, least, got, holds in bars]

@@ -79,7 +79,7 @@ def restored(pictures: Path, weights: Path, out: Path, *options: str) -> dict[st
     bad = [path.name for path in pictures.iterdir() if path.name.startswith("bad")]
     total = len(list(pictures.iterdir()))
     warm = [(done, mb) for done, mb in seen if WARM_UP * total <= done < total - len(bad)]
-    slope = float(np.polyfit(*zip(*warm, strict=True), 1)[0]) if len(warm) > 2 else float("nan")
+    slope = float(np.polyfit(*zip(*warm, strict=True), 1)[0]) if len(warm) > 2 else None
     return {
         "engine": "ray" if "ray" in options else "local",
         "pictures": total,
@@ -88,7 +88,7 @@ def restored(pictures: Path, weights: Path, out: Path, *options: str) -> dict[st
         "bad": len(bad),
         "bad_named": sum(name in said for name in bad),
         "tracebacks": said.count("Traceback"),
-        "mb_per_100": round(100 * slope, 3),
+        "mb_per_100": None if slope is None else round(100 * slope, 3),
         "mb": round(max(mb for _, mb in seen), 1),
         "seconds": round(time.monotonic() - start, 1),
     }
@@ -121,6 +121,7 @@ def main() -> None:
         and row["exit_code"] == 2
         and row["bad_named"] == row["bad"]
         and row["restored"] == row["pictures"] - row["bad"]
+        and row["mb_per_100"] is not None
         and row["mb_per_100"] <= SLOPE_MB
         for row in rows
     )
