@@ -50,7 +50,7 @@ RECOMMENDED: dict[str, Advice] = {
     ),
     "android-gpu": Advice(
         "Android, GPU",
-        ("litert/gpu", "executorch/vulkan"),
+        ("litert/gpu",),
         ("fp16", "fp32"),
         "a GPU has more multipliers than a processor's cores, and a phone's computes in float16 whatever the "
         "file holds",
@@ -58,7 +58,7 @@ RECOMMENDED: dict[str, Advice] = {
     "android": Advice("Android, processor", ("litert", "executorch"), (*_INT8, "fp16", "fp32"), _PROCESSOR),
     "ios": Advice(
         "iPhone",
-        ("coreml", "coreai", "executorch/coreml", "executorch"),
+        ("coreml", "executorch"),
         (*_INT8, "fp16", "fp32"),
         "Core ML alone reaches the Neural Engine",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,18 +71,22 @@ def test_what_is_wrong_with_a_command_is_seen(script: Path, tmp_path: Path, kind
 
 
 @pytest.fixture(scope="module")
-def starter() -> Starter:
-    return Starter()
+def starter() -> Iterator[Starter]:
+    server = Starter()
+    yield server
+    server.process.kill()
+    server.process.wait()
 
 
 @pytest.mark.parametrize(
     "name", ["restore", "restore --bundle", "restore from an address", "evaluate", "measure", "push", "train"]
 )
 def test_no_command_uses_the_network_unasked(
-    name: str, starter: Starter, micro_bundle: Path, tmp_path: Path
+    name: str, starter: Starter, micro_bundle: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     inputs(tmp_path)
     shutil.copytree(micro_bundle, tmp_path / "bfr-micro")
+    shutil.copy(tiny_weights, tmp_path)  # what the bundle was made from
     asked = "http://somewhere.example/x.safetensors"
     (command,) = (one for one in commands(tmp_path, asked) if one.name == name)
     run, injection = Run(command, tmp_path / "out", starter), Injection(name, "none")

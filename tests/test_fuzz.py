@@ -59,5 +59,5 @@ def test_what_breaks_a_parser_is_found_and_kept(tmp_path: Path) -> None:
     assert "FOUND ERROR: libFuzzer: timeout" in found["hangs"]
     assert "FOUND ERROR: libFuzzer: deadly signal" in found["ends"]
     kept = [path for path in (tmp_path / "out" / "fuzz").iterdir() if path.suffix != ".log"]
-    assert sorted(path.name.partition("-")[0] for path in kept) == ["ends", "hangs", "raises"]
+    assert {path.name.partition("-")[0] for path in kept} == {"ends", "hangs", "raises"}
     assert all(path.read_bytes().startswith(b"b") for path in kept)

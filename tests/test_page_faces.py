@@ -182,13 +182,13 @@ def fixtures(folder: Path) -> dict:
         for restored in (("collins", "biden"), ("collins", None)):
             parts = list(zip((left, right, outside), (*restored, "hopper"), strict=True))
             patches = [Patch(m, SIZE, np.asarray(pictures[name]) if name else None) for m, name in parts]
-            made = paste(np.asarray(soft), patches, margin)
+            made = paste(soft, patches, margin)
             index["pasted"].append(
                 {
                     "picture": "soft",
                     "margin": margin,
                     "patches": [{"matrix": m.tolist(), "size": SIZE, "restored": name} for m, name in parts],
-                    "expected": kept(rgba(Image.fromarray(made))),
+                    "expected": kept(rgba(made)),
                 }
             )
     index["compared"] = [

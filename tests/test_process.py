@@ -195,7 +195,7 @@ def test_arrays_come_back_as_they_were_sent(bundle_that: Make) -> None:
 def started(*command: object) -> subprocess.Popen[str]:
     """A Python command in a session of its own, with the environment of workers."""
     root = str(Path(process.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
         env=environment,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -93,9 +94,12 @@ def submit(pool: ProcessPoolExecutor, function: Callable[..., T], *arguments: ob
 
 
 def end_pool(pool: ProcessPoolExecutor) -> None:
-    """Kill the pool's processes, whatever they compute; its other jobs are never done."""
-    for process in [*(pool._processes or {}).values()]:  # kill_workers() since Python 3.14
+    """Kill the pool's processes, whatever they compute, and see them gone; its other jobs are never done."""
+    processes = [*(pool._processes or {}).values()]  # kill_workers() since Python 3.14
+    for process in processes:
         process.kill()
+    for process in processes:
+        wait([process.sentinel], timeout=WATCH_S)
     pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -87,11 +87,11 @@ class WorkerProcess:
         if self.ended is not None:
             raise WorkerError(self.ended)
         assert self.process.stdin and self.process.stdout
-        late = Event()
+        late, process = Event(), self.process  # a watch that is still waking up does not keep the worker
 
         def end() -> None:
             late.set()
-            self.process.kill()
+            process.kill()
 
         watch = Timer(limit_s, end)
         watch.daemon = True

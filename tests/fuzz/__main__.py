@@ -54,7 +54,10 @@ def fuzz(name: str, inputs: int, seconds: int) -> dict[str, Any]:
     accepted, refused = memoryview(counts).cast("Q")
     finding = None
     if status:
-        raised = re.findall(r"^\s*(\w*(?:Error|Exception|ERROR)\b.*)", log.read_text(errors="replace"), re.M)
+        # Python's own words; where it said nothing, libFuzzer's.
+        lines = log.read_text(errors="replace")
+        raised = re.findall(r"^\s*(\w*(?:Error|Exception)\b.*)", lines, re.M)
+        raised = raised or re.findall(r"^==\d+== *(ERROR: .*)", lines, re.M)
         finding = raised[-1][:200] if raised else f"status {status}"
     seconds_spent = round(time.monotonic() - start, 1)
     row = {"target": name, "accepted": accepted, "refused": refused}
