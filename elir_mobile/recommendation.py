@@ -23,7 +23,7 @@ class Advice:
         title: of the class, for people.
         targets: the faster first.
         precisions: built-in recipes, the faster first.
-        because: why that is fast there, from what was measured or published (docs/chips.md).
+        because: why the first target is fast there, from what was measured or published (docs/chips.md).
     """
 
     title: str
@@ -105,7 +105,10 @@ def reasons(files: Sequence[dict], budget: Mapping[str, float] = BUDGET) -> dict
     said = {}
     for kind, ranked in _ranked(files, budget).items():
         chosen, fastest = ranked[0], min(ranked, key=lambda entry: _speed(entry, RECOMMENDED[kind]))
-        said[kind] = f"{_name(chosen)}: {_evidence(chosen, budget)}; {RECOMMENDED[kind].because}"
+        advice = RECOMMENDED[kind]
+        said[kind] = f"{_name(chosen)}: {_evidence(chosen, budget)}"
+        if chosen["target"] == advice.targets[0]:
+            said[kind] += f"; {advice.because}"
         if fastest is not chosen:
             said[kind] += f"; it goes before {_name(fastest)}: {_evidence(fastest, budget)}"
     return said

@@ -274,7 +274,7 @@ def test_a_bundle_of_schema_1_gets_what_it_lacks_and_copies_are_of_schema_2(tmp_
         assert manifest["title"] == "blind super-resolution ×4"
         assert (manifest["domain"], manifest["upscale"], manifest["enlarge"]) == ("photo", 4, "bicubic")
         assert manifest["recommendation"]["android"] == "executorch/a.pte"
-        assert manifest["reasons"]["android"].startswith("executorch fp32: nobody executed it; ")
+        assert manifest["reasons"]["android"].startswith("executorch fp32: nobody executed it")
     edit(folder, lambda m: m.pop("task"))
     with pytest.raises(UserError, match="unknown task"):
         read_bundle(folder)
