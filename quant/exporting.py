@@ -33,7 +33,7 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import UserError, say
 from elir_mobile.core.files import locked, write_json, written
 from elir_mobile.core.processes import end_pool, end_with_parent, submit
 from elir_mobile.core.sampling import PROGRAMS
@@ -132,9 +132,6 @@ def describe(
         calibration: what the manifest says of it; empty where nothing was calibrated.
         image: degraded, of the golden vectors.
         folder: of the bundle.
-
-    Raises:
-        UserError: the face detector cannot be fetched that a bundle for faces in photographs has.
     """
     info = job.info
     manifest = {
@@ -171,7 +168,10 @@ def describe(
         "table": write_table(folder, table),
     }
     if job.task.finds_faces and info.domain == ALIGNED_FACE:
-        manifest["detector"] = write_detector(folder)
+        try:
+            manifest["detector"] = write_detector(folder)
+        except UserError as error:  # of what only apps need: the exported files are worth more
+            say(f"apps will find no faces with this bundle, it has no detector: {error}")
     write_manifest(folder, manifest)
     return Bundle(folder, manifest, table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,15 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
+from elir_mobile.checkpoints import load_weights
 from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import GOLDEN_IMAGES, GOLDEN_LATENTS, sha256_of
 from elir_mobile.faces import detect
 from elir_mobile.tasks import ALIGNED_FACE, get_task
+from quant import exporting
+from quant.job import Job
+from tests.conftest import SIGMA_S, SIZE, STEPS
 
 FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
 TABLE = torch.arange(6, dtype=torch.float32).view(2, 3)
@@ -473,3 +478,18 @@ def test_the_face_detector_is_checked_as_every_file(with_detector: Path, change,
     edit(with_detector, lambda manifest: change(manifest["detector"]))
     with pytest.raises(UserError, match=message):
         read_bundle(with_detector)
+
+
+def test_a_bundle_without_a_network_has_no_detector_and_says_so(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(folder: Path) -> dict:
+        raise UserError("pip could not download it: check the network and try again")
+
+    monkeypatch.setattr(exporting, "write_detector", unreachable)
+    restorer, info = load_weights(str(tiny_weights), get_task("bfr"))
+    info = replace(info, steps=STEPS, sigma_s=SIGMA_S)
+    job = Job(get_task("bfr"), restorer, info, SIZE, (), None, tmp_path, 0)
+    bundle = exporting.describe(job, job.programs().table, [], {}, torch.zeros(1, 3, SIZE, SIZE), tmp_path)
+    assert "detector" not in bundle.manifest
+    assert "no detector: pip could not download it" in capsys.readouterr().err

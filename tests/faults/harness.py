@@ -107,10 +107,11 @@ class Run:
         )
         python_path = [*map(str, (*paths, CUT_OFF)), os.environ.get("PYTHONPATH", "")]
         environment = {
-            "ELIR_MOBILE_CACHE": str(out / "cache"),
             "PYTHONPATH": os.pathsep.join(python_path),
             "CUT_OFF_LOG": str(self.asked),
         }
+        if command.name == "restore from an address":  # what it downloads is looked at, too
+            environment["ELIR_MOBILE_CACHE"] = str(out / "cache")
         arguments = [str(argument) for argument in command.arguments(out)]
         self.process: subprocess.Popen[bytes] | None = None
         if starter:
