@@ -229,10 +229,9 @@ class LcfmTraining(L.LightningModule):
         missing = [i for i, name in enumerate(names) if name not in self.cached]
         if not missing:
             return torch.stack([self.cached[name] for name in names]).to(x_hq)
-        computed = dict(zip(missing, self.teacher(x_hq[missing]).float(), strict=True))
-        z_hq = torch.stack(
-            [computed[i] if i in computed else self.cached[name].to(x_hq) for i, name in enumerate(names)]
-        )
+        # Of the whole batch, always: kernels round otherwise where a batch is smaller, and a resumed run,
+        # whose cache is empty, would go another way.
+        z_hq = self.teacher(x_hq).float()
         size = z_hq[0].numel() * z_hq.element_size()
         for i in missing:
             if (len(self.cached) + 1) * size <= self.cache_bytes:
