@@ -36,6 +36,7 @@ DOCUMENTS = (
         ROOT / "docs" / f"{name}.md"
         for name in (
             *("results", "demo-model", "quantization", "harness", "side-by-side", "chips", "coreml", "faces"),
+            "reliability",
         )
     ),
 )
