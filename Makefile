@@ -35,7 +35,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 test: $(VENV)/ready  ## run the tests
 	$(PYTEST) -m "not devices" --durations 25
 
-test-fast: $(VENV)/ready  ## those that lower no file and start no command: two minutes
+test-fast: $(VENV)/ready  ## those that lower no file and start no command: four minutes
 	$(PYTEST) -m "not devices and not lowering and not processes"
 
 test-apps: $(VENV)/ready  ## check the Android and the iOS app as far as this machine can
