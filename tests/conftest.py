@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
+from elir_mobile.core.files import cache_dir
 from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import read_golden
 from elir_mobile.data.pairs import PairCounts
+from elir_mobile.faces.detect import FaceFinder
 from elir_mobile.harness.compare import parity_budgets
 from elir_mobile.models.restorer import Architecture, Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Grid, Precision, integer_grid
@@ -312,3 +314,11 @@ def write_micro_bundle(
         table = write_table(staging, programs.table)
         write_manifest(staging, {**manifest, "table": table, "golden": golden, "files": files})
     return folder
+
+
+@pytest.fixture(scope="session")
+def finder() -> FaceFinder:
+    if not (cache_dir() / "face-detection").is_dir():
+        pytest.skip("needs the face detector: python -m elir_mobile.faces.detect")
+    pytest.importorskip("ai_edge_litert", reason="pip install 'elir-mobile[litert]'")
+    return FaceFinder(1)

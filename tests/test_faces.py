@@ -24,7 +24,6 @@ from elir_mobile import photographs
 from elir_mobile.checkpoints import save_weights
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
-from elir_mobile.core.files import cache_dir
 from elir_mobile.data.pairs import BUNDLED
 from elir_mobile.faces import detect
 from elir_mobile.faces.align import TEMPLATE, corners, inverse, mapped, scale_of, similarity, warp
@@ -593,14 +592,6 @@ def test_a_detector_that_cannot_be_had_is_one_sentence(
 
 
 # What the detector finds.
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    if not (cache_dir() / "face-detection").is_dir():
-        pytest.skip("needs the face detector: python -m elir_mobile.faces.detect")
-    pytest.importorskip("ai_edge_litert", reason="pip install 'elir-mobile[litert]'")
-    return FaceFinder(1)
 
 
 NAMES = [path.stem for path in sorted(BUNDLED.glob("faces/*/*.png"))]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import subprocess
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from elir_mobile.runtimes.table import file_stem
 from tests.app_fixtures import TOLD, write_fixtures
+from tests.node import printed
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,17 +33,7 @@ def fixtures(tmp_path_factory) -> tuple[Path, dict]:
 @pytest.fixture(scope="module")
 def seen(fixtures) -> dict:
     """What ``tests/bundle.mjs`` prints."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("not installed: apt-get install nodejs")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(fixtures[0]))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        command = [node, ROOT / "tests" / "bundle.mjs", ROOT / "browser_demo"]
-        command.append(f"http://127.0.0.1:{server.server_address[1]}/")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        server.shutdown()
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return printed("bundle.mjs", partial(Quiet, directory=str(fixtures[0])))
 
 
 def test_the_manifest_says_all_of_the_task(fixtures, seen: dict) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +22,6 @@ from skimage import data as samples
 
 from elir_mobile.bundle import write_detector, write_manifest
 from elir_mobile.colors import keep_colors
-from elir_mobile.core.files import cache_dir
 from elir_mobile.devices import browser
 from elir_mobile.faces import detect
 from elir_mobile.faces.align import TEMPLATE, similarity, warp
@@ -34,6 +32,7 @@ from elir_mobile.faces.paste import Patch, paste
 from elir_mobile.restore import load_artifact, restore
 from elir_mobile.tasks import get_task
 from tests.conftest import write_micro_bundle
+from tests.node import printed
 from tests.test_devices import found_or_skipped
 from tests.test_faces import face_picture, smooth, turned
 
@@ -221,19 +220,8 @@ def fixtures(folder: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    if not (cache_dir() / "face-detection").is_dir():
-        pytest.skip("needs the face detector: python -m elir_mobile.faces.detect")
-    pytest.importorskip("ai_edge_litert", reason="pip install 'elir-mobile[litert]'")
-    return FaceFinder(1)
-
-
-@pytest.fixture(scope="module")
-def both(finder: FaceFinder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict, dict]]:
+def both(finder: FaceFinder, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict]:
     """The index, and what ``tests/faces.mjs`` prints."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("not installed: apt-get install nodejs")
     folder = tmp_path_factory.mktemp("faces")
     index = fixtures(folder)
     networks = {"detect": partial(detect._run, finder._detector), "mesh": partial(detect._run, finder._mesh)}
@@ -241,14 +229,7 @@ def both(finder: FaceFinder, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     lock = threading.Lock()
     for name, network in networks.items():
         networks[name] = lambda x, run=network: _alone(lock, run, x)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        command = [node, ROOT / "tests" / "faces.mjs", ROOT / "browser_demo"]
-        command.append(f"http://127.0.0.1:{server.server_address[1]}/")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        server.shutdown()
-    assert done.returncode == 0, done.stderr
-    yield index, json.loads(done.stdout)
+    return index, printed("faces.mjs", handler)
 
 
 def _alone(lock: threading.Lock, run: Callable, x: np.ndarray) -> list[np.ndarray]:
