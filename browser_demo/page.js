@@ -9,7 +9,7 @@ import { deviceFacts, runJob, runJobFile } from "./jobs.js";
 import { Bundle, UserError, isForGpu } from "./bundle.js";
 import { FaceFinder } from "./detect.js";
 import { checks } from "./fidelity.js";
-import { Photo, checkRoom, opened, pixelsOf, squareOf, withAlpha } from "./photo.js";
+import { Photo, checkRoom, framesOf, opened, pixelsOf, squareOf, withAlpha } from "./photo.js";
 import { rgba } from "./pictures.js";
 import { Restorer, hasGpu, isGpuSoftware, openNetwork } from "./restorer.js";
 import { Tiled } from "./tiled.js";
@@ -216,6 +216,8 @@ async function openPhoto(blob) {
     next = Photo.of(pixels, faces, size);
   }
   await restorePhoto(next, bundle.seed);
+  const frames = await framesOf(blob);
+  if (frames > 1) $("status").textContent += ` The file holds ${frames} pictures; this is the first.`;
   fileName = (blob.name ?? "photo").replace(/\.\w+$/, "");
 }
 

@@ -21,6 +21,19 @@ export async function opened(blob) {
   }
 }
 
+/** How many pictures a file holds, of which the first is opened; 1 where the browser cannot tell. */
+export async function framesOf(blob) {
+  try {
+    const decoder = new ImageDecoder({ data: await blob.arrayBuffer(), type: blob.type });
+    await decoder.completed;
+    const { frameCount } = decoder.tracks.selectedTrack;
+    decoder.close();
+    return frameCount;
+  } catch {
+    return 1;
+  }
+}
+
 /** The pixels of an image on white, and the `alpha` that it had; null where it was opaque. */
 export function pixelsOf(image) {
   const { width, height } = image;

@@ -1,5 +1,5 @@
-"""The page's modules that need no browser, run by Node: what they read of a bundle, how they enlarge, and what
-they make of whole photos."""
+"""The page's modules that need no browser, run by Node: what they read of a bundle, how they enlarge, and
+what they make of whole photos."""
 
 from __future__ import annotations
 
@@ -150,9 +150,8 @@ def write_whole(folder: Path) -> dict:
     whole = []
     for seed, (name, task_name, fidelity, colors) in enumerate(cases):
         task = get_task(task_name)
-        model = Model(
-            runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, PHOTO, fidelity, keeps_colors=colors, keeps_grey=colors
-        )
+        kept = {"keeps_colors": colors, "keeps_grey": colors}
+        model = Model(runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, PHOTO, fidelity, **kept)
         made = restore(enlarged(photos[name], task), model, seed, lambda done, total: None)
         whole.append(
             {
