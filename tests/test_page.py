@@ -150,8 +150,10 @@ def write_whole(folder: Path) -> dict:
     whole = []
     for seed, (name, task_name, fidelity, colors) in enumerate(cases):
         task = get_task(task_name)
-        kept = {"keeps_colors": colors, "keeps_grey": colors}
-        model = Model(runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, PHOTO, fidelity, **kept)
+        model = Model(
+            runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, PHOTO,
+            fidelity, keeps_colors=colors, keeps_grey=colors,
+        )  # fmt: skip
         made = restore(enlarged(photos[name], task), model, seed, lambda done, total: None)
         whole.append(
             {
