@@ -25,7 +25,7 @@ export async function opened(blob) {
 export async function framesOf(blob) {
   try {
     const decoder = new ImageDecoder({ data: await blob.arrayBuffer(), type: blob.type });
-    await decoder.completed;
+    await Promise.all([decoder.completed, decoder.tracks.ready]);
     const { frameCount } = decoder.tracks.selectedTrack;
     decoder.close();
     return frameCount;
