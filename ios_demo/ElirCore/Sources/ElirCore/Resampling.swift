@@ -7,12 +7,13 @@ import Foundation
 
 /// How a picture is resized, by Pillow's names.
 public enum ResampleFilter: String, Decodable, Sendable {
-    case nearest, bicubic, lanczos
+    case nearest, box, bicubic, lanczos
 
     /// Reach of the kernel in pixels.
     fileprivate var support: Double {
         switch self {
         case .nearest: return 0
+        case .box: return 0.5
         case .bicubic: return 2
         case .lanczos: return 3
         }
@@ -22,6 +23,8 @@ public enum ResampleFilter: String, Decodable, Sendable {
         switch self {
         case .nearest:
             return 1
+        case .box:
+            return x > -0.5 && x <= 0.5 ? 1 : 0
         case .bicubic:  // Keys' cubic with a = -0.5
             let (a, d) = (-0.5, abs(x))
             if d < 1 { return ((a + 2) * d - (a + 3)) * d * d + 1 }
@@ -80,6 +83,7 @@ private struct Axis {
         if count == size && from == 0 && to == Double(size) { return nil }
         let scale = (to - from) / Double(count)
         let stretch = max(scale, 1)
+        let shrink = 1 / stretch  // at the box's edge the last bit of it counts
         let support = filter.support * stretch
         for i in 0..<count {
             let centre = from + (Double(i) + 0.5) * scale
@@ -90,7 +94,7 @@ private struct Axis {
             }
             let first = max(Int(centre - support + 0.5), 0)
             let last = min(Int(centre + support + 0.5), size)
-            let kernel = (first..<last).map { filter.weight((Double($0) - centre + 0.5) / stretch) }
+            let kernel = (first..<last).map { filter.weight((Double($0) - centre + 0.5) * shrink) }
             let sum = kernel.reduce(0, +)
             firsts.append(first)
             weights.append(
