@@ -27,8 +27,14 @@ extension Picture {
         }
         let (columns, rows) = (reduced(width), reduced(height))
         func small(_ picture: Picture) -> [UInt8] {
-            picture.resampled(
-                width: columns, height: rows, filter: .box, across: 0...Double(width), down: 0...Double(height)
+            // Pillow reduces the lines of a tall picture before its columns, which rounds in another place.
+            let lower =
+                height > 2 * width
+                ? picture.resampled(
+                    width: width, height: rows, filter: .box, across: 0...Double(width), down: 0...Double(height))
+                : picture
+            return lower.resampled(
+                width: columns, height: rows, filter: .box, across: 0...Double(width), down: 0...Double(lower.height)
             ).pixels
         }
         let (theirs, ours) = (small(given), small(self))

@@ -83,7 +83,6 @@ private struct Axis {
         if count == size && from == 0 && to == Double(size) { return nil }
         let scale = (to - from) / Double(count)
         let stretch = max(scale, 1)
-        let shrink = 1 / stretch  // at the box's edge the last bit of it counts
         let support = filter.support * stretch
         for i in 0..<count {
             let centre = from + (Double(i) + 0.5) * scale
@@ -94,7 +93,7 @@ private struct Axis {
             }
             let first = max(Int(centre - support + 0.5), 0)
             let last = min(Int(centre + support + 0.5), size)
-            let kernel = (first..<last).map { filter.weight((Double($0) - centre + 0.5) * shrink) }
+            let kernel = (first..<last).map { filter.weight((Double($0) - centre + 0.5) / stretch) }
             let sum = kernel.reduce(0, +)
             firsts.append(first)
             weights.append(
