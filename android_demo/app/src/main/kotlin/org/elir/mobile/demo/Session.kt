@@ -54,12 +54,6 @@ enum class Part(val title: Int) {
     WHOLE(R.string.part_whole),
 }
 
-/** What the faces of a photo are set into, once it is there. */
-private class Canvas {
-    @Volatile
-    var picture: Picture? = null
-}
-
 /** A timing and the circumstances it was taken under. */
 class Benchmark(val artifact: Artifact, val timing: Timing, val loadMs: Double, val thermal: String)
 
@@ -329,39 +323,31 @@ class Session private constructor(private val context: Context) {
         val left = left
         val ofFaces = part == Part.FACES && !isSample
         if (ofFaces && faces == null) return findFaces()
-        if (ofFaces && faces.orEmpty().size <= left.size) return say("No face is left to restore: nothing is done")
+        val behind = background.takeIf { ofFaces }
+        if (ofFaces && behind == null && faces.orEmpty().size <= left.size) return say("No face is left to restore: nothing is done")
         if (another) seed++
         val seed = seed
-        val wished = { restorer: Restorer ->
-            restorer.fidelity = fidelity / 10f
-            restorer.keepsColours = keepsColours
-        }
-        val behind = background.takeIf { ofFaces }
-        // The larger part of the work, and its network is loaded alone: memory holds one at a time.
-        val canvas = Canvas()
-        if (behind != null) {
-            work("Restoring what is around the faces", long = true) {
-                val chosen = choose(behind, behind.advised(PhoneRuntimes), verdicts) { load(behind, it) }
-                try {
-                    val large = behind.task.run { given.width.toLong() * given.height * upscale * upscale }
-                    require(large <= largestPicture()) { "Around the faces there are too many pixels: choose another background" }
-                    canvas.picture = Restorer(behind, chosen.programs).restore(given, seed, progress = ::report)
-                } finally {
-                    chosen.programs.close()
-                }
-                done {}
+        val fidelity = fidelity / 10f
+        val keepsColours = keepsColours
+        var canvas: Picture? = null
+        val first = {
+            if (behind != null) {
+                canvas = restoredAround(behind, given, seed)
+                begin("Restoring the faces")
             }
         }
-        withPrograms("Restoring") { programs, _, notice ->
-            val restorer = Restorer(bundle, programs, steps).also(wished)
+        val what = if (behind == null) "Restoring" else "Restoring what is around the faces"
+        withPrograms(what, first) { programs, _, notice ->
+            val restorer = Restorer(bundle, programs, steps)
+            restorer.fidelity = fidelity
+            restorer.keepsColours = keepsColours
             val start = System.nanoTime()
             val large: Picture
             val out: Picture
             val did: String
             if (ofFaces) {
-                if (behind != null && canvas.picture == null) throw CancellationException()
-                val ground = canvas.picture ?: given
-                large = if (behind == null) given else given.enlarged(behind.task.upscale, behind.task.enlarge)
+                large = given // shown as large as what it is compared with
+                val ground = canvas ?: given
                 val wanted = WantedFaces(left = left)
                 val (made, treated) = restorer.restoreFaces(given, faces.orEmpty(), wanted, seed, ::report, ground)
                 out = made
@@ -386,6 +372,16 @@ class Session private constructor(private val context: Context) {
             }
             if (!isSample) keepPicture(out, keptResult)
         }
+    }
+
+    /** All of [given] restored with [behind], whose network is not kept: memory holds one at a time. */
+    private fun restoredAround(behind: Bundle, given: Picture, seed: Long): Picture {
+        val pixels = behind.task.run { given.width.toLong() * given.height * upscale * upscale }
+        require(pixels <= largestPicture()) {
+            "${pixels / 1_000_000} million pixels are too many for this phone: leave what is around the faces as it is"
+        }
+        val chosen = choose(behind, behind.advised(PhoneRuntimes), verdicts) { load(behind, it) }
+        return Restorer(behind, chosen.programs).use { it.restore(given, seed, progress = ::report) }
     }
 
     /** Save the restored picture, then call [then] with its place in the gallery. */
@@ -444,12 +440,17 @@ class Session private constructor(private val context: Context) {
 
     /**
      * Give [job] the programs of the chosen file, or, where it does not compute here what it should, of the next one that
-     * the manifest advises, and then why.
+     * the manifest advises, and then why. [first] is done before they are loaded.
      */
-    private fun withPrograms(what: String, job: (programs: Programs, artifact: Artifact, notice: String?) -> Unit) {
+    private fun withPrograms(
+        what: String,
+        first: () -> Unit = {},
+        job: (programs: Programs, artifact: Artifact, notice: String?) -> Unit,
+    ) {
         val bundle = bundle ?: return
         val artifact = artifact ?: return
         work(what, long = true) {
+            first()
             val advised = bundle.advised(PhoneRuntimes)
             val files = listOf(artifact) + advised.drop(advised.indexOf(artifact) + 1)
             val kept = programs.takeIf { loaded === artifact }
@@ -497,6 +498,15 @@ class Session private constructor(private val context: Context) {
                 secondsLeft = if (done > 0 && spent > 2000) spent * (total - done) / done / 1000 else null
                 changed()
             }
+        }
+    }
+
+    /** Go on with another part of the same work. */
+    private fun begin(what: String) {
+        main.post {
+            message = what
+            started = SystemClock.elapsedRealtime()
+            changed()
         }
     }
 

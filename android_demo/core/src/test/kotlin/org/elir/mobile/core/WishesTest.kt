@@ -104,7 +104,7 @@ class WishesTest {
         val scenes = org.elir.mobile.core.index.getJSONArray("faces").objects()
         val scene = scenes.first { it.getJSONArray("faces").length() == 2 }
         val photo = picture(scene.getJSONObject("photo"))
-        val behind = Bundle.read(File(fixtures, "tasks/denoising"))
+        val behind = Bundle.read(File(fixtures, "tasks/bsr"))
         val networks = { Replayed(scene.getJSONArray("calls").objects()) }
         val faces = Bundle.read(File(fixtures, "tasks/bfr"))
         val background = Restorer(behind, Stub(behind, behind.artifacts.first { it.target == "stub" }))
@@ -113,7 +113,7 @@ class WishesTest {
         val out = restorer.restore(photo, 0, background) { done, total -> calls += done to total }
         val total = background.callsFor(photo) + restorer.calls(2)
         assertEquals((1..total).map { it to total }, calls)
-        assertEquals(photo.width to photo.height, out.width to out.height)
+        assertEquals(4 * photo.width to 4 * photo.height, out.width to out.height)
         val corner = background.restore(photo, 0)
         assertArrayEquals(corner.pixels.copyOf(30), out.pixels.copyOf(30))
         val wrong = Restorer(faces, stub("stub/fp32.stub"), networks = networks())
