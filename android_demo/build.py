@@ -108,7 +108,8 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
 def with_service_type(given: Path, out: Path) -> None:
     """Copy an APK, its placeholder attribute of :func:`_manifest` become the newer one.
 
-    A compiled manifest maps the names of attributes to the platform's numbers, by which alone a phone knows them.
+    A compiled manifest maps the names of attributes to the platform's numbers, by which alone a phone knows
+    them.
     """
     with zipfile.ZipFile(given) as source, zipfile.ZipFile(out, "w") as target:
         for entry in source.infolist():

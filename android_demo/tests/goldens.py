@@ -1,6 +1,6 @@
-"""What the Kotlin core is held against beside :mod:`tests.app_fixtures`: colours, fidelity, backgrounds, EXIF.
+"""Golden files of the Kotlin core beside :mod:`tests.app_fixtures`: colours, fidelity, backgrounds, EXIF.
 
-``android.json`` lists every case; arrays are as that module writes them, and files of photographs as Pillow does.
+``android.json`` lists every case; arrays are as that module writes them, photographs as Pillow does.
 """
 
 from __future__ import annotations

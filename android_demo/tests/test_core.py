@@ -72,7 +72,9 @@ def test_faces_are_found_aligned_and_put_back_as_the_package_does(core, fixtures
     assert "OK (4 tests)" in junit(core, "FacesTest", fixtures=fixtures)
 
 
-def test_wishes_and_what_a_file_says_are_kept_as_the_package_does(core, fixtures: Path, tmp_path: Path) -> None:
+def test_wishes_and_what_a_file_says_are_kept_as_the_package_does(
+    core, fixtures: Path, tmp_path: Path
+) -> None:
     assert "OK (10 tests)" in junit(core, "WishesTest", fixtures=fixtures, saved=tmp_path)
     saved = sorted(tmp_path.iterdir())
     assert [path.name for path in saved] == ["plain.jpg.jpg", "plain.png.jpg"]

@@ -21,8 +21,8 @@ LAST = """
     CPU GPU NPU numThreads cpuOptions readFloat writeFloat
     createInputBuffer createInputBuffers createOutputBuffer createOutputBuffers
     LOAD_MODE_MMAP dataAsFloatArray destroy from fromBlob getMethods loadMethod
-    addConfigEntry createSession createTensor getLibraryPath registerExecutionProviderLibrary setIntraOpNumThreads
-    createNotificationChannel notify startForeground stopForeground
+    addConfigEntry createSession createTensor getLibraryPath registerExecutionProviderLibrary
+    setIntraOpNumThreads createNotificationChannel notify startForeground stopForeground
 """
 
 
@@ -93,9 +93,16 @@ def test_a_runtime_that_cannot_be_loaded_is_told_from_one_that_is_not_there(
 
     absent = "This build has no {}: build it with Gradle, or choose another"
     refused = "This phone cannot load {} (compiled without {}): choose another runtime"
-    names = (("executorch", "ExecuTorch"), ("litert", "LiteRT"), ("onnx", "ONNX Runtime"), ("onnx/qnn", "ONNX Runtime"))
+    names = (
+        ("executorch", "ExecuTorch"),
+        ("litert", "LiteRT"),
+        ("onnx", "ONNX Runtime"),
+        ("onnx/qnn", "ONNX Runtime"),
+    )
     assert said() == [absent.format(name) for name, _ in names for _ in range(2)]
-    assert said(built / "stubs.jar", built / "platform-stubs") == [refused.format(*both) for both in names for _ in range(2)]
+    assert said(built / "stubs.jar", built / "platform-stubs") == [
+        refused.format(*both) for both in names for _ in range(2)
+    ]
 
 
 # Opens the first file of a bundle with each runtime, twice: the second time the JVM says less.
