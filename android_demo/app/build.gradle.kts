@@ -39,8 +39,8 @@ android {
 
 dependencies {
     implementation(project(":runtimes"))
-    // ONNX Runtime and Qualcomm's plugin for a Snapdragon's NPU: gradle -Pelir.onnx=VERSION assembleDebug. The plugin's libraries are
-    // those of the artifact qnn-runtime, of that VERSION.
+    // ONNX Runtime and Qualcomm's plugin for a Snapdragon's NPU: gradle -Pelir.onnx=VERSION assembleDebug. The VERSION is
+    // that of the libraries that the plugin calls.
     if (withOnnx) {
         implementation("com.microsoft.onnxruntime:onnxruntime-android:$onnxVersion")
         implementation("com.qualcomm.qti:onnxruntime-android-qnn:$qnnVersion")
