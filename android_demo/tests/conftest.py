@@ -41,8 +41,9 @@ def skip_without(*names: str) -> None:
 
 
 def tool(*command: object) -> str:
-    """Run a program and return what it printed."""
-    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
+    """Run a program and return what it printed; dexdump prints Java's form of UTF-8, in which 0 has two bytes."""
+    done = subprocess.run([str(c) for c in command], check=True, capture_output=True)
+    return done.stdout.decode(errors="backslashreplace")
 
 
 @pytest.fixture(scope="session")
