@@ -178,8 +178,10 @@ def _manifest(facts: dict[str, str], work: Path) -> Path:
     text = text.replace("<manifest ", f'<manifest package="{facts["namespace"]}" ', 1)
     # The platform that aapt has knows no foregroundServiceType: an attribute of numbers takes its place.
     flags = re.search(r'android:foregroundServiceType="([\w|]+)"', text)
-    value = sum(SERVICE_TYPES[name] for name in flags[1].split("|"))  # type: ignore[index]
-    text = text.replace(flags[0], f'android:initOrder="{value}"')  # type: ignore[index]
+    assert flags
+    names: list[str] = flags[1].split("|")
+    value = sum(SERVICE_TYPES[name] for name in names)
+    text = text.replace(flags[0], f'android:initOrder="{value}"')
     path = work / "AndroidManifest.xml"
     path.write_text(text.replace("<application", '<application android:extractNativeLibs="true"', 1))
     return path

@@ -41,7 +41,7 @@ def skip_without(*names: str) -> None:
 
 
 def tool(*command: object) -> str:
-    """Run a program and return what it printed; dexdump prints Java's form of UTF-8, in which 0 has two bytes."""
+    """Run a program and return what it printed; in the UTF-8 of Java, as dexdump has it, 0 has two bytes."""
     done = subprocess.run([str(c) for c in command], check=True, capture_output=True)
     return done.stdout.decode(errors="backslashreplace")
 
