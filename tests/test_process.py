@@ -326,6 +326,7 @@ def test_a_signal_waits_until_a_process_is_started() -> None:
 import os, signal, sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from elir_mobile.core import processes
 from elir_mobile.core.errors import exits_with_2
 
@@ -341,7 +342,7 @@ class Pool(ProcessPoolExecutor):
 def main():
     with Pool(1, get_context("spawn"), processes.end_with_parent) as pool:
         try:
-            processes.submit(pool, print)
+            processes.submit(pool, Path(os.devnull), print)
         finally:
             processes.end_pool(pool)
 
