@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import inspect
 import os
@@ -26,6 +27,7 @@ from elir_mobile.cli.restore import main
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.jobs import Job
 from elir_mobile.devices import host, process
+from elir_mobile.devices.worker import sentence
 from elir_mobile.images import list_images
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export.targets import TARGETS
@@ -354,17 +356,32 @@ if __name__ == "__main__":
     assert run.returncode == 130
 
 
-def test_want_of_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+WANTS_MEMORY = (
+    MemoryError(),
+    MemoryError("std::bad_alloc"),  # as pybind11 says it
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("can't start new thread"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    np._core._exceptions._ArrayMemoryError((2**40,), np.dtype(np.float64)),
+)
 
-        @exits_with_2
-        def command(error: Exception = error) -> None:
-            raise error
 
-        with pytest.raises(SystemExit) as ended:
-            command()
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
+@pytest.mark.parametrize("error", WANTS_MEMORY, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_want_of_memory_is_one_sentence(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which is left as it was
+
+    @exits_with_2
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
+    assert sentence(error).startswith("there is not enough memory: ")  # of a worker
 
 
 @linux

@@ -72,6 +72,8 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             if wants_memory(error):
                 said = NO_MEMORY
+                # What libraries do as the process ends lacks memory as well, and is no news.
+                sys.unraisablehook = lambda unraisable: None
             elif isinstance(error, OSError):
                 said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
             else:
