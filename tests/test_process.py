@@ -21,9 +21,11 @@ import torch
 from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
+from elir_mobile.cli import qat
 from elir_mobile.cli.main import COMMANDS
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
+from elir_mobile.core import errors
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.jobs import Job
 from elir_mobile.devices import host, process
@@ -382,6 +384,18 @@ def test_want_of_memory_is_one_sentence(
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
     assert sentence(error).startswith("there is not enough memory: ")  # of a worker
+
+
+def test_a_library_that_would_ask_for_memory_for_ever_is_not_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    errors.check_memory()  # there is enough
+    monkeypatch.setattr(errors, "BLAS_BYTES", 1 << 60)
+    monkeypatch.setitem(sys.modules, "lightning", None)  # it is not even looked for
+    result = CliRunner().invoke(alone(qat.main), ["--task", "bfr"])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith("error: there is not enough memory: ")
 
 
 @linux

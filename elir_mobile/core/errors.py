@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires
+from mmap import mmap
 from typing import ParamSpec, TypeVar
 
 from elir_mobile.core.processes import stoppable
@@ -98,6 +99,20 @@ def wants_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+# What SciPy's OpenBLAS takes as it is loaded, and what is imported before it, with room to spare.
+BLAS_BYTES = 256 << 20
+
+
+def check_memory() -> None:
+    """Call it before SciPy is imported, or what imports it, which torchmetrics and so Lightning does: the
+    OpenBLAS in it asks for memory as it is loaded, and goes on asking for ever where there is none.
+
+    Raises:
+        OSError: of ``ENOMEM``: there is less than ``BLAS_BYTES``.
+    """
+    mmap(-1, BLAS_BYTES).close()
 
 
 _OWN = ("elir_mobile", "export", "quant")
