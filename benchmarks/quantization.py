@@ -34,7 +34,6 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-from torchao.quantization.pt2e.observer import HistogramObserver
 
 from benchmarks.demo_model import PICTURES, SEED, heldout_folder
 from benchmarks.released import RESULTS
@@ -53,7 +52,7 @@ from elir_mobile.tasks import get_task
 from export import coreml
 from export.calibrate import calibrate
 from export.executorch import quantize
-from export.observers import MinMaxObserver, MseObserver, PercentileObserver
+from export.observers import OBSERVERS, HistogramObserver, MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from export.simulate import simulate
@@ -74,6 +73,11 @@ BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
 UNTIMED = Protocol(warmups=0, runs=0, cold_starts=1)  # latencies are the harness's
 SWEEP_FACES = 6
 BASELINE_SECONDS = 1800
+CHOOSERS = {  # which observer of which program
+    "histogram observer": dict.fromkeys(PROGRAM_NAMES, HistogramObserver),
+    "min-max observer": dict.fromkeys(PROGRAM_NAMES, MinMaxObserver),
+    "histogram in step, min-max elsewhere": OBSERVERS,
+}
 
 
 def load(task: str, faces: int = FACES) -> tuple[Restorer, ModelInfo, PairSets]:
@@ -132,8 +136,8 @@ def measure_calibration(task: str, console: Console) -> None:
             seen = load_pair_sets(folder, get_task(task), info.size, SEED, only, info.domain).calibration
             samples = collect_samples(programs, [pair.degraded for pair in seen], SEED)
             pictures = len({pair.source for pair in seen})
-            for name, observer in (("histogram", HistogramObserver), ("min-max", MinMaxObserver)):
-                ranges = calibrate(programs, samples, observer)
+            for name, observers in CHOOSERS.items():
+                ranges = calibrate(programs, samples, observers)
                 verdict = Judge(programs, ranges, data.evaluation, SEED).judge(
                     RECIPES["w8a8"], programs=False
                 )
@@ -159,13 +163,11 @@ def measure_methods(task: str, console: Console) -> None:
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     recipe = RECIPES["w8a8"]
     note = f"{SIMULATED}; {len(data.calibration)} pairs calibrate, {len(data.evaluation)} are judged."
-    observers: dict[str, type] = {
-        "histogram observer (ExecuTorch's default)": HistogramObserver,
-        "min-max observer": MinMaxObserver,
-        "percentile observer, 0.01 % of either tail": PercentileObserver,
-        "MSE-optimal observer": MseObserver,
+    observers = CHOOSERS | {
+        "percentile observer, 0.01 % of either tail": dict.fromkeys(PROGRAM_NAMES, PercentileObserver),
+        "MSE-optimal observer": dict.fromkeys(PROGRAM_NAMES, MseObserver),
     }
-    ranges = {name: calibrate(programs, samples, observer) for name, observer in observers.items()}
+    ranges = {name: calibrate(programs, samples, chooser) for name, chooser in observers.items()}
     chosen = ranges["MSE-optimal observer"]
     judge = Judge(programs, chosen, data.evaluation, SEED)
 
@@ -226,7 +228,7 @@ def measure_converted(task: str, console: Console) -> None:
     programs = programs_for(restorer, info)
     samples = collect_samples(programs, [pair.degraded for pair in data.calibration], SEED)
     held = collect_samples(programs, [pair.degraded for pair in data.evaluation], SEED)
-    variants: dict[str, type | None] = {"as ExecuTorch has it": None, "MSE-optimal observer": MseObserver}
+    variants = {"as ExecuTorch has it": HistogramObserver, "MSE-optimal observer": MseObserver}
     for variant, observer in variants.items():
         row: dict[str, object] = {"variant": variant}
         for name, module in programs.modules.items():
@@ -323,12 +325,12 @@ def file_rows(report: dict) -> list[dict]:
 
 def measure_files(task: str, console: Console) -> None:
     """Export and run on held-out faces: for bfr every precision of every target, and then with adjusted
-    weights; of the other tasks, whose network is the same, w8a8 of every target."""
+    weights; of the other tasks int8 of every target."""
     if task == "bfr":
         export_and_run(task, console, ",".join(RECIPES), gptq=False)
         export_and_run(task, console, "w8,w4,w8a8", gptq=True)
     else:
-        export_and_run(task, console, "w8a8", gptq=False)
+        export_and_run(task, console, "w8a8,mixed", gptq=False)
 
 
 def heldout_job(task: str, out: str, restorer: Restorer, info: ModelInfo) -> Job:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
-from export.observers import HistogramObserver, bounds, make_observer
+from export.observers import OBSERVERS, HistogramObserver, bounds, make_observer
 from export.programs import PROGRAM_NAMES, Programs, Samples
 from export.simulate import Ranges, find_layers, insert, trace
 
@@ -13,21 +15,24 @@ BATCH = 8  # samples that run through the observers at once
 
 @torch.no_grad()
 def calibrate(
-    programs: Programs, samples: Samples, observer: type[HistogramObserver] = HistogramObserver, bits: int = 8
+    programs: Programs,
+    samples: Samples,
+    choosers: Mapping[str, type[HistogramObserver]] = OBSERVERS,
+    bits: int = 8,
 ) -> Ranges:
     """Activation range of every tensor that some recipe could round.
 
     Args:
         programs: float programs.
         samples: their inputs on real trajectories (``export.samples.collect_samples``).
-        observer: class that chooses the range; default: ExecuTorch's own.
+        choosers: of each program the class that chooses its ranges.
         bits: of the integers that the range is for.
     """
     ranges: Ranges = {}
     for name in PROGRAM_NAMES:
         graph = trace(programs.modules[name])
         tensors = {t: None for layer in find_layers(graph) for t in (*layer.inputs, layer.output)}
-        observers = {tensor.name: make_observer(observer, bits) for tensor in tensors}
+        observers = {tensor.name: make_observer(choosers[name], bits) for tensor in tensors}
         for tensor in tensors:
             insert(graph, tensor, observers[tensor.name], list(tensor.users))
         graph.recompile()

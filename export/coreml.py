@@ -25,7 +25,7 @@ from elir_mobile.precision import FP32, Grid, Precision, Recipe, integer_grid
 from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
 from export.executorch import layer_name
 from export.graphs import Graph, Operator, Value
-from export.observers import HistogramObserver, MinMaxObserver, activation_bits, bounds, make_observer
+from export.observers import OBSERVERS, activation_bits, bounds, make_observer
 from export.programs import Delegation, Programs, Samples, check_samples
 
 IOS17, IOS18 = 17, 18
@@ -44,16 +44,6 @@ _CONV_TARGETS = (
     torch.ops.aten.linear.default,
 )
 _CONV_OPS = ("conv", "conv_transpose", "linear")
-
-# Which observer chooses the activation ranges of a program. coremltools leaves residual sums in float16, so
-# that what clipping takes from a convolution's output is missing on the picture's own path: autoencoder and
-# coarse estimator want all of it. A step's tensors have tails over K steps, and want the histogram's search.
-# Image against float on 22 pairs of the demo: histogram everywhere 42.4 dB, min-max 44.7, these 44.8.
-OBSERVERS: dict[str, type[HistogramObserver]] = {
-    "encode": MinMaxObserver,
-    "step": HistogramObserver,
-    "decode": MinMaxObserver,
-}
 
 AUTHOR = "elir-mobile"
 LICENCE = "Apache-2.0; the weights have the licence of the checkpoint they were converted from."

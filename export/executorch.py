@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv
 from export.graphs import Graph, Operator, Value
-from export.observers import MIN_SCALE
+from export.observers import MIN_SCALE, OBSERVERS, HistogramObserver
 from export.programs import Delegation, Programs, Samples, check_samples
 
 _QUANTIZED_OPS = (
@@ -51,7 +51,7 @@ def quantize(
     example: tuple[Tensor, ...],
     recipe: Recipe,
     samples: list[tuple[Tensor, ...]],
-    observer: Any = None,
+    observer: type[HistogramObserver] = HistogramObserver,
 ) -> nn.Module:
     """PT2E static quantization of the layers that compute in integers by ``recipe``; norms stay in float.
 
@@ -60,7 +60,7 @@ def quantize(
         example: inputs of the exported shapes.
         recipe: rules by layer names alone (``Recipe.on``).
         samples: calibration inputs, run through the observers in order.
-        observer: class that chooses activation ranges (export/observers.py); default: ExecuTorch's own.
+        observer: class that chooses activation ranges (export/observers.py).
 
     Returns:
         The converted graph module, with quantize and dequantize operators.
@@ -82,11 +82,10 @@ def quantize(
 
     quantizer = XNNPACKQuantizer().set_filter_function(wanted)
     config = get_symmetric_quantization_config(is_per_channel=True)
-    if observer is not None:
-        activations = replace(
-            config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=MIN_SCALE)
-        )
-        config = replace(config, input_activation=activations, output_activation=activations)
+    activations = replace(
+        config.input_activation, observer_or_fake_quant_ctr=observer.with_args(eps=MIN_SCALE)
+    )
+    config = replace(config, input_activation=activations, output_activation=activations)
     for op in _QUANTIZED_OPS:
         quantizer.set_operator_type(op, config)
     prepared = prepare_pt2e(torch.export.export(module, example).module(), quantizer)
@@ -145,7 +144,7 @@ def quantized(programs: Programs, recipe: Recipe, samples: Samples) -> dict[str,
         return programs.modules
     recipe = recipe.on(programs.roles)
     return {
-        name: quantize(module, programs.example_inputs[name], recipe, samples[name])
+        name: quantize(module, programs.example_inputs[name], recipe, samples[name], OBSERVERS[name])
         for name, module in programs.modules.items()
     }
 

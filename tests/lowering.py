@@ -109,7 +109,7 @@ class InThisProcess(Executor):
     _processes: dict = {}  # see elir_mobile.core.processes.end_pool
 
     def __init__(self, workers: int, *, initargs: tuple, **options: Any) -> None:
-        exporting._work = pickle.loads(initargs[2].read_bytes())
+        exporting._work = pickle.loads(initargs[-1].read_bytes())
 
     def submit(self, function: Callable, /, *arguments: Any, **named: Any) -> Future:
         future: Future = Future()

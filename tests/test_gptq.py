@@ -30,7 +30,7 @@ def samples(programs, degraded):
 
 
 def test_bias_correction_restores_the_mean_outputs(programs, samples) -> None:
-    ranges = calibrate(programs, samples, MinMaxObserver)
+    ranges = calibrate(programs, samples, dict.fromkeys(programs.modules, MinMaxObserver))
     plain = simulate(programs, RECIPE, ranges)
     corrected_programs = correct_biases(programs, RECIPE, ranges, samples, reference=programs)
     corrected = simulate(corrected_programs, RECIPE, ranges)

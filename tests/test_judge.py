@@ -35,7 +35,8 @@ from tests.conftest import SIGMA_S, STEPS
 
 @pytest.fixture(scope="session")
 def judge(programs, degraded) -> Judge:
-    ranges = calibrate(programs, collect_samples(programs, degraded[:1], 0), MinMaxObserver)
+    observers = dict.fromkeys(programs.modules, MinMaxObserver)
+    ranges = calibrate(programs, collect_samples(programs, degraded[:1], 0), observers)
     pairs = [Pair(str(i), x, x.clamp(0.2, 0.8), str(i)) for i, x in enumerate(degraded[1:])]
     return Judge(programs, ranges, pairs, seed=5)
 

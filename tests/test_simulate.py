@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,8 +25,8 @@ from elir_mobile.precision import (
     integer_grid,
 )
 from export.calibrate import calibrate
-from export.executorch import layer_name, quantize
-from export.observers import MseObserver, activation_bits
+from export.executorch import layer_name, quantize, quantized
+from export.observers import OBSERVERS, MinMaxObserver, MseObserver, activation_bits
 from export.simulate import (
     ActivationFakeQuant,
     WeightFakeQuant,
@@ -45,7 +46,7 @@ GROUP = 32  # input channels that share a scale in w4g32
 
 @pytest.fixture(scope="module")
 def ranges(programs, samples):
-    return calibrate(programs, samples, MseObserver)
+    return calibrate(programs, samples, dict.fromkeys(programs.modules, MseObserver))
 
 
 def test_a_float_recipe_changes_nothing(programs, samples) -> None:
@@ -184,6 +185,22 @@ def test_rounding_stands_where_executorch_puts_it(programs, samples, ranges) -> 
         assert sqnr_db(want, simulated.modules[name](*samples[name][0])) == pytest.approx(
             sqnr_db(want, real(*samples[name][0])), abs=1.5
         )
+
+
+def test_executorch_files_have_the_ranges_that_the_simulation_has(programs, samples) -> None:
+    """Of the programs that keep every value; a histogram depends on what came together."""
+    ranges = calibrate(programs, samples)
+    for name, graph in quantized(programs, RECIPES["w8a8"], samples).items():
+        scales = [
+            node.args[1]
+            for node in graph.graph.nodes
+            if node.target == torch.ops.quantized_decomposed.quantize_per_tensor.default
+        ]
+        known = np.array([(high - low) / 255 for low, high in ranges[name].values()])
+        off = [np.abs(np.log(known / scale)).min() for scale in scales]
+        assert len(off) > 5
+        if OBSERVERS[name] is MinMaxObserver:
+            assert max(off) < 1e-5, name
 
 
 def test_batches_give_what_single_images_give(programs, degraded, ranges) -> None:
