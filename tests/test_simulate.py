@@ -25,6 +25,7 @@ from elir_mobile.precision import (
 )
 from export.calibrate import calibrate
 from export.executorch import layer_name, quantize
+from export.gptq import adjusted_weights
 from export.observers import MseObserver, activation_bits
 from export.simulate import (
     ActivationFakeQuant,
@@ -37,7 +38,6 @@ from export.simulate import (
     weight_scale,
 )
 from export.targets import TARGETS, realizes
-from quant.gptq import adjusted_weights
 from tests.conftest import STEPS, layer_grid
 
 GROUP = 32  # input channels that share a scale in w4g32

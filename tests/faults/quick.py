@@ -19,8 +19,8 @@ from pathlib import Path
 
 import elir_mobile.evaluate
 import elir_mobile.photographs  # noqa: F401
+import export.job
 import quant.budget
-import quant.job
 from elir_mobile.cli.main import app
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.data.pairs import PairCounts
@@ -30,9 +30,9 @@ from elir_mobile.harness.protocol import Protocol
 @exits_with_2
 def main() -> None:
     """The command line of this process."""
-    quant.job.SHORT = Protocol(threads=1, warmups=0, runs=2, cold_starts=1)
+    export.job.SHORT = Protocol(threads=1, warmups=0, runs=2, cold_starts=1)
     few = PairCounts(calibration=2, min_evaluation=2)
-    quant.job.PairCounts = quant.budget.PairCounts = lambda: few  # type: ignore[assignment, misc]
+    export.job.PairCounts = quant.budget.PairCounts = lambda: few  # type: ignore[assignment, misc]
     quant.budget.JUDGED_PAIRS = 4
     app(sys.argv[1:])
 
