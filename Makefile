@@ -77,10 +77,10 @@ arm64: $(VENV)/ready  ## set up the emulated arm64 device in the cache (docs/dev
 	$(BIN)/python -m elir_mobile.devices.arm64
 
 npu: $(VENV)/ready  ## fetch Qualcomm's NPU compiler and emulator, 98 MB, under Qualcomm's licence (docs/chips.md)
-	$(PIP) --no-deps onnxruntime-qnn==2.7.0
+	$(PIP) --no-deps --require-hashes -r npu.lock
 
 coreai: $(VENV)/ready  ## fetch Apple's Core AI converter and runtime, betas, 63 MB (docs/coreml.md)
-	$(PIP) coreai-core==1.0.0b3 coreai-torch==0.4.3
+	$(PIP) --no-deps --require-hashes -r coreai.lock
 
 gpu:  ## install a GPU in software, SwiftShader of Debian's Chromium (docs/chips.md)
 	apt-get update -qq && apt-get install -y -qq chromium

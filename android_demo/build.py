@@ -33,7 +33,7 @@ from android_demo.toolchain import (
     run,
 )
 from elir_mobile.bundle import Bundle, copy_bundle, read_bundle
-from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.runtimes.table import runtime_name
 
 HERE = Path(__file__).parent
@@ -41,6 +41,9 @@ APP, RUNTIMES = HERE / "app", HERE / "runtimes"
 PROGRAMS = ("java", "javac", "npm", "aapt", "zipalign", "apksigner")
 PASSWORD = "android"  # of the debug key, as everywhere
 ABI = "arm64-v8a"
+# android.R.attr.initOrder and foregroundServiceType, and the values of the latter (ServiceInfo, API 35).
+PLACEHOLDER, SERVICE_TYPE = 0x0101001A, 0x01010599
+SERVICE_TYPES = {"dataSync": 1, "mediaProcessing": 1 << 13}
 
 
 def gradle_facts() -> dict[str, str]:
@@ -81,7 +84,8 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
         "D8",
     )
     unaligned = work / "unaligned.apk"
-    run([*aapt, "-A", assets, "-0", "pte", "-F", unaligned], "aapt")
+    run([*aapt, "-A", assets, "-0", "pte", "-F", work / "resources.apk"], "aapt")
+    with_service_type(work / "resources.apk", unaligned)
     with zipfile.ZipFile(unaligned, "a", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(dex.glob("*.dex")):
             archive.write(path, path.name)
@@ -99,6 +103,23 @@ def build_apk(bundle: Path, apk: Path, work: Path) -> Path:
     )
     staged.with_name(f"{staged.name}.idsig").unlink(missing_ok=True)
     return staged.rename(apk)
+
+
+def with_service_type(given: Path, out: Path) -> None:
+    """Copy an APK, its placeholder attribute of :func:`_manifest` become the newer one.
+
+    A compiled manifest maps the names of attributes to the platform's numbers, by which alone a phone knows
+    them.
+    """
+    with zipfile.ZipFile(given) as source, zipfile.ZipFile(out, "w") as target:
+        for entry in source.infolist():
+            data = source.read(entry)
+            if entry.filename == "AndroidManifest.xml":
+                numbers = (PLACEHOLDER.to_bytes(4, "little"), SERVICE_TYPE.to_bytes(4, "little"))
+                if data.count(numbers[0]) != 1:
+                    raise UserError("the compiled manifest has no place for the type of the service")
+                data = data.replace(*numbers)
+            target.writestr(entry, data, entry.compress_type)
 
 
 def small_files(bundle: Bundle) -> Bundle:
@@ -155,6 +176,12 @@ def _manifest(facts: dict[str, str], work: Path) -> Path:
     """The manifest with what Gradle adds: the package, and that libraries are extracted."""
     text = (APP / "src/main/AndroidManifest.xml").read_text()
     text = text.replace("<manifest ", f'<manifest package="{facts["namespace"]}" ', 1)
+    # The platform that aapt has knows no foregroundServiceType: an attribute of numbers takes its place.
+    flags = re.search(r'android:foregroundServiceType="([\w|]+)"', text)
+    assert flags
+    names: list[str] = flags[1].split("|")
+    value = sum(SERVICE_TYPES[name] for name in names)
+    text = text.replace(flags[0], f'android:initOrder="{value}"')
     path = work / "AndroidManifest.xml"
     path.write_text(text.replace("<application", '<application android:extractNativeLibs="true"', 1))
     return path
@@ -164,7 +191,8 @@ def _runtime_names(work: Path) -> Path:
     """The resources that say which runtimes are inside; Gradle makes them of its dependencies."""
     values = work / "res" / "values"
     values.mkdir(parents=True)
-    texts = {"executorch_version": f"of {EXECUTORCH.name}", "litert_version": "not in this build"}
+    absent = dict.fromkeys(("litert_version", "onnx_version"), "not in this build")
+    texts = {"executorch_version": f"of {EXECUTORCH.name}", **absent}
     rows = "".join(f'<string name="{name}">{text}</string>' for name, text in texts.items())
     (values / "runtimes.xml").write_text(f"<resources>{rows}</resources>")
     return values.parent

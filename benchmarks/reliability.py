@@ -2,7 +2,8 @@
 
 Runs the fuzzers (``tests/fuzz``), two at a time, the fault harness (``tests/faults``) and the load test
 (``tests/load.py``), and writes ``results/reliability.json``, from which the table of docs/reliability.md is
-made. Exit code 1 where anything was found.
+made. The faults come last and have the time that is left of ``--minutes``. Exit code 1 where anything was
+found, and where the time did not suffice for all that was planned.
 """
 
 from __future__ import annotations
@@ -15,56 +16,61 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 from elir_mobile.core.machine import cpu_facts
 
 OUT = Path(__file__).with_name("results") / "reliability.json"
 INPUTS = 10_500  # for each parser
+MINUTES = 20.0
+LAST_S = 120.0  # that faults may take which were begun in time
 # Two halves that take equally long.
 FUZZED = (("checkpoint", "recipe", "tiler"), ("manifest", "picture", "job", "budget", "result"))
 
 
-def part(folder: Path, name: str, module: str, *options: str) -> None:
-    """What ``python -m module`` writes, in ``folder``, with the seconds that it took; once."""
-    place, start = folder / f"{name}.json", time.monotonic()
-    if place.is_file():
-        return
+def part(module: str, *options: str) -> Any:
+    """What ``python -m module`` writes.
+
+    Raises:
+        UserError: it wrote nothing, and said why.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "part.json"
         subprocess.run([sys.executable, "-m", module, *options, "--out", str(out)])
-        made = json.loads(out.read_text())
-    write_json(place, {"seconds": time.monotonic() - start, "made": made})
+        if not out.is_file():
+            raise UserError(f"python -m {module} did not come to its end")
+        return json.loads(out.read_text())
 
 
+@exits_with_2
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=INPUTS)
-    parser.add_argument("--parts", type=Path, help="folder; a run that is given it again goes on")
+    parser.add_argument("--inputs", type=int, default=INPUTS, help="for each parser")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of everything")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        parts = given.parts or Path(scratch)
+    start = time.monotonic()
+    with ThreadPoolExecutor() as pool:
         limits = ("--seconds", "0", "--inputs", str(given.inputs))
-        part(parts, "faults", "tests.faults")
-        with ThreadPoolExecutor() as pool:
-            for number, half in enumerate(FUZZED):
-                pool.submit(part, parts, f"fuzz-{number}", "tests.fuzz", *half, *limits)
-        part(parts, "load", "tests.load")
-        names = ("faults", "fuzz-0", "fuzz-1", "load")
-        faults, *fuzzed, load = (json.loads((parts / f"{name}.json").read_text()) for name in names)
-    seconds = faults["seconds"] + load["seconds"] + max(half["seconds"] for half in fuzzed)
+        halves = [pool.submit(part, "tests.fuzz", *half, *limits) for half in FUZZED]
+        fuzzed = [row for half in halves for row in half.result()]
+    load = part("tests.load")
+    left = start + 60 * given.minutes - LAST_S - time.monotonic()
+    faults = part("tests.faults", "--seconds", f"{left:.0f}")
     result = {
         "kind": "reliability",
         "machine": cpu_facts(),
-        "seconds": round(seconds),
-        "fuzz": [row for half in fuzzed for row in half["made"]],
-        "faults": faults["made"],
-        "load": load["made"],
+        "seconds": round(time.monotonic() - start),
+        "fuzz": fuzzed,
+        "faults": faults["injected"],
+        "not_injected": faults["not_injected"],
+        "load": load,
     }
     write_json(OUT, result)
-    print(f"{OUT}, after {seconds:.0f} s; python -m benchmarks.tables writes it into the docs")
-    wrong = any(row["finding"] for row in result["fuzz"]) or any(one["wrong"] for one in result["faults"])
-    sys.exit(wrong or not result["load"]["holds"])
+    print(f"{OUT}, after {result['seconds']} s; python -m benchmarks.tables writes it into the docs")
+    wrong = any(row["finding"] for row in fuzzed) or any(one["wrong"] for one in result["faults"])
+    sys.exit(bool(wrong or result["not_injected"] or not load["holds"]))
 
 
 if __name__ == "__main__":

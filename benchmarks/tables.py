@@ -544,6 +544,7 @@ WRONG = ("traceback", "hang", "orphan", "half-written", "litter", "lost", "netwo
 def reliability_table(result: dict) -> str:
     """What was fuzzed, which faults were injected, what many pictures took, and what was promised of it."""
     fuzz, faults, load = result["fuzz"], result["faults"], result["load"]
+    left = result["not_injected"]
     for row in fuzz:
         row["inputs"] = row["accepted"] + row["refused"]
     fuzzed = markdown(
@@ -593,6 +594,7 @@ def reliability_table(result: dict) -> str:
     bars = [
         ("inputs tried", f"at least {INPUTS_BAR:,}", f"{inputs:,}", inputs >= INPUTS_BAR),
         ("faults injected", f"at least {FAULTS_BAR}", f"{len(faults)}", len(faults) >= FAULTS_BAR),
+        ("faults planned, but not injected", "none", str(len(left)), not left),
         *(
             (name, "none", str(count), not count)
             for name, count in (
@@ -615,8 +617,9 @@ def reliability_table(result: dict) -> str:
     lines = ["| what | promised | measured | holds |", "|---|---|---|---|"]
     lines += [f"| {what} | {least} | {got} | {cell(holds, None)} |" for what, least, got, holds in bars]
     note = f"{_machine(result['machine'])}; {result['seconds'] / 60:.0f} minutes in all."
-    if "note" in result:
-        note += f" {result['note']}"
+    if left:
+        kinds = dict.fromkeys(f"{one['fault']} into {one['command']}" for one in left)
+        note += f" Not injected: {', '.join(kinds)}."
     return "\n\n".join(["\n".join(lines), note, fuzzed, injected, loaded])
 
 

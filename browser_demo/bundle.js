@@ -77,6 +77,11 @@ export class Bundle {
     return this.manifest.size;
   }
 
+  /** Of the golden noise, and so of what a photo is first restored with. */
+  get seed() {
+    return this.manifest.golden.seed;
+  }
+
   get latentShape() {
     return this.manifest.golden.arrays.noise.shape;
   }

@@ -6,6 +6,7 @@
 
 import { TEMPLATE, inverse, mapped, middleOf, similarity, warp } from "./align.js";
 import { blurred, resized, rounded } from "./pictures.js";
+import { starts } from "./tiling.js";
 
 const SIDE = 192; // of both networks' inputs, pixels
 const STRIDE = 4; // of the detector's anchors
@@ -74,14 +75,6 @@ export function suppressed(found) {
     left = left.filter((_, i) => shares[i][0] < SAME && shares[i][1] < INSIDE);
   }
   return kept;
-}
-
-/** Where windows of `tile` along `length` start, see `elir_mobile/core/tiling.py:axis_windows`. */
-function starts(length, tile, overlap) {
-  if (length <= tile) return [0];
-  const found = [];
-  for (let start = 0; start < length - tile; start += tile - overlap) found.push(start);
-  return [...found, length - tile];
 }
 
 /**

@@ -63,40 +63,43 @@ export async function runJob(job, bundle, { keep = null, progress = async () => 
   const opened = [];
   const rows = [];
   const failed = (row, error) => (row.error = String(error.message ?? error).split("\n")[0]);
-  for (const path of job.files) {
-    const entry = bundle.files.find((file) => file.path === path);
-    await progress(done++, all, path);
-    const row = emptyRow(path, entry, job.threads);
-    rows.push(row);
-    if (!entry) {
-      failed(row, `the bundle has no LiteRT file ${path}`);
-      continue;
+  try {
+    for (const path of job.files) {
+      const entry = bundle.files.find((file) => file.path === path);
+      await progress(done++, all, path);
+      const row = emptyRow(path, entry, job.threads);
+      rows.push(row);
+      if (!entry) {
+        failed(row, `the bundle has no LiteRT file ${path}`);
+        continue;
+      }
+      try {
+        const restorer = await Restorer.open(bundle, entry, job.threads, gpu);
+        row.threads = restorer.threads;
+        const timed = turns && !(isForGpu(entry) && (await isGpuSoftware()));
+        if (timed) row.load_ms = restorer.loadMs;
+        if (timed) row.first_ms = (await restorer.restore(input, noise)).times.total;
+        if (job.parity) await addParity(row, restorer, bundle, keep);
+        if (timed) opened.push({ row, restorer, runs: [] });
+        else restorer.close();
+      } catch (error) {
+        failed(row, error);
+      }
     }
-    try {
-      const restorer = await Restorer.open(bundle, entry, job.threads, gpu);
-      row.threads = restorer.threads;
-      const timed = turns && !(isForGpu(entry) && (await isGpuSoftware()));
-      if (timed) row.load_ms = restorer.loadMs;
-      if (timed) row.first_ms = (await restorer.restore(input, noise)).times.total;
-      if (job.parity) await addParity(row, restorer, bundle, keep);
-      if (timed) opened.push({ row, restorer, runs: [] });
-      else restorer.close();
-    } catch (error) {
-      failed(row, error);
+    for (let turn = 0; turn < turns; turn++) {
+      for (const { row, restorer, runs } of opened) {
+        await progress(done++, all, row.path);
+        const { times } = await restorer.restore(input, noise);
+        if (turn >= job.warmup) runs.push(times);
+      }
     }
-  }
-  for (let turn = 0; turn < turns; turn++) {
-    for (const { row, restorer, runs } of opened) {
-      await progress(done++, all, row.path);
-      const { times } = await restorer.restore(input, noise);
-      if (turn >= job.warmup) runs.push(times);
+    for (const { row, runs } of opened) {
+      const of = (name) => statistics(runs.map((times) => times[name]));
+      row.programs = Object.fromEntries(PROGRAMS.map((name) => [name, of(name)]));
+      row.total = of("total");
     }
-  }
-  for (const { row, restorer, runs } of opened) {
-    restorer.close();
-    const of = (name) => statistics(runs.map((times) => times[name]));
-    row.programs = Object.fromEntries(PROGRAMS.map((name) => [name, of(name)]));
-    row.total = of("total");
+  } finally {
+    opened.forEach(({ restorer }) => restorer.close()); // a person may have cancelled it
   }
   await progress(all, all, "done");
   return { schema_version: SCHEMA_VERSION, device: await deviceFacts(), rows };

@@ -9,9 +9,10 @@ import { deviceFacts, runJob, runJobFile } from "./jobs.js";
 import { Bundle, UserError, isForGpu } from "./bundle.js";
 import { FaceFinder } from "./detect.js";
 import { checks } from "./fidelity.js";
-import { Photo, opened, pixelsOf, squareOf } from "./photo.js";
+import { Photo, checkRoom, framesOf, opened, pixelsOf, squareOf, withAlpha } from "./photo.js";
 import { rgba } from "./pictures.js";
-import { Restorer, gaussian, hasGpu, isGpuSoftware, openNetwork } from "./restorer.js";
+import { Restorer, hasGpu, isGpuSoftware, openNetwork } from "./restorer.js";
+import { Tiled } from "./tiled.js";
 
 // What photos a model is for, by the domain that its manifest names.
 const DOMAINS = { "aligned-face": "for a photo that one upright face fills", photo: "for any photo" };
@@ -19,6 +20,7 @@ const FACES = "for the faces in a photo";
 const NOTES = { fp16: "fp16, slow in browsers" };
 const [WARMUP, RUNS] = [3, 20];
 const PAINTED_MS = 50; // the page is painted as often while it computes
+const FORESEEN_MS = 2000; // of work, before it is said how long the rest will take
 const LEAST_SIDE = 16; // of a square that a person marks, pixels
 
 const $ = (id) => document.getElementById(id);
@@ -26,7 +28,7 @@ let bundle, restorer;
 let finder = null; // of faces, in the runtime of `restorer`
 let photo = null;
 let fileName = ""; // of the photo, without its ending
-let noise = null; // that its parts are restored with
+let made = null; // what was wished for when it was restored
 let square = null; // left, top and side of what a person is marking, in pixels of the photo
 let checked = null; // row of the last check of this device
 const threads = navigator.hardwareConcurrency;
@@ -34,22 +36,40 @@ const threads = navigator.hardwareConcurrency;
 /** Let the page be painted. */
 const breath = () => new Promise((resolve) => setTimeout(resolve));
 let painted = 0;
+let cancelled = false;
+let begun = null; // what is going on: when it began, with how much done, and of how much
 
+/** The person no longer wants it. */
+class Cancelled extends UserError {}
+
+/** Show how far the work is, in any unit; ends it where a person cancelled it. */
 async function showProgress(done, of, what) {
-  if (done && done < of && performance.now() - painted < PAINTED_MS) return;
-  $("progress").hidden = done >= of;
+  const now = performance.now();
+  if (begun?.of !== of || done < begun.done) begun = { at: now, done, of };
+  if (done && done < of && now - painted < PAINTED_MS) return;
+  $("work").hidden = done >= of;
   $("progress").max = of;
   $("progress").value = done;
+  $("left").textContent = now - begun.at < FORESEEN_MS ? "" : left(((now - begun.at) / (done - begun.done)) * (of - done));
   if (what) $("status").textContent = what;
   await breath();
   painted = performance.now();
+  if (cancelled) throw new Cancelled("Cancelled.");
+}
+
+/** How long something will take, for people. */
+function left(ms) {
+  const seconds = 5 * Math.ceil(ms / 5000);
+  return seconds < 90 ? `about ${seconds} s left` : `about ${Math.round(seconds / 60)} min left`;
 }
 
 /** Do `work` with the controls locked; what goes wrong is shown in one sentence. */
 async function busy(what, work) {
-  const lock = (on) => document.querySelectorAll("button, select, input").forEach((control) => (control.disabled = on));
+  const controls = document.querySelectorAll("button:not(#cancel), select, input:not(#slider)");
+  const lock = (on) => controls.forEach((control) => (control.disabled = on));
   lock(true);
-  $("slider").disabled = false;
+  cancelled = false;
+  begun = null;
   $("main").ariaBusy = "true";
   $("problem").hidden = true;
   $("status").textContent = what;
@@ -58,42 +78,63 @@ async function busy(what, work) {
     await work();
   } catch (error) {
     if (!(error instanceof UserError)) console.error(error);
-    $("problem").textContent = error.message ?? String(error);
-    $("problem").hidden = false;
-    $("status").textContent = "";
+    const asWished = error instanceof Cancelled;
+    $("problem").textContent = error instanceof RangeError ? NO_MEMORY : (error.message ?? String(error));
+    $("problem").hidden = asWished;
+    $("status").textContent = asWished ? `Cancelled${photo ? "; the photo is as it was" : ""}.` : "";
+    if (made) {
+      $("fidelity").value = $("shown").value = made.fidelity;
+      $("colors").checked = made.colors;
+    }
   } finally {
-    $("progress").hidden = true;
+    $("work").hidden = true;
     $("main").ariaBusy = "false";
     lock(!restorer);
     $("model").disabled = !$("model").length; // another model may work where this one did not
   }
 }
 
-const wishes = () => ({ noise, fidelity: Number($("fidelity").value), colors: $("colors").checked });
+const NO_MEMORY = "The photo needs more memory than this browser gives: reduce it first.";
 
-/** Restore `parts` of `whose` photo; resolves to the milliseconds that it took. */
-async function restoreParts(whose, parts = whose.parts) {
-  const each = bundle.manifest.steps + 2;
-  let spent = 0;
+/** What is wished for, with the noise of `seed`. */
+const wishes = (seed = made.seed) => ({ seed, fidelity: Number($("fidelity").value), colors: $("colors").checked });
+
+/**
+ * Do `work` with each of `parts`; they change when all of it is done.
+ *
+ * @param work (part, progress) → a promise of what is new of the part.
+ * @param what is said meanwhile of part `i`.
+ */
+async function remake(parts, work, what) {
+  const all = parts.reduce((sum, { tiles }) => sum + tiles, 0);
+  const found = [];
+  let before = 0;
   for (const [i, part] of parts.entries()) {
-    const what = whose.whole ? "Restoring…" : `Restoring face ${i + 1} of ${parts.length}…`;
-    await part.restore(restorer, wishes(), (done) => showProgress(i * each + done, parts.length * each, what));
-    spent += part.times.total;
+    const progress = (done, of) => showProgress(before + (part.tiles * done) / of, all, what(i));
+    found.push(await work(part, progress));
+    before += part.tiles;
   }
-  return spent;
+  parts.forEach((part, i) => Object.assign(part, found[i]));
 }
 
-/** Restore all of `next` with the noise `from` and show it. A new photo's faces are left alone where they are sharp. */
-async function restorePhoto(next = photo, from = noise) {
-  noise = from;
-  const spent = await restoreParts(next);
+/** Restore `parts` of `whose` photo. */
+function restoreParts(whose, parts, wanted) {
+  const what = (i) => (whose.whole ? "Restoring…" : `Restoring face ${i + 1} of ${parts.length}…`);
+  return remake(parts, (part, progress) => part.restore(restorer, wanted, progress), what);
+}
+
+/** Restore all of `next` with the noise of `seed` and show it. A new photo's faces are left alone where they are sharp. */
+async function restorePhoto(next = photo, seed = made.seed) {
+  const wanted = wishes(seed);
+  await restoreParts(next, next.parts, wanted);
   if (next !== photo && !next.whole) next.parts.forEach((part) => part.judge());
-  photo = next;
+  [photo, made] = [next, wanted];
   show();
   const way = isForGpu(restorer.entry)
     ? "the GPU"
     : restorer.threads > 1 ? `${restorer.threads} threads` : "one thread";
-  const took = `${Math.round(spent)} ms with ${way}`;
+  const ms = photo.parts.reduce((sum, { times, tiles }) => sum + times.total * tiles, 0);
+  const took = `${ms < 10_000 ? `${Math.round(ms)} ms` : `${Math.round(ms / 1000)} s`} with ${way}`;
   if (photo.whole) $("status").textContent = `Restored in ${took}. Move the slider to compare.`;
   else $("status").textContent = photo.parts.length ? `${told()}. The model took ${took}.` : NO_FACE;
 }
@@ -158,27 +199,34 @@ function ringOf(part, i) {
   return ring;
 }
 
-/** Open the photo in `blob`: whole where the model takes it so, else with its faces found. */
+/** Open the photo in `blob`: whole where the model takes it so, in tiles or as one square, else with its faces found. */
 async function openPhoto(blob) {
   const image = await opened(blob);
   const { task, size } = bundle;
   const fits = [image.width, image.height].every((side) => side * task.upscale === size);
   let next;
-  if (fits || !finder) {
+  if (task.domain === "photo") {
+    next = new Tiled(pixelsOf(image), size, bundle.latentShape[1], task);
+    checkRoom(next.size);
+  } else if (fits || !finder) {
     next = Photo.whole(await squareOf(image, size, task));
   } else {
     const pixels = pixelsOf(image);
     const faces = await finder.find(pixels, (done, of) => showProgress(done, of, "Looking for faces…"));
     next = Photo.of(pixels, faces, size);
   }
-  await restorePhoto(next, bundle.golden.noise);
+  await restorePhoto(next, bundle.seed);
+  const frames = await framesOf(blob);
+  if (frames > 1) $("status").textContent += ` The file holds ${frames} pictures; this is the first.`;
   fileName = (blob.name ?? "photo").replace(/\.\w+$/, "");
 }
 
-/** Do `work` for every part of the photo and show it anew. */
+/** Do `work` with every part of the photo, as other things are wished for, and show it anew. */
 const change = (what, work) =>
   busy(what, async () => {
-    await work();
+    const wanted = wishes();
+    await remake(photo.parts, (part, progress) => work(part, wanted, progress), () => what);
+    made = wanted;
     show();
     $("status").textContent = photo.whole ? "Restored." : `${told()}.`;
   });
@@ -207,7 +255,7 @@ function mark(next) {
 async function restoreMarked() {
   const part = photo.mark(square, bundle.size);
   try {
-    await restoreParts(photo, [part]);
+    await restoreParts(photo, [part], wishes());
   } catch (error) {
     photo.parts.pop();
     throw error;
@@ -217,7 +265,7 @@ async function restoreMarked() {
 }
 
 async function save() {
-  const png = await new Promise((resolve) => $("after").toBlob(resolve));
+  const png = await new Promise((resolve) => withAlpha($("after"), photo.pixels).toBlob(resolve));
   if (!png) throw new UserError("the photo is larger than this browser can save: reduce it first");
   const link = document.createElement("a");
   Object.assign(link, { href: URL.createObjectURL(png), download: `${fileName}-restored.png` });
@@ -272,7 +320,7 @@ const shown = (value, digits = 1) => (value == null ? "–" : value.toFixed(digi
 /** Fill the table of times: those of the photo, or of its first face, and those of the last check. */
 function showTimes() {
   const times = photo?.parts[0]?.times;
-  $("whose").textContent = photo && !photo.whole ? "first face" : "this photo";
+  $("whose").textContent = photo && !photo.whole ? "first face" : times && photo.parts[0].tiles > 1 ? "a tile" : "this photo";
   const parts = { encode: "encode", step: `step (× ${bundle.manifest.steps})`, decode: "decode", total: "whole" };
   const median = (part) => (part === "total" ? checked?.total : checked?.programs[part])?.median_ms;
   const rows = Object.entries(parts).map(([part, name]) =>
@@ -313,7 +361,7 @@ function listen() {
     busy("Restoring…", async () => {
       const [width, height] = [bundle.size, bundle.size];
       const sample = Photo.whole({ data: rgba(bundle.golden.input), width, height });
-      await restorePhoto(sample, bundle.golden.noise);
+      await restorePhoto(sample, bundle.seed);
       fileName = "sample";
     });
   $("model").onchange = () =>
@@ -321,13 +369,13 @@ function listen() {
   $("check").onclick = () => busy("Measuring…", checkDevice);
   $("save").onclick = () => busy("Saving…", save);
   $("again").onclick = () =>
-    busy("Restoring…", () => restorePhoto(photo, gaussian(noise.length)));
+    busy("Restoring…", () => restorePhoto(photo, crypto.getRandomValues(new Uint32Array(1))[0]));
   $("fidelity").oninput = () => ($("shown").value = $("fidelity").value);
   $("fidelity").onchange = () =>
-    change("Decoding…", async () => {
-      for (const part of photo.parts) await part.decode(restorer, wishes());
-    });
-  $("colors").onchange = () => change("Putting colours in…", () => photo.parts.forEach((part) => part.finish(wishes())));
+    change("Decoding…", (part, wanted, progress) => part.decode(restorer, wanted, progress));
+  $("colors").onchange = () =>
+    change("Putting colours in…", (part, wanted, progress) => part.finish(restorer, wanted, progress));
+  $("cancel").onclick = () => (cancelled = true);
   $("slider").oninput = () => $("compare").style.setProperty("--cut", `${$("slider").value}%`);
   listenToSquare();
   const over = (on) => (event) => {

@@ -1,5 +1,5 @@
 /**
- * A photo while it is restored: as one square where the model takes it whole, or face by face. What
+ * A photo while it is restored as one square, or face by face (`tiled.js` has the third way). What
  * `elir_mobile/photographs.py` and `elir_mobile/faces/inplace.py` do, with each part kept, so that a face can be switched
  * on and off, and the fidelity changed, without restoring anew.
  */
@@ -8,8 +8,9 @@ import { TEMPLATE, picture, scaleOf, similarity, warp } from "./align.js";
 import { UserError } from "./bundle.js";
 import { keepColors } from "./colors.js";
 import { compared, isSharp, paste } from "./paste.js";
-import { enlarged, planar, rgba } from "./pictures.js";
-import { mixed } from "./restorer.js";
+import { enlarged, planar, resized, rgba } from "./pictures.js";
+import { seededNoise } from "./noise.js";
+import { mixed } from "./sampling.js";
 
 /** An image file, upright, as an `ImageBitmap`. */
 export async function opened(blob) {
@@ -20,15 +21,69 @@ export async function opened(blob) {
   }
 }
 
-/** The pixels of an image on white. */
+/** How many pictures a file holds, of which the first is opened; 1 where the browser cannot tell. */
+export async function framesOf(blob) {
+  try {
+    const decoder = new ImageDecoder({ data: await blob.arrayBuffer(), type: blob.type });
+    await Promise.all([decoder.completed, decoder.tracks.ready]);
+    const { frameCount } = decoder.tracks.selectedTrack;
+    decoder.close();
+    return frameCount;
+  } catch {
+    return 1;
+  }
+}
+
+/** The pixels of an image on white, and the `alpha` that it had; null where it was opaque. */
 export function pixelsOf(image) {
   const { width, height } = image;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  if (!context) throw new UserError(`${width}×${height} pixels are more than this browser can hold: reduce the photo`);
-  context.fillStyle = "white";
-  context.fillRect(0, 0, width, height);
+  if (!context) throw tooLarge(width, height);
+  const read = () => context.getImageData(0, 0, width, height).data;
   context.drawImage(image, 0, 0);
-  return context.getImageData(0, 0, width, height);
+  let data = read();
+  let alpha = new Uint8ClampedArray(width * height);
+  for (let i = 0; i < alpha.length; i++) alpha[i] = data[4 * i + 3];
+  if (alpha.every((share) => share === 255)) {
+    alpha = null;
+  } else {
+    context.globalCompositeOperation = "destination-over";
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, height);
+    data = read();
+    if (data.at(-1) < 255) throw tooLarge(width, height); // some browsers draw nothing then
+  }
+  return { data, width, height, alpha };
+}
+
+const tooLarge = (width, height) =>
+  new UserError(`${width}×${height} pixels are more than this browser can hold: reduce the photo`);
+
+/** Refuse a photo that this browser could not show, before it is restored. */
+export function checkRoom({ width, height }) {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context?.fillRect(width - 1, height - 1, 1, 1);
+  if (!context?.getImageData(width - 1, height - 1, 1, 1).data[3]) throw tooLarge(width, height);
+}
+
+/**
+ * The restored photo on `canvas` as it is saved: with the alpha of the given one, what its white ground added taken off
+ * again, see `with_alpha` of `elir_mobile/images.py`.
+ */
+export function withAlpha(canvas, { width, height, alpha }) {
+  if (!alpha) return canvas;
+  const size = [canvas.height, canvas.width];
+  const shares = resized(alpha, [height, width], 1, size, "bicubic");
+  const picture = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = picture;
+  shares.forEach((share, i) => {
+    for (let c = 4 * i; c < 4 * i + 3; c++) data[c] = share ? 255 + ((data[c] - 255) * 255) / share : 255;
+    data[4 * i + 3] = share;
+  });
+  const made = document.createElement("canvas");
+  [made.width, made.height] = [canvas.width, canvas.height];
+  made.getContext("2d").putImageData(picture, 0, 0);
+  return made;
 }
 
 /** The centred square of an image, enlarged to the network's size as its task wants it. */
@@ -37,8 +92,10 @@ export async function squareOf(image, size, { upscale, enlarge }) {
   const side = Math.min(image.width, image.height);
   const [left, top] = [(image.width - side) / 2, (image.height - side) / 2].map(Math.floor);
   const options = { resizeWidth: given, resizeHeight: given, resizeQuality: "high" };
-  const { data } = pixelsOf(await createImageBitmap(image, left, top, side, side, options));
-  return { data: enlarged(data, [given, given], 4, upscale, enlarge), width: size, height: size };
+  const { data, alpha } = pixelsOf(await createImageBitmap(image, left, top, side, side, options));
+  const large = enlarged(data, [given, given], 4, upscale, enlarge);
+  const shares = alpha && resized(alpha, [given, given], 1, [size, size], "bicubic");
+  return { data: large, width: size, height: size, alpha: shares };
 }
 
 /** A square of a photo: what is given to the network, and what comes of it. */
@@ -52,28 +109,41 @@ class Part {
     Object.assign(this, { given, matrix, box, on: true, sharp: false });
   }
 
+  get tiles() {
+    return 1;
+  }
+
   /**
    * Restore it.
    *
-   * @param wishes the `noise`, the `fidelity`, and whether the `colors` are the photo's.
+   * @param wishes the `seed` of the noise, the `fidelity`, and whether the `colors` are the photo's.
    * @param progress as the restorer's.
+   * @returns what is new of the part.
    */
   async restore(restorer, wishes, progress) {
-    const options = { fidelity: wishes.fidelity, progress };
-    Object.assign(this, await restorer.restore(planar(this.given.data, 4), wishes.noise, options));
-    this.finish(wishes);
+    const { fidelity, seed } = wishes;
+    const { noise } = restorer.bundle.golden;
+    const options = { fidelity, progress };
+    const made = await restorer.restore(planar(this.given.data, 4), seededNoise(noise.length, seed), options);
+    return { ...made, ...this.#finished(made.image, wishes) };
   }
 
-  /** Follow a fidelity that was changed. */
-  async decode(restorer, wishes) {
-    this.image = await restorer.decode(mixed(this.latent, this.coarse, wishes.fidelity));
-    this.finish(wishes);
+  /** What is new of it where the fidelity was changed. */
+  async decode(restorer, wishes, progress) {
+    await progress(0, 1);
+    const image = await restorer.decode(mixed(this.latent, this.coarse, wishes.fidelity));
+    return { image, ...this.#finished(image, wishes) };
   }
 
-  /** Make `restored` of the network's image. */
-  finish({ colors }) {
-    const made = { ...this.given, data: rgba(this.image) };
-    this.restored = colors ? keepColors(made, this.given) : made;
+  /** Likewise, where it was whether colours are kept. */
+  async finish(restorer, wishes) {
+    return this.#finished(this.image, wishes);
+  }
+
+  #finished(image, { colors }) {
+    const restored = { ...this.given, data: rgba(image) };
+    if (colors) keepColors(restored, this.given);
+    return { restored };
   }
 
   /** Leave it alone if the network adds nothing to it. */

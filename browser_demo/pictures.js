@@ -38,7 +38,20 @@ export function rounded(value) {
 
 /** (height, width, `channels`) bytes, `factor` times as large, by the filter called `name`. */
 export function enlarged(bytes, [height, width], channels, factor, name) {
-  return resized(bytes, [height, width], channels, [height * factor, width * factor], name);
+  return enlargedLines(bytes, [height, width], channels, factor, name, [0, height * factor]);
+}
+
+/** The lines `top` to `bottom` alone of what `enlarged` gives: a large picture is never there as a whole. */
+export function enlargedLines(bytes, [height, width], channels, factor, name, [top, bottom]) {
+  if (factor === 1) return bytes.subarray(top * width * channels, bottom * width * channels);
+  const filter = FILTERS[name];
+  const reach = Math.ceil(filter.reach);
+  const first = Math.max(Math.floor(top / factor) - reach, 0);
+  const last = Math.min(Math.ceil(bottom / factor) + reach, height);
+  const given = bytes.subarray(first * width * channels, last * width * channels);
+  const wide = along(given, [last - first, width, channels], width * factor, width, filter);
+  const after = width * factor * channels;
+  return along(wide, [1, height, after], height * factor, height, filter, { from: top, to: bottom, first });
 }
 
 /**
@@ -63,29 +76,35 @@ export function resized(values, [height, width], channels, [high, wide], name, g
   return values;
 }
 
-/** The middle axis of `values`, whose sizes are `before`, `size` and `after`: its first `length` in `out` places. */
-function along(values, [before, size, after], out, length, { reach, kernel }) {
+/**
+ * The middle axis of `values`, whose sizes are `before`, `size` and `after`: its first `length` in `out` places.
+ *
+ * @param from, to which of these places are wanted.
+ * @param first place of the axis that `values` begins with, where `before` is 1.
+ */
+export function along(values, [before, size, after], out, length, filter, { from = 0, to = out, first = 0 } = {}) {
+  const { reach, kernel } = filter;
   const whole = values instanceof Uint8Array || values instanceof Uint8ClampedArray;
   const scale = length / out;
   const spread = Math.max(scale, 1);
-  const taps = Array.from({ length: out }, (_, i) => {
-    const centre = (i + 0.5) * scale;
-    const first = Math.max(Math.floor(centre - reach * spread + 0.5), 0);
-    const last = Math.min(Math.floor(centre + reach * spread + 0.5), size);
-    const given = Array.from({ length: last - first }, (_, k) => kernel(Math.abs(first + k - centre + 0.5) / spread));
+  const taps = Array.from({ length: to - from }, (_, i) => {
+    const centre = (from + i + 0.5) * scale;
+    const start = Math.max(Math.floor(centre - reach * spread + 0.5), 0);
+    const end = Math.min(Math.floor(centre + reach * spread + 0.5), size);
+    const given = Array.from({ length: end - start }, (_, k) => kernel(Math.abs(start + k - centre + 0.5) / spread));
     const sum = given.reduce((a, b) => a + b);
     const weights = Float64Array.from(given, (weight) => weight / sum);
     if (whole) weights.forEach((weight, k) => (weights[k] = Math.trunc(weight * ONE + (weight < 0 ? -0.5 : 0.5))));
-    return { first, weights };
+    return { start, weights };
   });
-  const target = new (whole ? Uint8ClampedArray : Float32Array)(before * out * after);
+  const target = new (whole ? Uint8ClampedArray : Float32Array)(before * taps.length * after);
   let place = 0;
   for (let b = 0; b < before; b++) {
-    for (const { first, weights } of taps) {
-      const start = (b * size + first) * after;
+    for (const { start, weights } of taps) {
+      const begin = (b * size + start - first) * after;
       for (let a = 0; a < after; a++) {
         let total = whole ? ONE / 2 : 0;
-        for (let k = 0, from = start + a; k < weights.length; k++, from += after) total += weights[k] * values[from];
+        for (let k = 0, at = begin + a; k < weights.length; k++, at += after) total += weights[k] * values[at];
         target[place++] = whole ? Math.floor(total / ONE) : total; // clamped to a byte
       }
     }

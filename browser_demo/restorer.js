@@ -1,9 +1,10 @@
 /**
- * A bundle's LiteRT file in the browser: its three programs and the sampling loop of `elir_mobile/core/sampling.py`.
+ * A bundle's LiteRT file in the browser: its three programs.
  */
 
 import { Tensor, loadAndCompile, loadLiteRt, unloadLiteRt } from "@litertjs/core";
 import { UserError, isForGpu } from "./bundle.js";
+import { noised, sample } from "./sampling.js";
 
 export const PROGRAMS = ["encode", "step", "decode"];
 
@@ -148,31 +149,10 @@ export class Restorer {
     return this.#call("decode", [latent, this.bundle.latentShape]);
   }
 
-  /**
-   * Restore `image` with unit Gaussian `noise`.
-   *
-   * @param fidelity from the sample (0) to the coarse estimate (1), see `mixed`.
-   * @param progress awaited with (done, of) before each program.
-   * @returns the image, the coarse and the sampled latent, and the milliseconds of encode, one step (the mean), decode,
-   *   and in total.
-   */
-  async restore(image, noise, { fidelity = 0, progress = async () => {} } = {}) {
-    const { steps } = this.bundle.manifest;
-    const spent = { encode: 0, step: 0, decode: 0 };
-    let done = 0;
-    const timed = async (name, ...inputs) => {
-      await progress(done++, steps + 2);
-      const start = performance.now();
-      const out = await this[name](...inputs);
-      spent[name] += performance.now() - start;
-      return out;
-    };
-    const coarse = await timed("encode", image);
-    let latent = noised(coarse, noise, this.bundle.manifest.sigma_s);
-    for (let k = 0; k < steps; k++) latent = await timed("step", latent, k);
-    const restored = await timed("decode", mixed(latent, coarse, fidelity));
-    const total = spent.encode + spent.step + spent.decode;
-    return { image: restored, coarse, latent, times: { ...spent, step: spent.step / steps, total } };
+  /** Restore `image` with unit Gaussian `noise`, see `sample`. */
+  restore(image, noise, options = {}) {
+    const { steps, sigma_s: sigma } = this.bundle.manifest;
+    return sample(this, image, noise, { steps, sigma, ...options });
   }
 
   /** What each program makes of its golden input, and the whole loop of the golden image. */
@@ -190,20 +170,4 @@ export class Restorer {
   close() {
     this.model.delete();
   }
-}
-
-function noised(coarse, noise, sigma) {
-  const scale = Math.fround(sigma); // float32 throughout, as everywhere else
-  return coarse.map((value, i) => value + Math.fround(scale * noise[i]));
-}
-
-/** From the sampled latent (`fidelity` 0) to the coarse one (1), which is nearer to the truth on average and smoother. */
-export function mixed(latent, coarse, fidelity) {
-  return fidelity ? latent.map((value, i) => value + Math.fround(fidelity * (coarse[i] - value))) : latent;
-}
-
-/** Unit Gaussian noise: another sample of the same photo. */
-export function gaussian(length) {
-  const radius = () => Math.sqrt(-2 * Math.log(1 - Math.random()));
-  return Float32Array.from({ length }, () => radius() * Math.cos(2 * Math.PI * Math.random()));
 }

@@ -95,8 +95,8 @@ def task_facts(task: Task, domain: str) -> dict:
         domain: what the network was trained on, ``tasks.ALIGNED_FACE`` or ``tasks.PHOTO``.
 
     Returns:
-        ``keep_colors`` and ``fidelity`` are what ``restore`` does by default, see
-        :mod:`elir_mobile.colors` and :func:`elir_mobile.core.sampling.sample`.
+        ``keep_colors``, ``keep_grey`` (of a grey picture) and ``fidelity`` are what ``restore`` does by
+        default, see :mod:`elir_mobile.colors` and :func:`elir_mobile.core.sampling.sample`.
     """
     return {
         "task": task.name,
@@ -105,6 +105,7 @@ def task_facts(task: Task, domain: str) -> dict:
         "upscale": task.upscale,
         "enlarge": task.enlarge.name.lower(),
         "keep_colors": task.keeps_colors,
+        "keep_grey": not task.adds_colors,
         "fidelity": 0.0,
     }
 

@@ -56,12 +56,12 @@ def recorded(path: Path, facts: dict[str, Any]) -> Iterator[Path]:
     """:func:`elir_mobile.core.files.written` of a file, and its record.
 
     The record is on the disk before the file is in its place, and has the digest of the one that is replaced
-    too: whenever the process is killed, what lies there is known to be its own.
+    too, if that is another: whenever the process is killed, what lies there is known to be its own.
     """
     with written(path) as staged:
         yield staged
-        before = sha256_of(path) if path.is_file() else None
-        record = {"facts": facts, "sha256": sha256_of(staged), "before": before}
+        digest, before = sha256_of(staged), sha256_of(path) if path.is_file() else None
+        record = {"facts": facts, "sha256": digest, "before": None if before == digest else before}
         place = path.parent / RECORDS / named(path.name, ".json")
         write_json(place, {"schema_version": SCHEMA_VERSION, **record})
 

@@ -29,7 +29,7 @@ from PIL import Image
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import absolute_weights, load_weights
 from elir_mobile.colors import is_grey, keep_colors
-from elir_mobile.core.errors import UserError
+from elir_mobile.core.errors import NO_MEMORY, UserError, wants_memory
 from elir_mobile.core.files import named
 from elir_mobile.core.manifest import sha256_of
 from elir_mobile.core.tiling import Sample, Window, axis_windows, level_offsets
@@ -484,7 +484,8 @@ def file_restorer(
                 job.source.name, "failed", said if job.source.name in said else f"{job.source}: {said}"
             )
         except (MemoryError, RuntimeError) as error:  # PyTorch's want of memory is the second
-            return Outcome(job.source.name, "failed", f"{job.source} could not be restored: {error}")
+            said = NO_MEMORY if wants_memory(error) else str(error)
+            return Outcome(job.source.name, "failed", f"{job.source} could not be restored: {said}")
 
     def _restored(job: Job) -> Outcome:
         facts = {

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -142,11 +140,11 @@ def _lower_all(
         initializer=_start_worker,
         # Of a file: through the pipe it would take until the process has imported all that it needs, and one
         # whose parent is killed meanwhile prints a traceback.
-        initargs=(max(1, job.protocol.threads // workers), log, work),
+        initargs=(max(1, job.protocol.threads // workers), work),
     ) as pool:
         try:
             futures = {
-                submit(pool, _lower, target.name, recipe, place): f"{target.name} {recipe.name}"
+                submit(pool, log, _lower, target.name, recipe, place): f"{target.name} {recipe.name}"
                 for target, recipe, place in missing
             }
             for future in as_completed(futures):
@@ -164,12 +162,10 @@ def _lower_all(
 _work: tuple[dict[str, Programs], Samples, dict[Recipe, Adjusted]]
 
 
-def _start_worker(threads: int, log: Path, work: Path) -> None:
-    """Set an export worker up; the converters' many notes go to ``log`` and not to the terminal."""
+def _start_worker(threads: int, work: Path) -> None:
+    """Set an export worker up."""
     global _work
     end_with_parent()
-    with log.open("a") as notes:
-        os.dup2(notes.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
     with work.open("rb") as file:
         _work = pickle.load(file)

@@ -36,6 +36,7 @@ from elir_mobile.bundle import (
     write_manifest,
     write_table,
 )
+from elir_mobile.colors import keep_colors
 from elir_mobile.core.manifest import read_golden, sha256_of
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.core.tiling import axis_windows
@@ -64,7 +65,18 @@ WINDOWS = (
     (57, 16, 11),
 )
 PICTURES = ((64, 64), (40, 50), (64, 150), (100, 117), (205, 130))  # height, width
+# Height and width, whether it is grey, the fidelity, and whether colours and greys are kept.
+FINISHED = (
+    ((64, 64), False, 0.5, False, False),
+    ((40, 50), False, 1.0, True, True),
+    ((205, 130), False, 0.0, True, True),
+    ((100, 117), False, 0.3, True, False),
+    ((64, 150), True, 0.75, False, True),
+    ((64, 150), True, 0.0, False, False),
+    ((70, 90), True, 0.25, True, True),
+)
 TOLD = ("title", "domain", "upscale", "enlarge")  # of the manifest, since schema 2
+KEPT = ("keep_colors", "keep_grey")  # of later manifests of that schema
 RESIZES = {"nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC}
 JOB = {
     "schema_version": 1,
@@ -170,7 +182,8 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
     """Copies of ``whole`` with what an app is to read: one for each task of the package, one for a task that
     no app has heard of, one whose recommended file was left out, and one of schema 1.
 
-    ``square`` and ``whole`` are what is restored of ``photo``; ``recommended`` is the file for any device,
+    ``square`` and ``whole`` are what is restored of ``photo``; ``keep_colors`` and ``keep_grey`` what is kept
+    of it by default; ``recommended`` is the file for any device,
     null where there is none, and ``reason`` why that one, null where the manifest does not say.
     """
     manifest = json.loads((whole / MANIFEST).read_text())
@@ -183,7 +196,8 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
     manifest |= {"reasons": dict.fromkeys(RECOMMENDED, reason)}
     told = {name: facts | {"reasons": manifest["reasons"]} for name, facts in told.items()}
     del told["sr"]["reasons"]  # as before there were any
-    old = {key: value for key, value in manifest.items() if key not in (*TOLD, "recommendation", "reasons")}
+    later = (*TOLD, *KEPT, "recommendation", "reasons")
+    old = {key: value for key, value in manifest.items() if key not in later}
     told["schema-1"] = old | {"schema_version": 1, "task": "sr"}
     entries = []
     for name, manifest in told.items():
@@ -205,6 +219,8 @@ def told_bundles(out: Fixtures, whole: Path, photo: Image.Image) -> list[dict]:
                 "recommended": None if name in ("left-out", "schema-1") else "stub/w8a8.stub",
                 "reason": manifest.get("reasons", {}).get("android"),
                 "detector": name == "bfr",
+                "keep_colors": manifest.get("keep_colors", False),
+                "keep_grey": manifest.get("keep_grey", False),
                 **{part: out.array(f"tasks/{name}-{part}", values) for part, values in pictures.items()},
             }
         )
@@ -384,6 +400,58 @@ def golden_tensors(bundle: Bundle) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def moody(runner: Runner) -> Runner:
+    """``runner`` whose tiles are lighter the lighter their input is, as group norms make them."""
+    return replace(runner, encode=lambda x: runner.encode(x) + 0.3 * (x.mean() - 0.5))
+
+
+def finished(out: Fixtures, bundle: Path) -> list[dict]:
+    """Whole pictures through :func:`elir_mobile.restore.restore` with a fidelity, and with colours kept.
+
+    The fp32 stub's tiles differ in level, see :func:`moody`.
+    """
+    read = read_bundle(bundle)
+    runner = moody(stub_runner(STUBS["fp32"], read.table))
+    entries = []
+    for seed, ((height, width), grey, fidelity, keeps_colors, keeps_grey) in enumerate(FINISHED):
+        given = picture(height, width, seed)
+        if grey:
+            given = given.convert("L").convert("RGB")
+        model = restore.Model(
+            *(runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, ALIGNED_FACE),
+            fidelity,
+            keeps_colors,
+            keeps_grey,
+        )
+        made = restore.restore(given, model, seed, lambda done, total: None)
+        name = f"finished/{seed}"
+        entries.append(
+            {
+                "seed": seed,
+                "fidelity": fidelity,
+                "keep_colors": keeps_colors,
+                "keep_grey": keeps_grey,
+                "input": out.array(f"{name}-input", np.asarray(given)),
+                "output": out.array(f"{name}-output", np.asarray(made)),
+            }
+        )
+    return entries
+
+
+def colors(out: Fixtures) -> list[dict]:
+    """Restored pictures with the colours of what was given, by :func:`elir_mobile.colors.keep_colors`."""
+    entries = []
+    for index, (height, width) in enumerate(((64, 64), (7, 40), (300, 33), (97, 210))):
+        given, restored = picture(height, width, index), picture(height, width, index + 10)
+        if index == 1:
+            given = given.convert("L").convert("RGB")
+        arrays = {"given": given, "restored": restored, "expected": keep_colors(restored, given)}
+        entries.append(
+            {key: out.array(f"colors/{index}-{key}", np.asarray(image)) for key, image in arrays.items()}
+        )
+    return entries
+
+
 def loop(out: Fixtures, bundle: Path) -> list[dict]:
     """The golden input through each stub: coarse latent, K+1 latents, image."""
     read = read_bundle(bundle)
@@ -465,6 +533,8 @@ def write_fixtures(folder: Path) -> dict:
         "resize": resizes(out),
         "loop": loop(out, bundle),
         "restore": restorations(out, bundle),
+        "finished": finished(out, bundle),
+        "colors": colors(out),
         "fidelity": fidelity(out),
         "percentiles": percentiles(),
         "faces": face_photographs(out.array),

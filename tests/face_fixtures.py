@@ -35,6 +35,7 @@ class Scene:
     wanted: Wanted = Wanted()
     square: int = 128  # side of what the restorer takes
     sharpening: tuple[int, ...] = (400,)  # what the restorer does to one face after the other, %
+    larger: int = 0  # how many times, if faces are also set into another, restored background
 
 
 SCENES = (
@@ -45,11 +46,12 @@ SCENES = (
         soft=(("biden", (110, 120), 100, -15),),
         sharp=(("hopper", (300, 140), 70, 8),),
         sharpening=(400, 50),
+        larger=4,
     ),
-    Scene((260, 260), soft=(("collins", (130, 130), 150, 0),), square=64),
+    Scene((260, 260), soft=(("collins", (130, 130), 150, 0),), square=64, larger=1),
     Scene((320, 240), soft=(("giunchedi", (40, 120), 90, 0),)),  # cut by the edge
     Scene(
-        (400, 240), soft=(("henner", (150, 120), 90, 0), ("paumier", (235, 125), 90, 0))
+        (400, 240), soft=(("henner", (150, 120), 90, 0), ("paumier", (235, 125), 90, 0)), larger=2
     ),  # their squares overlap
     Scene(
         (400, 240),
@@ -111,7 +113,8 @@ def face_photographs(array: Array) -> list[dict]:
     """An entry for each scene; ``array`` writes an array and describes it.
 
     ``calls`` are those of the detector's networks in order; ``faces`` what was found, the largest first, with
-    the map to the aligned square, the square (``given``), what the restorer made of it, and the verdict.
+    the map to the aligned square, the square (``given``), what the restorer made of it, and the verdict;
+    ``background``, where a scene has one, is what the same faces are set into, and what comes of it.
     """
     finder = detect.FaceFinder(1)
     entries = []
@@ -144,6 +147,18 @@ def face_photographs(array: Array) -> list[dict]:
             }
             for index, (face, (given, made)) in enumerate(zip(treated, squares, strict=True))
         ]
+        background = None
+        if scene.larger:
+            sides = photo.width * scene.larger, photo.height * scene.larger
+            canvas = photo.resize(sides, Image.Resampling.BICUBIC).filter(ImageFilter.UnsharpMask(2, 200, 0))
+            answers = iter(made for _, made in squares)
+            pasted, _ = restore_faces(
+                photo, found, lambda _, made=answers: next(made), scene.square, scene.wanted, canvas
+            )
+            background = {
+                "canvas": array(f"{name}-canvas", np.asarray(canvas)),
+                "output": array(f"{name}-set", np.asarray(pasted)),
+            }
         entries.append(
             {
                 "photo": array(f"{name}-photo", np.asarray(photo)),
@@ -153,6 +168,7 @@ def face_photographs(array: Array) -> list[dict]:
                 "margin": scene.wanted.margin,
                 "faces": faces,
                 "output": array(f"{name}-output", np.asarray(out)),
+                "background": background,
             }
         )
     return entries

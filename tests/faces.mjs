@@ -65,7 +65,9 @@ for (const { picture, patches, margin, expected } of index.pasted) {
 seen.compared = index.compared.map(({ given, restored, side }) => compared(pictures[given], pictures[restored], side));
 seen.colored = [];
 for (const { restored, given, expected } of index.colored) {
-  seen.colored.push(apart(keepColors(pictures[restored], pictures[given]).data, await bytesOf(expected)));
+  const made = { ...pictures[restored], data: Uint8ClampedArray.from(pictures[restored].data) };
+  keepColors(made, pictures[given]);
+  seen.colored.push(apart(made.data, await bytesOf(expected)));
 }
 /** One of the two networks, which LiteRT runs in the process that serves the fixtures. */
 const network = (name, lengths) => async (values) => {

@@ -26,7 +26,7 @@ from tests.faults.commands import TINY_WEIGHTS
 
 WORKERS = 4
 BAD = 10  # one in so many
-WARM_UP = 0.3  # of the pictures: the share after which memory may not grow
+WARM_UP = 0.5  # of the pictures: the share after which memory may not grow
 SLOPE_MB = 1.0  # for each hundred pictures
 
 
@@ -96,7 +96,7 @@ def restored(pictures: Path, weights: Path, out: Path, *options: str) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -68,3 +68,25 @@ def test_blended_tiles_round_to_the_restored_picture(fixtures) -> None:
         expected = (blended * 255).round().clip(0, 255)
         assert (expected == array(folder, case["output"])).all()
     assert {case["tiles"] for case in index["restore"]} >= {1, 3, 6}
+
+
+def test_fidelity_and_kept_colours_change_a_picture_and_grey_stays_grey(fixtures) -> None:
+    folder, index = fixtures
+    for case in index["finished"]:
+        given, made = (array(folder, case[key]).astype(int) for key in ("input", "output"))
+        assert given.shape == made.shape and np.abs(given - made).mean() > 1
+        grey = (np.ptp(given, -1) == 0).all() and (case["keep_grey"] or case["keep_colors"])
+        assert (np.ptp(made, -1) == 0).all() == grey
+    for case in index["colors"]:
+        given, restored, kept = (array(folder, case[key]) for key in ("given", "restored", "expected"))
+        means = [picture.mean((0, 1)) @ [[-0.169], [-0.331], [0.5]] for picture in (given, restored, kept)]
+        assert abs(means[2] - means[0]) < 0.2 * abs(means[1] - means[0])
+
+
+def test_faces_are_set_into_restored_backgrounds(fixtures) -> None:
+    folder, index = fixtures
+    scenes = [scene for scene in index["faces"] if scene["background"]]
+    assert {s["background"]["canvas"]["shape"][0] // s["photo"]["shape"][0] for s in scenes} == {1, 2, 4}
+    for scene in scenes:
+        canvas, made = (array(folder, scene["background"][key]) for key in ("canvas", "output"))
+        assert 0.01 < (canvas != made).any(-1).mean() < 0.9

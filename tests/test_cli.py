@@ -165,6 +165,41 @@ def test_training_as_a_module_without_its_extra_is_one_sentence(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+# Of every command, what it needs to begin.
+ASKED = {
+    "quantize": ("--task", "bfr"),
+    "search": ("--task", "bfr", "--max-psnr-drop", "1"),
+    "sensitivity": ("--task", "bfr"),
+    "qat": ("--task", "bfr"),
+    "export": (*EXPORT[1:], "--precision", "fp32"),
+    "lint": ("pyproject.toml",),
+    "measure": ("bundle",),
+    "compare": ("one.json", "other.json"),
+    "restore": ("in", "out", "--task", "bfr"),
+    "evaluate": ("in", "--task", "bfr"),
+    "train": ("--task", "bfr", "--data", "in", "--out", "out"),
+    "distill": ("--task", "bfr", "--data", "in", "--out", "out"),
+    "push": ("bundle", "--android-folder", "out"),
+}
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+def test_no_command_needs_much_memory_to_say_that_there_is_too_little(tmp_path: Path) -> None:
+    """Each is started with less than PyTorch takes up."""
+    assert ASKED.keys() == COMMANDS.keys()
+    code = "from elir_mobile.cli.main import app; app(prog_name='elir-mobile')"
+    said = {}
+    for name, words in ASKED.items():
+        command = ["prlimit", f"--as={300 << 20}", sys.executable, "-c", code, name, *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2, (name, done.stderr)
+        (said[name],) = done.stderr.splitlines()
+    assert {line.partition(": ")[0] for line in said.values()} == {"error"}
+    assert sum("not enough memory" in line for line in said.values()) > len(said) // 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_module_that_no_extra_brings_is_a_fault_of_ours() -> None:
     @exits_with_2
     def main() -> None:

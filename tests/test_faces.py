@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -652,6 +653,22 @@ def test_faces_of_every_size_are_found(finder: FaceFinder, true_points: dict, bo
         expected = mapped(placement.matrix, true_points[name] * placement.face.width)
         assert np.linalg.norm(face.points - expected, axis=1).mean() / box < (0.1 if box < 60 else 0.05), name
         assert 0.6 < face.side / box < 1.5
+
+
+def test_the_smallest_faces_are_found(finder: FaceFinder) -> None:
+    """Of 24 pixels in six positions: 59 of 60 were found, and nothing else."""
+    found = 0
+    for shift in range(6):
+        moved = [
+            replace(one, middle=(one.middle[0] + 11.3 * shift, one.middle[1] + 7.7 * shift))
+            for one in placed(NAMES, 24)
+        ]
+        faces = finder.find(composed(SCENE, moved))
+        known = [face for face in matched(faces, moved) if face]
+        assert len(known) == len(faces)
+        assert all(0.6 < face.side / 24 < 1.5 for face in known)
+        found += len(known)
+    assert found >= 58
 
 
 @pytest.mark.parametrize("angle", [15, 30, 45])

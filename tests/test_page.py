@@ -1,19 +1,42 @@
-"""The page's modules that need no browser, run by Node: what they read of a bundle, and how they enlarge."""
+"""The page's modules that need no browser, run by Node: what they read of a bundle, how they enlarge, and
+what they make of whole photos."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from elir_mobile.bundle import read_bundle
+from elir_mobile.core.tiling import Sample, level_offsets
+from elir_mobile.restore import Model, enlarged, restore
+from elir_mobile.runtimes.runner import Runner
 from elir_mobile.runtimes.table import file_stem
-from tests.app_fixtures import TOLD, write_fixtures
+from elir_mobile.tasks import PHOTO, get_task
+from tests.app_fixtures import (
+    CHANNELS,
+    SIGMA_S,
+    SIZE,
+    STEPS,
+    STUBS,
+    TOLD,
+    Fixtures,
+    picture,
+    stub_runner,
+    write_fixtures,
+)
 from tests.node import printed
 
 ROOT = Path(__file__).parents[1]
+SWAY = 0.3  # how much lighter the stub makes a tile of lighter pixels
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -91,3 +114,119 @@ def test_enlarging_gives_pillows_bytes(fixtures, seen: dict) -> None:
     for case in cases:
         expected = hashlib.sha256((folder / case["path"]).read_bytes()).hexdigest()
         assert seen["pictures"][case["path"]] == expected, case["path"]
+
+
+# Whole photos, in tiles.
+
+
+def swaying(runner: Runner) -> Runner:
+    """The stub, whose level depends on the whole tile, as that of a network with group norms does."""
+    return Runner(
+        lambda x: runner.encode(x) * (1 - SWAY + 2 * SWAY * x.double().mean().float()),
+        runner.step,
+        runner.decode,
+    )
+
+
+def gradient(height: int, width: int) -> Image.Image:
+    """A smooth ground, on which a step would be seen."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    values = [40 + 150 * rows / height, 60 + 120 * columns / width, 200 - 100 * columns / width]
+    return Image.fromarray(np.stack(values, -1).astype(np.uint8))
+
+
+def write_whole(folder: Path) -> dict:
+    """Photos restored whole, and levels of tiles, as ``tiled.json``; returns it."""
+    out = Fixtures(folder)
+    runner = swaying(stub_runner(STUBS["fp32"], read_bundle(folder / "bundle").table))
+    grey = picture(70, 90, 5).convert("L").convert("RGB")
+    photos = {
+        "gradient": gradient(150, 190), "noisy": picture(100, 117, 6), "panorama": picture(5, 700, 7),
+        "column": picture(130, 1, 8), "pixel": picture(1, 1, 9), "grey": grey,
+    }  # fmt: skip
+    cases = [(name, "denoising", 0.0, True) for name in photos]
+    cases += [("gradient", "denoising", 0.4, False), ("gradient", "denoising", 1.0, True)]
+    cases += [("pixel", "bsr", 0.0, True), ("grey", "bsr", 0.0, True), ("noisy", "bsr", 0.3, True)]
+    whole = []
+    for seed, (name, task_name, fidelity, colors) in enumerate(cases):
+        task = get_task(task_name)
+        model = Model(
+            runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, PHOTO,
+            fidelity, keeps_colors=colors, keeps_grey=colors,
+        )  # fmt: skip
+        made = restore(enlarged(photos[name], task), model, seed, lambda done, total: None)
+        whole.append(
+            {
+                "seed": seed,
+                "fidelity": fidelity,
+                "colors": colors,
+                "task": {"upscale": task.upscale, "enlarge": task.enlarge.name.lower()},
+                "input": out.array(f"whole/{seed}-input", np.asarray(photos[name])),
+                "output": out.array(f"whole/{seed}-output", np.asarray(made)),
+            }
+        )
+    rng = np.random.default_rng(0)
+    places = [*product((0, 6, 11), (0, 6, 12, 17))]
+    samples = [Sample(top, left, rng.normal(0, 1, (8, 8)).astype(np.float32)) for top, left in places]
+    levels = []
+    for count in (0, 4):
+        before, tiles = samples[:count], samples[count : count + 4]
+        told = [
+            [
+                {"top": s.top, "left": s.left, "height": 8, "width": 8, "values": s.values.ravel().tolist()}
+                for s in some
+            ]
+            for some in (tiles, before)
+        ]
+        offsets = level_offsets(tiles, before).tolist()
+        levels.append({"tiles": told[0], "before": told[1], "offsets": offsets})
+    index = {"sway": SWAY, "whole": whole, "levels": levels}
+    (folder / "tiled.json").write_text(json.dumps(index))
+    return index
+
+
+@pytest.fixture(scope="module")
+def whole(fixtures) -> tuple[dict, dict]:
+    """What Python makes of whole photos, and what ``tests/tiled.mjs`` prints."""
+    folder = fixtures[0]
+    with torch.inference_mode():
+        index = write_whole(folder)
+    return index, printed("tiled.mjs", partial(Quiet, directory=str(folder)))
+
+
+def test_the_pages_noise_is_pytorchs(fixtures, whole) -> None:
+    assert len(whole[1]["noise"]) == len(fixtures[1]["noise"]) >= 30
+    assert max(whole[1]["noise"]) < 1e-6
+
+
+def test_the_pages_windows_and_levels_are_the_packages(whole) -> None:
+    assert len(whole[1]["windows"]) >= 7
+    for weights, starts in whole[1]["windows"]:
+        assert weights < 1e-6
+        assert starts == 0
+    assert len(whole[1]["offsets"]) == 2
+    assert max(whole[1]["offsets"]) < 1e-6
+    assert min(np.abs(case["offsets"]).max() for case in whole[0]["levels"]) > 0.1
+
+
+def test_a_photo_in_tiles_has_the_packages_pixels(fixtures, whole) -> None:
+    assert len(whole[1]["restored"]) == len(fixtures[1]["restore"]) >= 5
+    for most, differ, tiles in whole[1]["restored"]:
+        assert most <= 1
+        assert differ < 0.002
+        assert tiles == 0
+
+
+def test_a_photo_in_tiles_is_levelled_and_keeps_its_colours_as_the_packages(whole) -> None:
+    index, seen = whole
+    assert len(seen["whole"]) == len(index["whole"]) == 11
+    for case, found in zip(index["whole"], seen["whole"], strict=True):
+        for most, differ in (found["first"], found["again"]):
+            assert most <= 1, case
+            assert differ < 0.01, case
+        assert found["size"] == case["output"]["shape"][:2]
+        assert found["other"] > 1  # another fidelity, and no colours kept
+        assert found["counted"] == found["tiles"] * (STEPS + 2)
+        assert found["cancelled"] == "enough" or found["tiles"] * (STEPS + 2) <= 3
+        assert found["positive"]
+    assert max(found["tiles"] for found in seen["whole"]) > 60

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageFilter
 from skimage import data as samples
 
-from elir_mobile.bundle import write_detector, write_manifest
+from elir_mobile.bundle import task_facts, write_detector, write_manifest
 from elir_mobile.colors import keep_colors
 from elir_mobile.devices import browser
 from elir_mobile.faces import detect
@@ -29,8 +29,9 @@ from elir_mobile.faces.compose import Placement, composed
 from elir_mobile.faces.detect import SIDE, Face, FaceFinder, overlaps, suppressed, tiles
 from elir_mobile.faces.inplace import RESTORED, Wanted, compared, restore_faces
 from elir_mobile.faces.paste import Patch, paste
+from elir_mobile.images import read_photo, with_alpha
 from elir_mobile.restore import load_artifact, restore
-from elir_mobile.tasks import get_task
+from elir_mobile.tasks import PHOTO, get_task
 from tests.conftest import write_micro_bundle
 from tests.node import printed
 from tests.test_devices import found_or_skipped
@@ -393,6 +394,74 @@ def test_the_page_does_what_restore_does(
         assert not np.array_equal(saved(before), saved(after))
     for view in ("phone", "desktop", "dark", "dark-phone"):
         assert seen[view] == {"overflow": 0, "camera": "phone" in view}
+
+
+@pytest.fixture(scope="module")
+def photo_bundle(degraded, tiny_weights: Path, tmp_path_factory) -> Path:
+    """A bundle for any photograph, with a network that makes noise of it."""
+    folder = tmp_path_factory.mktemp("bundles") / "denoising-photos"
+    write_micro_bundle(folder, (("litert", "fp32"),), degraded, tiny_weights)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    write_manifest(folder, {**manifest, **task_facts(get_task("denoising"), PHOTO)})
+    return folder
+
+
+@pytest.mark.devices
+@pytest.mark.lowering
+def test_the_page_restores_a_whole_photo_as_restore_does(
+    chromium: browser.Browser, photo_bundle: Path, tmp_path: Path
+) -> None:
+    """In tiles, at its own size, upright, with its transparency; and stops where a person wants it to."""
+    scene = photographs()["coffee"].resize((230, 150))
+    clear = scene.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(scene.size))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    scene.rotate(90, expand=True).save(tmp_path / "lying.png", exif=exif)
+    photos = {"scene": scene, "grey": scene.convert("L"), "clear": clear, "pixel": scene.resize((1, 1))}
+    for name, photo in photos.items():
+        photo.save(tmp_path / f"{name}.png")
+    scene.save(tmp_path / "moving.webp", save_all=True, append_images=[scene.rotate(9)], lossless=True)
+    smooth(4000, 3000).save(tmp_path / "large.png")
+    names = ["large.png", *(f"{name}.png" for name in photos), "lying.png", "moving.webp"]
+    script = ROOT / "tests" / "photo_page.mjs"
+    with browser.serving(photo_bundle) as url:
+        command = [chromium.node, script, browser.modules_folder(), chromium.chromium, url, tmp_path]
+        done = subprocess.run(
+            [*command, *(tmp_path / name for name in names)], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert "for any photo" in seen["about"]
+    for view in ("phone", "desktop"):
+        assert seen[view]["foretold"].startswith("about ")
+        assert seen[view]["cancelled"]["status"] == "Cancelled."
+        assert (seen[view]["overflow"], seen[view]["errors"]) == (0, [])
+    assert seen["photos"]["moving.webp"]["status"].endswith("The file holds 2 pictures; this is the first.")
+    for name, one in seen["photos"].items():
+        assert one["status"].startswith("Restored in "), name
+        assert (one["problem"], one["working"]) == ("", False), name
+        assert one["size"] == ([1, 1] if name == "pixel.png" else [230, 150]), name
+
+    model = load_artifact(
+        get_task("denoising"), photo_bundle, "litert", "fp32", threads=1, keeps_colors=True, keeps_grey=True
+    )
+
+    def saved(name: str) -> np.ndarray:
+        return np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGBA")).astype(int)
+
+    expected = np.asarray(restore(scene, model, 0, lambda *_: None)).astype(int)
+    for name in ("scene.png", "lying.png", "moving.webp"):
+        assert np.abs(saved(name)[..., :3] - expected).max() <= 1, name
+    grey = saved("grey.png")
+    assert (grey[..., :1] == grey[..., :3]).all()
+    read = read_photo(tmp_path / "clear.png")
+    there = with_alpha(read, restore(read.image, model, 0, lambda *_: None), "PNG")
+    made = saved("clear.png")
+    assert np.array_equal(made[..., 3], np.asarray(there)[..., 3])
+    seen_through = np.abs(made[..., :3] - np.asarray(there)[..., :3]) * made[..., 3:] / 255
+    assert seen_through.max() <= 4  # a canvas rounds colours that hardly show
+    assert not np.array_equal(saved("faithful")[..., :3], expected)
 
 
 @pytest.mark.devices

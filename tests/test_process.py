@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import inspect
 import os
@@ -20,12 +21,15 @@ import torch
 from typer.testing import CliRunner
 
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
+from elir_mobile.cli import qat
 from elir_mobile.cli.main import COMMANDS
 from elir_mobile.cli.options import alone
 from elir_mobile.cli.restore import main
+from elir_mobile.core import errors
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.jobs import Job
 from elir_mobile.devices import host, process
+from elir_mobile.devices.worker import sentence
 from elir_mobile.images import list_images
 from elir_mobile.tasks import ALIGNED_FACE, get_task
 from export.targets import TARGETS
@@ -326,6 +330,7 @@ def test_a_signal_waits_until_a_process_is_started() -> None:
 import os, signal, sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from elir_mobile.core import processes
 from elir_mobile.core.errors import exits_with_2
 
@@ -341,7 +346,7 @@ class Pool(ProcessPoolExecutor):
 def main():
     with Pool(1, get_context("spawn"), processes.end_with_parent) as pool:
         try:
-            processes.submit(pool, print)
+            processes.submit(pool, Path(os.devnull), print)
         finally:
             processes.end_pool(pool)
 
@@ -353,17 +358,44 @@ if __name__ == "__main__":
     assert run.returncode == 130
 
 
-def test_want_of_memory_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")):
+WANTS_MEMORY = (
+    MemoryError(),
+    MemoryError("std::bad_alloc"),  # as pybind11 says it
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("can't start new thread"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    np._core._exceptions._ArrayMemoryError((2**40,), np.dtype(np.float64)),
+)
 
-        @exits_with_2
-        def command(error: Exception = error) -> None:
-            raise error
 
-        with pytest.raises(SystemExit) as ended:
-            command()
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
+@pytest.mark.parametrize("error", WANTS_MEMORY, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_want_of_memory_is_one_sentence(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which is left as it was
+
+    @exits_with_2
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
+    assert sentence(error).startswith("there is not enough memory: ")  # of a worker
+
+
+def test_a_library_that_would_ask_for_memory_for_ever_is_not_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    errors.check_memory()  # there is enough
+    monkeypatch.setattr(errors, "BLAS_BYTES", 1 << 60)
+    monkeypatch.setitem(sys.modules, "lightning", None)  # it is not even looked for
+    result = CliRunner().invoke(alone(qat.main), ["--task", "bfr"])
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith("error: there is not enough memory: ")
 
 
 @linux

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +59,15 @@ def pinned(lock: str) -> list[str]:
 
 def test_the_packages_of_the_metrics_are_pinned_by_digest() -> None:
     assert len(pinned("metrics.lock")) == 6
+
+
+def test_the_packages_of_chips_are_pinned_by_digest() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert pinned("npu.lock") == ["onnxruntime-qnn"]
+    assert {"coreai-core", "coreai-torch"} < {*pinned("coreai.lock")}
+    locked = [line for name in ("npu", "coreai") for line in (ROOT / f"{name}.lock").read_text().splitlines()]
+    asked = [*extras["coreai"], *(one for one in extras["onnx-qnn"] if one.startswith("onnxruntime-qnn"))]
+    assert [f"{one} \\" in locked for one in asked] == [True] * 3
 
 
 def test_the_packages_of_the_environment_are_pinned_by_digest() -> None:

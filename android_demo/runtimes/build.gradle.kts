@@ -5,6 +5,8 @@ plugins {
 
 val executorchVersion = "1.4.1"
 val litertVersion = "2.2.0"
+val onnxVersion = "1.32.0"
+val qnnVersion = "2.7.0"
 
 android {
     namespace = "org.elir.mobile.runtimes"
@@ -25,6 +27,9 @@ dependencies {
     implementation("org.pytorch:executorch-android:$executorchVersion")
     // The GPU's library is inside up to 2.2; from 2.3 on it is the artifact litert-gpu.
     implementation("com.google.ai.edge.litert:litert:$litertVersion")
+    // For the files of a Snapdragon's NPU; an app takes them in by -Pelir.onnx (app/build.gradle.kts).
+    compileOnly("com.microsoft.onnxruntime:onnxruntime-android:$onnxVersion")
+    compileOnly("com.qualcomm.qti:onnxruntime-android-qnn:$qnnVersion")
 }
 
 publishing.publications.register<MavenPublication>("release") {

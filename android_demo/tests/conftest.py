@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from android_demo.build import PROGRAMS, build_apk
+from android_demo.tests.goldens import write_goldens
 from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.precision import RECIPES
@@ -40,14 +41,16 @@ def skip_without(*names: str) -> None:
 
 
 def tool(*command: object) -> str:
-    """Run a program and return what it printed."""
-    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
+    """Run a program and return what it printed; in the UTF-8 of Java, as dexdump has it, 0 has two bytes."""
+    done = subprocess.run([str(c) for c in command], check=True, capture_output=True)
+    return done.stdout.decode(errors="backslashreplace")
 
 
 @pytest.fixture(scope="session")
 def fixtures(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "fixtures"
     write_fixtures(folder)
+    write_goldens(folder)
     return folder
 
 

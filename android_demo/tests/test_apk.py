@@ -63,6 +63,11 @@ def test_the_manifest_is_what_gradle_would_make(apk: Path) -> None:
     assert f"targetSdkVersion:'{facts['targetSdk']}'" in said
     assert f"launchable-activity: name='{facts['namespace']}.MainActivity'" in said
     tree = tool("aapt", "dump", "xmltree", apk, "AndroidManifest.xml")
+    service = tree.partition("E: service")[2].partition("E: ")[0]
+    assert '".WorkService"' in service
+    assert re.search(r"\(0x01010599\)=\(type 0x1\d\)0x2001\b", service)  # dataSync or mediaProcessing
+    for name in ("FOREGROUND_SERVICE", "FOREGROUND_SERVICE_DATA_SYNC", "FOREGROUND_SERVICE_MEDIA_PROCESSING"):
+        assert f"uses-permission: name='android.permission.{name}'" in said
     instrumentation = tree.partition("E: instrumentation")[2]
     assert '".JobInstrumentation"' in instrumentation
     assert f'targetPackage(0x01010021)="{facts["namespace"]}"' in instrumentation
@@ -90,7 +95,11 @@ def test_every_class_that_the_libraries_look_up_is_there(dex: str) -> None:
 
 def test_litert_is_used_but_not_packed(dex: str) -> None:
     assert "Lcom/google/ai/edge/litert/CompiledModel;.run:" in dex
-    assert not re.search(r"Class descriptor\s*: 'Lcom/google/ai/edge/litert/", dex)
+    assert not re.search(r"Class descriptor\s*: 'L(com/google/ai/edge/litert|ai/onnxruntime)/", dex)
+
+
+def test_nothing_of_the_platform_is_packed(dex: str) -> None:
+    assert not re.search(r"Class descriptor\s*: 'L(android|java)/", dex)
 
 
 def test_every_symbol_that_the_runtime_needs_of_its_neighbours_is_there() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from android_demo.tests.conftest import ROOT
@@ -69,6 +70,30 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
 
 def test_faces_are_found_aligned_and_put_back_as_the_package_does(core, fixtures: Path) -> None:
     assert "OK (4 tests)" in junit(core, "FacesTest", fixtures=fixtures)
+
+
+def test_wishes_and_what_a_file_says_are_kept_as_the_package_does(
+    core, fixtures: Path, tmp_path: Path
+) -> None:
+    assert "OK (10 tests)" in junit(core, "WishesTest", fixtures=fixtures, saved=tmp_path)
+    saved = sorted(tmp_path.iterdir())
+    assert [path.name for path in saved] == ["plain.jpg.jpg", "plain.png.jpg"]
+    for path in saved:
+        with Image.open(path) as image:
+            image.load()
+            exif = image.getexif()
+            inside, place = (exif.get_ifd(ifd) for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))
+        assert ExifTags.Base.Orientation not in exif and not exif.get_ifd(ExifTags.IFD.IFD1)
+        assert (exif[ExifTags.Base.Make], exif[ExifTags.Base.XResolution]) == ("A camera", 72)
+        assert exif[ExifTags.Base.DateTime] == "2026:11:30 07:00:00"
+        assert inside[ExifTags.Base.ExposureTime] == 0.01
+        assert inside[ExifTags.Base.MakerNote] == bytes(range(200))
+        assert (inside[ExifTags.Base.ExifImageWidth], inside[ExifTags.Base.ColorSpace]) == (640, 1)
+        assert place == {1: "N", 2: (48, 8, 14.5)}
+
+
+def test_touches_and_waiting_work(core, fixtures: Path) -> None:
+    assert "OK (8 tests)" in junit(core, "TouchTest", fixtures=fixtures)
 
 
 def test_a_file_is_used_where_it_computes_what_it_should(core, fixtures: Path) -> None:

@@ -21,6 +21,8 @@ LAST = """
     CPU GPU NPU numThreads cpuOptions readFloat writeFloat
     createInputBuffer createInputBuffers createOutputBuffer createOutputBuffers
     LOAD_MODE_MMAP dataAsFloatArray destroy from fromBlob getMethods loadMethod
+    addConfigEntry createSession createTensor getLibraryPath registerExecutionProviderLibrary
+    setIntraOpNumThreads createNotificationChannel notify startForeground stopForeground
 """
 
 
@@ -35,6 +37,10 @@ def test_the_apps_libraries_are_the_versions_that_the_python_package_writes_file
     pinned = dict(line.split("==") for row in ("executorch", "litert") for line in project[row])
     gradle = [(HERE / module / "build.gradle.kts").read_text() for module in ("app", "runtimes")]
     listed = (HERE / "stubs/signatures.txt").read_text()
+    pinned |= {line.split("==")[0]: line.split("==")[1] for line in project["onnx-qnn"]}
+    for package, name in (("onnxruntime", "onnx"), ("onnxruntime-qnn", "qnn")):
+        assert all(f'val {name}Version = "{pinned[package]}"' in text for text in gradle)
+        assert f"{pinned[package]}" in listed
     for package, title in (("executorch", "ExecuTorch"), ("ai-edge-litert", "LiteRT")):
         named = f"{title} {pinned[package]}"
         assert all(f'val {title.lower()}Version = "{pinned[package]}"' in text for text in gradle)
@@ -52,7 +58,8 @@ def test_the_app_uses_these_signatures_and_no_others(built: Path) -> None:
     with zipfile.ZipFile(built / "published.jar") as jar:
         names = [name.removesuffix(".class") for name in jar.namelist() if name.endswith(".class")]
     said = tool("javap", "-c", "-p", "-cp", built / "published.jar", *names)
-    owners = "android/graphics/Insets|android/view/WindowInsets|com/google/ai|org/pytorch"
+    owners = "android/graphics/Insets|android/view/WindowInsets|com/google/ai|org/pytorch|ai/onnxruntime"
+    owners += "|android/app/Service|android/app/Notification"
     used = set(re.findall(rf"// ((?:Interface)?(?:Method|Field) (?:{owners})\S+)", said))
     lines = (HERE / "stubs/signatures.txt").read_text().splitlines()
     assert used == {line for line in lines if not line.startswith("#")}
@@ -86,9 +93,16 @@ def test_a_runtime_that_cannot_be_loaded_is_told_from_one_that_is_not_there(
 
     absent = "This build has no {}: build it with Gradle, or choose another"
     refused = "This phone cannot load {} (compiled without {}): choose another runtime"
-    names = (("executorch", "ExecuTorch"), ("litert", "LiteRT"))
+    names = (
+        ("executorch", "ExecuTorch"),
+        ("litert", "LiteRT"),
+        ("onnx", "ONNX Runtime"),
+        ("onnx/qnn", "ONNX Runtime"),
+    )
     assert said() == [absent.format(name) for name, _ in names for _ in range(2)]
-    assert said(built / "stubs.jar") == [refused.format(*both) for both in names for _ in range(2)]
+    assert said(built / "stubs.jar", built / "platform-stubs") == [
+        refused.format(*both) for both in names for _ in range(2)
+    ]
 
 
 # Opens the first file of a bundle with each runtime, twice: the second time the JVM says less.
@@ -103,7 +117,7 @@ class Open {
     public static void main(String[] arguments) {
         Bundle bundle = Bundle.Companion.read(new File(arguments[0]));
         Artifact file = bundle.getArtifacts().get(0);
-        for (String runtime : new String[] {"executorch", "litert"}) {
+        for (String runtime : new String[] {"executorch", "litert", "onnx", "onnx/qnn"}) {
             Artifact other = new Artifact(file.getPath(), file.getSha256(), 1, runtime, "fp32", Map.of());
             for (int i = 0; i < 2; i++) {
                 try {

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.errors import check_memory, exits_with_2
 from elir_mobile.core.files import locked
 
 
@@ -44,6 +44,8 @@ def main(
     with console.status("loading"):
         from elir_mobile.checkpoints import load_weights
         from elir_mobile.tasks import get_task
+
+        check_memory()
         from elir_mobile.training.distill import Distillation, Distiller, student_of
 
         if threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import reprlib
 import sys
@@ -9,6 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires
+from mmap import mmap
 from typing import ParamSpec, TypeVar
 
 from elir_mobile.core.processes import stoppable
@@ -68,20 +70,51 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
             wanted = f"'elir-mobile[{extra}]'" if extra else name
             # Some packages look for another one themselves, and say so in words of their own.
             said = f"{name} is not installed: pip install {wanted}" if name else _first_line(error)
-        except OSError as error:
-            said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-        except (MemoryError, RuntimeError, ImportError) as error:
-            if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+        except Exception as error:
+            if wants_memory(error):
+                said = NO_MEMORY
+                # What libraries do as the process ends lacks memory as well, and is no news.
+                sys.unraisablehook = lambda unraisable: None
+            elif isinstance(error, OSError):
+                said = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+            else:
                 raise
-            said = "there is not enough memory: close other programs, or use a machine with more"
         say(f"error: {said}")
         raise SystemExit(2)
 
     return wrapper
 
 
-# Of PyTorch's allocator and of the system's loader, which have no error of their own for it.
-_NO_MEMORY = ("can't allocate memory", "annot allocate memory", "failed to map segment")
+NO_MEMORY = "there is not enough memory: close other programs, or use a machine with more"
+# Of PyTorch's allocator, the system, its loader, its threads and C++, which have no error of their own.
+_NO_MEMORY = (
+    "can't allocate memory", "annot allocate memory", "failed to map segment", "can't start new thread",
+    "bad_alloc", "bad allocation", "out of memory",
+)  # fmt: skip
+
+
+def wants_memory(error: BaseException) -> bool:
+    """Whether an exception is for want of memory: a ``MemoryError``, the system's ``ENOMEM``, or what a
+    library raises in their place."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+# What SciPy's OpenBLAS takes as it is loaded, and what is imported before it, with room to spare.
+BLAS_BYTES = 256 << 20
+
+
+def check_memory() -> None:
+    """Call it before SciPy is imported, or what imports it, which torchmetrics and so Lightning does: the
+    OpenBLAS in it asks for memory as it is loaded, and goes on asking for ever where there is none.
+
+    Raises:
+        OSError: of ``ENOMEM``: there is less than ``BLAS_BYTES``.
+    """
+    mmap(-1, BLAS_BYTES).close()
+
+
 _OWN = ("elir_mobile", "export", "quant")
 
 

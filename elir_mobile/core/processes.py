@@ -18,10 +18,12 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STDERR = 2
 T = TypeVar("T")
 WATCH_S = 1.0  # between two looks for the parent, where the system does not tell of its end
 
@@ -80,17 +82,34 @@ def end_with_parent() -> None:
     end_with(parent.pid)
 
 
-def submit(pool: ProcessPoolExecutor, function: Callable[..., T], *arguments: object) -> Future[T]:
-    """``pool.submit``, of a pool whose initializer calls :func:`end_with_parent`.
+def submit(pool: ProcessPoolExecutor, log: Path, function: Callable[..., T], *arguments: object) -> Future[T]:
+    """``pool.submit(function, *arguments)``, of a pool whose initializer calls :func:`end_with_parent`.
 
     A signal waits until the process for it is started: one that is half started would print a traceback of
     its own. It is born with signals held back, and hears them from :func:`end_with` on.
+
+    Args:
+        log: gets what a process started for it writes on stderr from its first moment on: one that cannot
+            even import what it needs, for want of memory, says so before any of our code is run.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        return pool.submit(function, *arguments)
+        with log.open("ab") as notes, _as_stderr(notes.fileno()):
+            return pool.submit(function, *arguments)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _as_stderr(descriptor: int) -> Iterator[None]:
+    """An open file in the place of stderr, for processes that are started in the block."""
+    kept = os.dup(STDERR)
+    os.dup2(descriptor, STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def end_pool(pool: ProcessPoolExecutor) -> None:

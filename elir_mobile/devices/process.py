@@ -209,10 +209,12 @@ class Apart:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, get_context("spawn"), end_with_parent)
         try:
-            return submit(self._pool, function, path, *arguments).result(self.limit_s)
+            return submit(self._pool, Path(os.devnull), function, path, *arguments).result(self.limit_s)
         except BrokenProcessPool as error:
             self._end()
-            raise ArtifactError(f"{path} ended the process that looked into it: it is damaged") from error
+            raise ArtifactError(
+                f"{path} ended the process that looked into it: it is damaged, or there is not enough memory"
+            ) from error
         except TimeoutError as error:
             self._end()
             raise ArtifactError(

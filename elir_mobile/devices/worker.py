@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.errors import NO_MEMORY, UserError, exits_with_2, wants_memory
 from elir_mobile.core.golden import (
     check_finite,
     check_output,
@@ -212,6 +212,8 @@ def failed_row(manifest: dict, path: str, threads: int, error: str) -> Row:
 
 def sentence(error: BaseException) -> str:
     """The first line of what an exception says."""
+    if wants_memory(error):
+        return NO_MEMORY
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from elir_mobile.checkpoints import DEMO_AUTOENCODER, save_autoencoder, save_weights
 from elir_mobile.core.errors import UserError, exits_with_2
+from elir_mobile.core.files import written
 from elir_mobile.core.machine import cpu_facts
 from elir_mobile.data.crops import jittered_face, random_crop
 from elir_mobile.data.faces import face_split, fetch_faces, load_faces
@@ -221,7 +222,8 @@ def figures(out: Tensor, ref: Tensor) -> str:
 def save_rows(columns: list[Tensor], path: Path) -> None:
     """A picture with one row for each of the first few images, the columns beside each other."""
     rows = zip(*(column[:: max(1, len(column) // SHOWN)][:SHOWN] for column in columns), strict=True)
-    vstack_images([hstack_images([to_image(x) for x in row]) for row in rows]).save(path)
+    with written(path) as staged:
+        vstack_images([hstack_images([to_image(x) for x in row]) for row in rows]).save(staged)
 
 
 class Run:

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from elir_mobile.core.errors import UserError
+from elir_mobile.core.files import written
 from elir_mobile.training.checkpoint import read_checkpoint, write_checkpoint
 
 MakeBatch = Callable[[torch.Generator], object]
@@ -105,7 +106,8 @@ class Strips(Callback):
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
         strip = self.draw()
-        strip.save(self.run_dir / f"strip-{trainer.global_step:06}.png")
+        with written(self.run_dir / f"strip-{trainer.global_step:06}.png") as staged:
+            strip.save(staged)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 pixels = np.asarray(strip)

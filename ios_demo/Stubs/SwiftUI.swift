@@ -213,6 +213,19 @@ extension Stepper where Label == Text {
         onEditingChanged: @escaping (Bool) -> Void = { _ in }
     ) { fatalError() }
 }
+public struct Slider<Label: View, ValueLabel: View>: PrimitiveView {}
+extension Slider where Label == EmptyView, ValueLabel == EmptyView {
+    public init<V: BinaryFloatingPoint>(
+        value: Binding<V>, in bounds: ClosedRange<V>, step: V.Stride = 1,
+        onEditingChanged: @escaping (Bool) -> Void = { _ in }
+    ) where V.Stride: BinaryFloatingPoint { fatalError() }
+}
+public struct Toggle<Label: View>: PrimitiveView {}
+extension Toggle where Label == Text {
+    public init(_ titleKey: LocalizedStringKey, isOn: Binding<Bool>) { fatalError() }
+    @_disfavoredOverload
+    public init<S: StringProtocol>(_ title: S, isOn: Binding<Bool>) { fatalError() }
+}
 public struct ProgressView<Label: View, CurrentValueLabel: View>: PrimitiveView {}
 extension ProgressView where CurrentValueLabel == EmptyView {
     public init(_ titleKey: LocalizedStringKey) where Label == Text { fatalError() }

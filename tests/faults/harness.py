@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -28,9 +27,11 @@ from tests.faults.commands import Command
 
 COMMAND = (sys.executable, "-m", "tests.faults.quick")
 _numbers = itertools.count()
-HANG_S = 600.0  # that a command may take on a busy machine: the longest takes half a minute
+HANG_S = 240.0  # that a command may take: the longest takes half a minute on a machine that is not busy
 ORPHAN_S = 5.0
 CUT_OFF = Path(__file__).with_name("cut_off")
+# Two commands are disturbed at once on two cores, and kernels add up in another order on more threads.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 STOPS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 Files = dict[str, str]  # path in the folder → SHA-256
 
@@ -41,6 +42,7 @@ class Injection:
 
     command: str
     fault: str
+    seconds: float = 0.0
     wrong: dict[str, str] = field(default_factory=dict)
 
     def must(self, holds: bool, kind: str, words: object) -> None:
@@ -67,7 +69,11 @@ class Starter:
         pipe = subprocess.PIPE
         path = os.pathsep.join([str(CUT_OFF), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [*COMMAND, "--serve"], stdin=pipe, stdout=pipe, text=True, env={**os.environ, "PYTHONPATH": path}
+            [*COMMAND, "--serve"],
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
         )
         self.lock = threading.Lock()
         assert self.process.stdout and self.process.stdout.readline() == "ready\n"
@@ -117,17 +123,16 @@ class Run:
         if starter:
             self.pid = starter.start(arguments, environment, self.log)
             return
+        limit = ["prlimit", f"--as={memory}"] if memory else []
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*limit, *COMMAND, *arguments],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **environment},
+                env={**os.environ, **ONE_THREAD, **environment},
             )
         self.pid = self.process.pid
-        if memory:
-            resource.prlimit(self.pid, resource.RLIMIT_AS, (memory, memory))
 
     def poll(self) -> int | None:
         """The exit code, once it has ended."""
@@ -227,7 +232,10 @@ def after_fault(whole: Whole, out: Path, injection: Injection) -> None:
 
 
 def after_again(whole: Whole, out: Path, injection: Injection) -> None:
-    """The same command ends well, with the same bytes, and clears what was left."""
+    """The same command ends well, with the same bytes, and clears what was left. Where the fault left
+    nothing there is nothing to see: it would be the undisturbed run once more."""
+    if not files_in(out) and not staged_beside(out):
+        return
     run = Run(whole.command, out, whole.starter)
     code = run.end(injection)
     injection.must(code == 0, "lost", f"again: exit code {code}: {run.said()[-500:]}")
@@ -237,7 +245,13 @@ def after_again(whole: Whole, out: Path, injection: Injection) -> None:
             injection.must(found.get(name) == digest, "lost", f"again: {name} differs or is missing")
     more = {name for name in found.keys() - whole.files.keys() if not varies(whole.command, name)}
     more |= {name for name in found if name.endswith((".part", ".lock")) or "-exports/" in name}
+    more |= staged_beside(out)
     injection.must(not more, "litter", sorted(more))
+
+
+def staged_beside(out: Path) -> set[str]:
+    """What waits beside a folder to become it."""
+    return {path.name for path in out.parent.iterdir() if path.name.startswith(".")}
 
 
 @contextmanager
@@ -328,27 +342,39 @@ def little_memory(whole: Whole, folder: Path, rng: random.Random, injection: Inj
     refused(Run(whole.command, folder / "out", None, memory=memory), injection, may_die=True)
 
 
-EXTRAS = {
-    "quantize": "executorch", "qat": "lightning", "train": "lightning", "restore --bundle": "ai_edge_litert",
-}  # fmt: skip
+def lacking(name: str) -> Callable[..., None]:
+    def lack(whole: Whole, folder: Path, rng: random.Random, injection: Injection) -> None:
+        (folder / "lacks" / name).mkdir(parents=True)
+        missing = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
+        (folder / "lacks" / name / "__init__.py").write_text(missing)
+        refused(Run(whole.command, folder / "out", None, paths=(folder / "lacks",)), injection)
 
-
-def lacking(whole: Whole, folder: Path, rng: random.Random, injection: Injection) -> None:
-    name = EXTRAS[whole.command.name]
-    (folder / "lacks" / name).mkdir(parents=True)
-    missing = f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
-    (folder / "lacks" / name / "__init__.py").write_text(missing)
-    refused(Run(whole.command, folder / "out", None, paths=(folder / "lacks",)), injection)
+    return lack
 
 
 def two_at_once(whole: Whole, folder: Path, rng: random.Random, injection: Injection) -> None:
+    """Both write whole files, or the second is told that the first is there."""
     first = Run(whole.command, folder / "out", whole.starter)
     time.sleep(rng.uniform(0, 0.5) * whole.seconds)
     second = Run(whole.command, folder / "out", whole.starter)
     for run in (first, second):
         refused(run, injection)
+    codes = first.poll(), second.poll()
+    injection.must(0 in codes, "exit code", f"of two at once none ended well: {codes}")
 
 
+def one_of_two_killed(whole: Whole, folder: Path, rng: random.Random, injection: Injection) -> None:
+    """The other one ends as ever: what the killed one wrote is not its own, and its own is not cleared."""
+    runs = [Run(whole.command, folder / "out", whole.starter) for _ in range(2)]
+    time.sleep(rng.uniform(0.05, 0.9) * whole.seconds)
+    gone = rng.randrange(2)
+    runs[gone].send(signal.SIGKILL)
+    runs[gone].end(injection)
+    refused(runs[1 - gone], injection)
+
+
+MISSING = "missing: "
+PACKAGES = ("ai_edge_litert", "executorch", "lightning", "scipy", "tensorboard", "torchao")
 FAULTS: dict[str, Callable[..., None]] = {
     "SIGKILL": killed,
     "SIGTERM": stopped(signal.SIGTERM),
@@ -356,8 +382,9 @@ FAULTS: dict[str, Callable[..., None]] = {
     "disk full": full_disk,
     "read-only": read_only,
     "little memory": little_memory,
-    "a package missing": lacking,
+    **{f"{MISSING}{name}": lacking(name) for name in PACKAGES},
     "two at once": two_at_once,
+    "one of two killed": one_of_two_killed,
 }
 MOUNTED = ("disk full", "read-only")
 
@@ -365,11 +392,12 @@ MOUNTED = ("disk full", "read-only")
 def inject(whole: Whole, fault: str, folder: Path, seed: int) -> Injection:
     """Do ``fault`` to the command in the fresh ``folder``, look, do the command again, look again."""
     folder.mkdir(parents=True)
-    injection = Injection(whole.command.name, fault)
+    injection, start = Injection(whole.command.name, fault), time.monotonic()
     FAULTS[fault](whole, folder, random.Random(seed), injection)
     if fault not in MOUNTED:
         after_fault(whole, folder / "out", injection)
         after_again(whole, folder / "out", injection)
+    injection.seconds = round(time.monotonic() - start, 1)
     if not injection.wrong:
         shutil.rmtree(folder)
     return injection

@@ -4,6 +4,8 @@ Reads requests from its input, a line of JSON each: arguments, environment, and 
 number of the process, of a session of its own, and later writes its exit code beside the log. What a command
 starts itself (export processes, workers) is started as ever. A quantized file is timed twice and not for
 minutes: how long is of no account here.
+
+Without ``--serve`` it is the one command of its arguments, from the beginning.
 """
 
 from __future__ import annotations
@@ -15,21 +17,28 @@ import select
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
-import elir_mobile.evaluate
-import elir_mobile.photographs  # noqa: F401
-import export.job
-import quant.budget
 from elir_mobile.cli.main import app
 from elir_mobile.core.errors import exits_with_2
-from elir_mobile.data.pairs import PairCounts
-from elir_mobile.harness.protocol import Protocol
+
+WARM = (  # what the commands import that takes long
+    "elir_mobile.evaluate", "elir_mobile.photographs", "elir_mobile.training.distill",
+    "elir_mobile.training.folder", "quant.budget", "quant.ptq", "quant.qat", "quant.student",
+    "torch.utils.tensorboard",
+)  # fmt: skip
 
 
 @exits_with_2
 def main() -> None:
-    """The command line of this process."""
+    """The command line of this process. What takes long to import comes here, as in the commands: it may
+    not be there, or not fit into memory."""
+    import export.job
+    import quant.budget
+    from elir_mobile.data.pairs import PairCounts
+    from elir_mobile.harness.protocol import Protocol
+
     export.job.SHORT = Protocol(threads=1, warmups=0, runs=2, cold_starts=1)
     few = PairCounts(calibration=2, min_evaluation=2)
     export.job.PairCounts = quant.budget.PairCounts = lambda: few  # type: ignore[assignment, misc]
@@ -50,6 +59,8 @@ def become(arguments: list[str], environment: dict[str, str], log: str) -> None:
 
 def serve() -> None:
     """Fork for each request, until there will be no more."""
+    for name in WARM:
+        import_module(name)
     gc.freeze()  # the children's memory stays their parent's
     logs: dict[int, Path] = {}
     print("ready", flush=True)

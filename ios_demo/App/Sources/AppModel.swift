@@ -21,6 +21,10 @@ final class AppModel: ObservableObject {
     @Published var steps: Int?
     @Published var units = ComputeUnits.all
     @Published var seed: Int64 = 0
+    /// Fidelity, and whether colours are kept.
+    @Published var wishes = Wishes()
+    /// Name of the bundle that restores what is around the faces; nil: that is left as it is.
+    @Published var backgroundID: String?
 
     /// Part of the work that is done; nil: nothing is under way.
     @Published private(set) var part: Double?
@@ -37,6 +41,20 @@ final class AppModel: ObservableObject {
 
     var choices: Choices? { bundle.map { Choices($0, targets: Engine.targets, kind: "ios") } }
 
+    /// Bundles that can restore what is around the faces.
+    var backgrounds: [ModelBundle] {
+        bundles.filter { $0.task.domain == anyPhoto && advised($0) != nil }
+    }
+
+    /// The chosen one of ``backgrounds`` with its advised file.
+    var background: (bundle: ModelBundle, choice: Choice)? {
+        backgrounds.first { $0.id == backgroundID }.flatMap { bundle in advised(bundle).map { (bundle, $0) } }
+    }
+
+    private func advised(_ bundle: ModelBundle) -> Choice? {
+        Choices(bundle, targets: Engine.targets, kind: "ios").nearest(target: nil, precision: nil, steps: nil)
+    }
+
     /// The file and steps to use: what was wished for, or the nearest that the bundle has.
     var choice: Choice? { choices?.nearest(target: target, precision: precision, steps: steps) }
 
@@ -52,12 +70,16 @@ final class AppModel: ObservableObject {
         isReading = false
     }
 
-    /// Start `body` unless something is under way; its value goes to `then`, its error becomes ``problem``.
+    /// Start `body`; its value goes to `then`, its error becomes ``problem``. While something else is under way it is
+    /// refused in a sentence.
     func start<Value: Sendable>(
         _ body: @escaping @Sendable (_ report: @escaping Report) async throws -> Value,
         then: @escaping @MainActor (Value) -> Void
     ) {
-        guard work == nil else { return }
+        guard work == nil else {
+            problem = "this was not started, as other work is under way: cancel that, or ask again when it has ended"
+            return
+        }
         (part, problem, notice) = (0, nil, nil)
         // The screen stays on, and where the app is left the system gives it some minutes to end.
         UIApplication.shared.isIdleTimerDisabled = true

@@ -57,22 +57,44 @@ actor Engine {
     /// Restore `picture`, or some of its faces, with the model that is kept, or load it.
     func restore(
         _ picture: Picture, faces: (found: [Face], wanted: WantedFaces)?, with choice: Choice, of bundle: ModelBundle,
-        units: ComputeUnits, seed: Int64, report: Report
+        units: ComputeUnits, seed: Int64, wishes: Wishes, behind: (bundle: ModelBundle, choice: Choice)?, report: Report
     ) async throws -> Restored {
-        let chosen = try await chosen(picture, choice.artifact, of: bundle, units: units)
-        let restorer = Restorer(bundle: bundle, programs: chosen.programs, steps: choice.steps)
+        let background = try await restored(picture, behind: behind, units: units, seed: seed, report: report)
+        if let background, let faces, faces.found.count == faces.wanted.left.count { return background }
+        let chosen = try await chosen(
+            background?.picture ?? picture, choice.artifact, of: bundle, units: units)
+        let restorer = Restorer(bundle: bundle, programs: chosen.programs, steps: choice.steps, wishes: wishes)
         func progress(_ done: Int, _ total: Int) throws {
             try Task.checkCancellation()
             report(Double(done) / Double(total))
         }
-        let (title, passedOver) = (chosen.candidate.title, chosen.passedOver)
+        let title = (background.map { [$0.title] } ?? []) + [chosen.candidate.title]
+        let passedOver = (background?.passedOver ?? []) + chosen.passedOver
         guard let faces else {
             let made = try restorer.restore(picture, seed: seed, progress: progress)
-            return Restored(picture: made, title: title, passedOver: passedOver)
+            return Restored(picture: made, title: title.joined(separator: ", "), passedOver: passedOver)
         }
         let (made, treated) = try restorer.restoreFaces(
-            of: picture, faces.found, wanted: faces.wanted, seed: seed, progress: progress)
-        return Restored(picture: made, title: title, passedOver: passedOver, treated: treated)
+            of: picture, faces.found, wanted: faces.wanted, background: background?.picture, seed: seed,
+            progress: progress)
+        return Restored(
+            picture: made, title: title.joined(separator: ", "), passedOver: passedOver, treated: treated)
+    }
+
+    /// All of `photo` by the network `behind` its faces, as large as that makes it; nil where there is none.
+    private func restored(
+        _ photo: Picture, behind: (bundle: ModelBundle, choice: Choice)?, units: ComputeUnits, seed: Int64,
+        report: Report
+    ) async throws -> Restored? {
+        guard let behind else { return nil }
+        let given = try photo.prepared(for: behind.bundle, framing: .whole)
+        let chosen = try await chosen(given, behind.choice.artifact, of: behind.bundle, units: units)
+        let restorer = Restorer(bundle: behind.bundle, programs: chosen.programs, steps: behind.choice.steps)
+        let made = try restorer.restore(given, seed: seed) { done, total in
+            try Task.checkCancellation()
+            report(Double(done) / Double(total))
+        }
+        return Restored(picture: made, title: chosen.candidate.title, passedOver: chosen.passedOver)
     }
 
     /// The wanted file on the wanted units, or where it does not compute what it should, on others, or another file.

@@ -64,7 +64,7 @@ struct ChoiceSection: View {
         if bundle.findsFaces { return "For the faces in any photo." }
         switch bundle.task.domain {
         case alignedFace: return "For a photo that one upright face fills."
-        case "photo": return "For any photo."
+        case anyPhoto: return "For any photo."
         default: return nil
         }
     }

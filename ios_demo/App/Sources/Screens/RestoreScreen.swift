@@ -66,7 +66,10 @@ struct RestoreScreen: View {
                             Picker("Restore", selection: Binding(get: { chosen(bundle) }, set: { part = $0 })) {
                                 ForEach(parts(bundle), id: \.self) { Text($0.rawValue).tag($0) }
                             }
-                            if chosen(bundle) == .faces { facesOfPhoto }
+                            if chosen(bundle) == .faces {
+                                facesOfPhoto
+                                if !model.backgrounds.isEmpty { backgrounds }
+                            }
                         }
                     } else {
                         Text("The bundle's example will be restored.").foregroundStyle(.secondary)
@@ -82,6 +85,7 @@ struct RestoreScreen: View {
                         if choice.steps < bundle.steps {
                             Text("Fewer steps stop underway: 0 shows the coarse estimate.").foregroundStyle(.secondary)
                         }
+                        finish(bundle)
                         Button("Restore") { restore(bundle, choice) }.disabled(model.part != nil)
                     }
                 }
@@ -112,13 +116,37 @@ struct RestoreScreen: View {
     @ViewBuilder private var facesOfPhoto: some View {
         if let found {
             if found.faces.isEmpty {
-                Text("No face is found in this photo: nothing is restored.")
+                Text(
+                    model.background == nil
+                        ? "No face is found in this photo: nothing is restored."
+                        : "No face is found in this photo: all of it is restored as a background.")
             } else {
                 FacesView(photo: found.shown, faces: found.faces, left: $left)
                 Text("Tap a face to leave it alone.").font(.footnote).foregroundStyle(.secondary)
             }
         } else if let photo {
             Button("Look for faces") { findFaces(photo) }.disabled(model.part != nil)
+        }
+    }
+
+    private var backgrounds: some View {
+        Picker("Around the faces", selection: $model.backgroundID) {
+            Text("Left as it is").tag(String?.none)
+            ForEach(model.backgrounds) { Text($0.task.title).tag(String?.some($0.id)) }
+        }
+    }
+
+    /// What a person may want of the network's picture.
+    @ViewBuilder private func finish(_ bundle: ModelBundle) -> some View {
+        LabeledContent("Fidelity", value: Double(model.wishes.fidelity).formatted(digits: 2))
+        Slider(value: $model.wishes.fidelity, in: 0...1, step: 0.05)
+            .accessibilityLabel("Fidelity")
+        Text("0: the sharpest picture; 1: the most likely one, which is smoother.")
+            .font(.footnote).foregroundStyle(.secondary)
+        if bundle.task.keepsColors {
+            Toggle("Keep the photo's colours", isOn: $model.wishes.keepsColors)
+        } else if bundle.task.keepsGrey {
+            Toggle("Keep a grey photo grey", isOn: $model.wishes.keepsColors)
         }
     }
 
@@ -148,13 +176,14 @@ struct RestoreScreen: View {
         var faces: (photo: Picture, found: [Face], wanted: WantedFaces)?
         if let photo, part == .faces {
             guard let found else { return findFaces(photo) }
-            if found.faces.count == left.count {
+            if found.faces.count == left.count && model.background == nil {
                 model.notice = "No face is left to restore: nothing is done."
                 return
             }
             faces = (found.photo, found.faces, WantedFaces(left: left))
         }
-        let ofFaces = faces
+        let (ofFaces, wishes) = (faces, model.wishes)
+        let behind = faces == nil ? nil : model.background
         model.start { report in
             let given: Picture
             if let ofFaces {
@@ -167,7 +196,7 @@ struct RestoreScreen: View {
             let start = ProcessInfo.processInfo.systemUptime
             let restored = try await engine.restore(
                 given, faces: ofFaces.map { ($0.found, $0.wanted) }, with: choice, of: bundle, units: units, seed: seed,
-                report: report)
+                wishes: wishes, behind: behind, report: report)
             let seconds = ProcessInfo.processInfo.systemUptime - start
             guard let before = given.image, let after = restored.picture.image else {
                 throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")

@@ -17,7 +17,7 @@ public actor PhotoRestorer {
     /// The bundle in `folder`, verified, with its Core ML file on the chip that computes here what it should.
     ///
     /// - Throws: ``ElirError``: the bundle cannot be used, or this phone cannot run it.
-    public static func open(_ folder: URL) async throws -> PhotoRestorer {
+    public static func open(_ folder: URL, wishes: Wishes = Wishes()) async throws -> PhotoRestorer {
         let bundle = try ModelBundle(folder: folder)
         let files = bundle.artifacts.filter { $0.target == CoreMLPrograms.target }
         let advised = bundle.recommended(for: "ios").flatMap { files.contains($0) ? $0 : nil } ?? files.first
@@ -27,7 +27,8 @@ public actor PhotoRestorer {
             return try CoreMLPrograms(bundle, $0.artifact, units: $0.units)
         }
         return PhotoRestorer(
-            Restorer(bundle: bundle, programs: chosen.programs, steps: bundle.steps), passedOver: chosen.passedOver)
+            Restorer(bundle: bundle, programs: chosen.programs, steps: bundle.steps, wishes: wishes),
+            passedOver: chosen.passedOver)
     }
 
     /// `photo`, upright, restored: the faces of a whole photograph where they are, if that is what the bundle is for; the

@@ -77,6 +77,11 @@ public struct Similarity: Sendable {
         return Similarity(re: a, im: b, dx: -(a * dx - b * dy), dy: -(b * dx + a * dy))
     }
 
+    /// This after a change of scale.
+    func after(scaling factor: Double) -> Similarity {
+        Similarity(re: re * factor, im: im * factor, dx: dx, dy: dy)
+    }
+
     /// This, and then a shift.
     func shifted(_ x: Double, _ y: Double) -> Similarity { Similarity(re: re, im: im, dx: dx + x, dy: dy + y) }
 }
@@ -119,12 +124,18 @@ struct Taps {
 
     /// Each column of `wide`, whose lines have `line` values.
     func down(_ wide: [Float], line: Int) -> [Float] {
-        var out = [Float](repeating: 0, count: firsts.count * line)
-        for (i, taps) in weights.enumerated() {
-            for (k, weight) in taps.enumerated() {
-                let from = (firsts[i] + k) * line
-                for x in 0..<line { out[i * line + x] += weight * wide[from + x] }
-            }
+        var out: [Float] = []
+        out.reserveCapacity(weights.count * line)
+        for i in weights.indices { out += self.line(i, of: wide, count: line) }
+        return out
+    }
+
+    /// Line `i` of what ``down(_:line:)`` gives.
+    func line(_ i: Int, of wide: [Float], count: Int) -> [Float] {
+        var out = [Float](repeating: 0, count: count)
+        for (k, weight) in weights[i].enumerated() {
+            let from = (firsts[i] + k) * count
+            for x in 0..<count { out[x] += weight * wide[from + x] }
         }
         return out
     }

@@ -74,16 +74,20 @@ extension Picture {
     ///
     /// - Parameters:
     ///   - size: side of the squares that `restore` takes, pixels.
+    ///   - background: the same scene, as large or some times larger, that the faces are set into; nil: this photograph.
     ///   - restore: what the network makes of aligned square number so and so.
     public func restoringFaces(
-        _ faces: [Face], size: Int, wanted: WantedFaces, restore: (_ number: Int, _ square: Picture) throws -> Picture
+        _ faces: [Face], size: Int, wanted: WantedFaces, background: Picture? = nil,
+        restore: (_ number: Int, _ square: Picture) throws -> Picture
     ) rethrows -> (picture: Picture, treated: [Treated]) {
+        let ground = background ?? self
+        let larger = Double(ground.width) / Double(width)
         var patches: [Patch] = []
         var treated: [Treated] = []
         for (number, face) in faces.enumerated() {
             let map = Similarity(aligning: face.points, size: size)
             if wanted.left.contains(number) {
-                patches.append(Patch(map: map, size: size, restored: nil))
+                patches.append(Patch(map: map.after(scaling: 1 / larger), size: size, restored: nil))
                 treated.append(Treated(face: face, restored: false, detail: nil, agreement: nil))
                 continue
             }
@@ -91,10 +95,11 @@ extension Picture {
             let made = try restore(number, given)
             let (detail, agreement) = compared(given, made, side: Double(size) / map.scale)
             let restored = wanted.all || detail < enoughDetail || agreement < enoughAgreement
-            patches.append(Patch(map: map, size: size, restored: restored ? made : nil))
+            patches.append(
+                Patch(map: map.after(scaling: 1 / larger), size: size, restored: restored ? made : nil))
             treated.append(Treated(face: face, restored: restored, detail: detail, agreement: agreement))
         }
-        return (pasting(patches, margin: wanted.margin), treated)
+        return (ground.pasting(patches, margin: wanted.margin), treated)
     }
 
     /// With every restored patch in its place; for `margin` see ``WantedFaces``.

@@ -61,6 +61,10 @@ public struct RestorationTask: Sendable {
     public let upscale: Int
     /// How the given picture gets that large before it is restored.
     public let enlarge: ResampleFilter
+    /// Whether the restored picture takes its low frequencies of colour from the given one, unless that is not wished.
+    public let keepsColors: Bool
+    /// Whether a grey picture stays grey, unless that is not wished.
+    public let keepsGrey: Bool
 }
 
 /// What golden vectors are held against: each program on its own golden input, and the whole loop.
@@ -130,12 +134,14 @@ public struct ModelBundle: Identifiable, Sendable {
             // Schema 1 has the task's name alone: its pictures are restored as large as they are.
             if version == 1 {
                 task = RestorationTask(
-                    name: manifest.task, title: manifest.task, domain: nil, upscale: 1, enlarge: .nearest)
+                    name: manifest.task, title: manifest.task, domain: nil, upscale: 1, enlarge: .nearest,
+                    keepsColors: false, keepsGrey: false)
             } else {
                 let facts = try JSONDecoder().decode(TaskFacts.self, from: data)
                 task = RestorationTask(
                     name: manifest.task, title: facts.title, domain: facts.domain, upscale: facts.upscale,
-                    enlarge: facts.enlarge)
+                    enlarge: facts.enlarge, keepsColors: facts.keep_colors ?? false,
+                    keepsGrey: facts.keep_grey ?? facts.keep_colors ?? false)
             }
         } catch let error as ElirError {
             throw error
@@ -312,6 +318,8 @@ private struct TaskFacts: Decodable {
     let domain: String
     let upscale: Int
     let enlarge: ResampleFilter
+    let keep_colors: Bool?
+    let keep_grey: Bool?
 }
 
 /// Where a raw little-endian array lies.

@@ -7,12 +7,13 @@ import Foundation
 
 /// How a picture is resized, by Pillow's names.
 public enum ResampleFilter: String, Decodable, Sendable {
-    case nearest, bicubic, lanczos
+    case nearest, box, bicubic, lanczos
 
     /// Reach of the kernel in pixels.
     fileprivate var support: Double {
         switch self {
         case .nearest: return 0
+        case .box: return 0.5
         case .bicubic: return 2
         case .lanczos: return 3
         }
@@ -22,6 +23,8 @@ public enum ResampleFilter: String, Decodable, Sendable {
         switch self {
         case .nearest:
             return 1
+        case .box:
+            return x > -0.5 && x <= 0.5 ? 1 : 0
         case .bicubic:  // Keys' cubic with a = -0.5
             let (a, d) = (-0.5, abs(x))
             if d < 1 { return ((a + 2) * d - (a + 3)) * d * d + 1 }

@@ -1,12 +1,14 @@
 /// From a picture to the restored picture: the three programs, the sampling loop, and tiles.
 ///
-/// The loop is `elir_mobile/models/restorer.py:sample`, the tiles are `elir_mobile/restore.py:restore`: noise
+/// The loop is `elir_mobile/core/sampling.py:sample`, the tiles are `elir_mobile/restore.py:restore`: noise
 /// is drawn once for the whole picture, so that neighbours start from the same latent.
 
 import Foundation
 
 /// The domain of networks for one face that fills the square, upright as in FFHQ.
 public let alignedFace = "aligned-face"
+/// The domain of networks for any photograph.
+public let anyPhoto = "photo"
 
 /// A latent pixel stands for a square of this many pixels a side.
 public let downscale = 8
@@ -38,19 +40,25 @@ public struct Sample {
 ///
 /// - Parameters:
 ///   - rows: of the steps to take. All of a bundle's restore; a first part of them stops underway.
+///   - fidelity: 0 decodes the sample, 1 the coarse estimate, without taking steps; between them the latents are mixed.
 ///   - called: told after each program has run; what it throws ends the loop.
 public func sample(
     _ programs: Programs, image: [Float], noise: [Float], rows: some Collection<[Float]>, sigmaS: Float,
-    called: () throws -> Void = {}
+    fidelity: Float = 0, called: () throws -> Void = {}
 ) throws -> Sample {
     let coarse = try programs.encode(image)
     try called()
     var trajectory = [try noised(coarse, noise: noise, sigmaS: sigmaS)]
-    for row in rows {
-        trajectory.append(try programs.step(trajectory[trajectory.count - 1], row: row))
-        try called()
+    var latent = coarse
+    if fidelity < 1 {
+        for row in rows {
+            trajectory.append(try programs.step(trajectory[trajectory.count - 1], row: row))
+            try called()
+        }
+        latent = trajectory[trajectory.count - 1]
+        if fidelity > 0 { latent = zip(latent, coarse).map { $0 + fidelity * ($1 - $0) } }
     }
-    let restored = try programs.decode(trajectory[trajectory.count - 1])
+    let restored = try programs.decode(latent)
     try called()
     return Sample(coarse: coarse, trajectory: trajectory, image: restored)
 }
@@ -67,20 +75,46 @@ func noised(_ coarse: [Float], noise: [Float], sigmaS: Float) throws -> [Float] 
 /// Told how many of all program calls are done. What it throws cancels the work.
 public typealias Progress = (_ done: Int, _ total: Int) throws -> Void
 
+/// How a person wants a picture to be restored.
+public struct Wishes: Codable, Equatable, Sendable {
+    /// From the sample (0) to the coarse estimate (1), which is nearer to the truth on average and smoother.
+    public var fidelity: Float
+    /// Whether colours and greys are the photograph's, as far as the task keeps them.
+    public var keepsColors: Bool
+
+    public init(fidelity: Float = 0, keepsColors: Bool = true) {
+        (self.fidelity, self.keepsColors) = (fidelity, keepsColors)
+    }
+}
+
 /// Restores pictures of any size with one loaded file.
 public struct Restorer {
     public let bundle: ModelBundle
     public let programs: Programs
     /// How many of the bundle's steps to take: fewer than all stop underway.
     public let steps: Int
+    public let wishes: Wishes
 
-    /// - Precondition: 0 ≤ `steps` ≤ the bundle's.
-    public init(bundle: ModelBundle, programs: Programs, steps: Int) {
+    /// - Precondition: 0 ≤ `steps` ≤ the bundle's, and 0 ≤ fidelity ≤ 1.
+    public init(bundle: ModelBundle, programs: Programs, steps: Int, wishes: Wishes = Wishes()) {
         precondition((0...bundle.steps).contains(steps), "\(steps) steps: the bundle has \(bundle.steps)")
+        precondition((0...1).contains(wishes.fidelity), "a fidelity of \(wishes.fidelity)")
+        self.wishes = wishes
         self.bundle = bundle
         self.programs = programs
         self.steps = steps
     }
+
+    /// Program calls that a picture of `width`×`height` takes.
+    public func calls(width: Int, height: Int) -> Int {
+        TileGrid(width: width, height: height, size: bundle.size).tiles * callsOfTile
+    }
+
+    private var callsOfTile: Int { 2 + (wishes.fidelity < 1 ? steps : 0) }
+
+    private var keepsColors: Bool { wishes.keepsColors && bundle.task.keepsColors }
+
+    private var keepsGrey: Bool { wishes.keepsColors && bundle.task.keepsGrey }
 
     /// `photo` restored: the faces of a whole photograph where they are, if that is what the bundle is for, and nothing if
     /// there is none; else all of it, enlarged as the task says.
@@ -104,12 +138,15 @@ public struct Restorer {
     }
 
     /// `photo` with `faces` restored, and what was done with each.
+    ///
+    /// - Parameter background: what the faces are set into, see ``Picture/restoringFaces(_:size:wanted:background:restore:)``.
     public func restoreFaces(
-        of photo: Picture, _ faces: [Face], wanted: WantedFaces, seed: Int64, progress: Progress
+        of photo: Picture, _ faces: [Face], wanted: WantedFaces, background: Picture? = nil, seed: Int64,
+        progress: Progress
     ) throws -> (picture: Picture, treated: [Treated]) {
-        let calls = (faces.count - wanted.left.count) * (steps + 2)
+        let calls = (faces.count - wanted.left.count) * callsOfTile
         var done = 0
-        return try photo.restoringFaces(faces, size: bundle.size, wanted: wanted) { _, square in
+        return try photo.restoringFaces(faces, size: bundle.size, wanted: wanted, background: background) { _, square in
             try restore(square, seed: seed) { _, _ in
                 done += 1
                 try progress(done, calls)
@@ -129,6 +166,7 @@ public struct Restorer {
                 }
             }
         }
+        if keepsColors || (keepsGrey && picture.isGrey) { out.keepColors(of: picture) }
         return out
     }
 
@@ -140,30 +178,44 @@ public struct Restorer {
         let size = bundle.size
         let grid = TileGrid(picture, size: size)
         let noise = Latents(channels: bundle.latentShape[0], seed: seed, grid: grid)
-        let calls = grid.tiles * (steps + 2)
+        let calls = calls(width: picture.width, height: picture.height)
         var done = 0
         var top = 0
         let stride = grid.width * colours
         var band = [Float](repeating: 0, count: size * stride)
+        var levelled: [TileLevels] = []
         for row in grid.rows {
             let finished = (row.start - top) * stride  // no further tile reaches these
             lines(top, band[..<finished])
             band.removeFirst(finished)
             band.append(contentsOf: repeatElement(0, count: finished))
             top = row.start
+            var levels: [TileLevels] = []
             for column in grid.columns {
                 let tile = try sample(
                     programs,
                     image: picture.tile(Square(column.start, row.start, size)),
                     noise: noise.cut(Square(column.start / downscale, row.start / downscale, size / downscale)),
                     rows: bundle.table.prefix(steps),
-                    sigmaS: bundle.sigmaS
+                    sigmaS: bundle.sigmaS,
+                    fidelity: wishes.fidelity
                 ) {
                     done += 1
                     try progress(done, calls)
                 }.image
                 try check(tile)
                 add(tile, to: &band, stride: stride, row: row, column: column)
+                if keepsColors {
+                    levels.append(
+                        TileLevels(
+                            top: row.start / downscale, left: column.start / downscale, side: size / downscale,
+                            tile: tile))
+                }
+            }
+            if keepsColors {
+                let offsets = levelOffsets(levels, before: levelled)
+                lift(&band, stride: stride, row: row, columns: grid.columns, offsets)
+                levelled = levelled.suffix(levels.count) + zip(levels, offsets).map { $0.lifted($1) }
             }
         }
         lines(top, band[...])
@@ -188,6 +240,17 @@ public struct Restorer {
                 for c in 0..<colours { band[at + c] += weight * tile[(c * size + y) * size + x] }
             }
         }
+    }
+}
+
+/// Make each tile of a row as much lighter as `offsets` say.
+private func lift(_ band: inout [Float], stride: Int, row: Window, columns: [Window], _ offsets: [Float]) {
+    var across = [Float](repeating: 0, count: stride / colours)
+    for (column, offset) in zip(columns, offsets) {
+        for (x, weight) in column.weights.enumerated() { across[column.start + x] += weight * offset }
+    }
+    for (y, weight) in row.weights.enumerated() {
+        for x in 0..<stride { band[y * stride + x] += weight * across[x / colours] }
     }
 }
 

@@ -39,6 +39,8 @@ struct Index: Decodable {
         let recommended: String?
         let reason: String?
         let detector: Bool
+        let keep_colors: Bool
+        let keep_grey: Bool
         let square: Array
         let whole: Array
     }
@@ -92,6 +94,19 @@ struct Index: Decodable {
         let blended: Array
         let output: Array
     }
+    struct Finished: Decodable {
+        let seed: Int64
+        let fidelity: Float
+        let keep_colors: Bool
+        let keep_grey: Bool
+        let input: Array
+        let output: Array
+    }
+    struct Colors: Decodable {
+        let given: Array
+        let restored: Array
+        let expected: Array
+    }
     struct Fidelity: Decodable {
         let reference: Array
         let out: Array
@@ -114,12 +129,17 @@ struct Index: Decodable {
             let agreement: Double
             let restored: Bool
         }
+        struct Background: Decodable {
+            let canvas: Array
+            let output: Array
+        }
         let photo: Array
         let square: Int
         let all_faces: Bool
         let margin: Double
         let faces: [Face]
         let output: Array
+        let background: Background?
     }
     /// A raw little-endian array.
     struct Array: Decodable {
@@ -150,6 +170,8 @@ struct Index: Decodable {
     let resize: Resize
     let loop: [Loop]
     let restore: [Restore]
+    let finished: [Finished]
+    let colors: [Colors]
     let fidelity: [Fidelity]
     let percentiles: [Percentiles]
     let faces: [Photograph]
@@ -202,6 +224,17 @@ final class StubPrograms: Programs {
             return min(max(latent[(c * side + y / downscale) * side + x / downscale], 0), 1)
         }
     }
+}
+
+/// Every byte within 1, and hardly any another one.
+func assertNear(
+    _ picture: Picture, _ expected: Picture, _ message: String, file: StaticString = #filePath, line: UInt = #line
+) {
+    XCTAssertEqual(
+        [picture.width, picture.height], [expected.width, expected.height], message, file: file, line: line)
+    let apart = zip(picture.pixels, expected.pixels).map { abs(Int($0) - Int($1)) }
+    XCTAssertLessThanOrEqual(apart.max() ?? 0, 1, message, file: file, line: line)
+    XCTAssertLessThanOrEqual(apart.filter { $0 > 0 }.count, apart.count / 1000, message, file: file, line: line)
 }
 
 func assertEqual(

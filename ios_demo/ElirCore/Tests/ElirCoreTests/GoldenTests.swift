@@ -74,7 +74,9 @@ final class GoldenTests: XCTestCase {
     func testPicturesOfAnySize() throws {
         let bundle = try Fixtures.bundle()
         let artifact = try XCTUnwrap(bundle.artifacts.first { $0.path == "stub/fp32.stub" })
-        let restorer = Restorer(bundle: bundle, programs: try StubPrograms(bundle, artifact), steps: bundle.steps)
+        let restorer = Restorer(
+            bundle: bundle, programs: try StubPrograms(bundle, artifact), steps: bundle.steps,
+            wishes: Wishes(keepsColors: false))
         for entry in try Fixtures.index().restore {
             let input = try entry.input.picture()
             XCTAssertEqual(TileGrid(input, size: bundle.size).tiles, entry.tiles)

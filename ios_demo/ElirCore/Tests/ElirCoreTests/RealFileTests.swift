@@ -66,7 +66,8 @@ final class RealFileTests: XCTestCase {
         print("verified \(path): \(found.joined(separator: ", "))")
 
         // The picture that the app shows for the bundle's example is the loop's, rounded.
-        let restorer = Restorer(bundle: bundle, programs: programs, steps: bundle.steps)
+        let restorer = Restorer(
+            bundle: bundle, programs: programs, steps: bundle.steps, wishes: Wishes(keepsColors: false))
         let seed = try XCTUnwrap(bundle.goldenSeed)
         let shown = try restorer.restore(bundle.goldenPicture(.input), seed: seed)
         let image = try XCTUnwrap(parity.outputs[.image])

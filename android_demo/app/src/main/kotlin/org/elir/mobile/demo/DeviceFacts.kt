@@ -29,7 +29,8 @@ fun deviceFacts(context: Context): JSONObject = JSONObject()
         "runtimes",
         JSONObject()
             .put("executorch", context.getString(R.string.executorch_version))
-            .put("litert", context.getString(R.string.litert_version)),
+            .put("litert", context.getString(R.string.litert_version))
+            .put("onnx", context.getString(R.string.onnx_version)),
     )
 
 /** [deviceFacts], memory and heat in lines of text. */
@@ -43,8 +44,9 @@ fun describeDevice(context: Context): String {
         "${Runtime.getRuntime().availableProcessors()} cores, $THREADS threads",
         "${memory.availMem / MIB} of ${memory.totalMem / MIB} MiB free",
         "thermal state: ${thermalState(context)}",
-        "executorch ${facts.getJSONObject("runtimes").getString("executorch")}, " +
-            "litert ${facts.getJSONObject("runtimes").getString("litert")}",
+        facts.getJSONObject("runtimes").let { runtimes ->
+            runtimes.keys().asSequence().joinToString { "$it ${runtimes.getString(it)}" }
+        },
     ).joinToString("\n")
 }
 

@@ -19,12 +19,16 @@ import android.widget.Button
 import android.widget.CheckBox
 import android.widget.LinearLayout
 import android.widget.ProgressBar
+import android.widget.SeekBar
 import android.widget.Spinner
+import android.widget.Switch
 import android.widget.TableLayout
 import android.widget.TextView
 
 private const val PICK = 1
 private const val TAKE = 2
+private const val NOTIFICATIONS = 3
+private const val POST_NOTIFICATIONS = "android.permission.POST_NOTIFICATIONS" // of API 33
 private const val CAMERA_PLACE = "camera place"
 private const val SCREEN = "screen"
 private const val LIGHT_NAVIGATION_BAR = 0x10 // View.SYSTEM_UI_FLAG_LIGHT_NAVIGATION_BAR, which API 23 has not
@@ -111,8 +115,18 @@ class MainActivity : Activity() {
     private fun showRestore() {
         button(R.id.pick, ::pick)
         button(R.id.take) { withStorage(::take) }
-        button(R.id.restore) { session.restore() }
-        button(R.id.another) { session.restore(another = true) }
+        button(R.id.restore) { withNotifications { session.restore() } }
+        button(R.id.another) { withNotifications { session.restore(another = true) } }
+        onSelect(R.id.background) { session.chooseBackground(session.backgrounds.getOrNull(it - 1)) }
+        (view(R.id.fidelity) as SeekBar).setOnSeekBarChangeListener(object : SeekBar.OnSeekBarChangeListener {
+            override fun onProgressChanged(bar: SeekBar, tenths: Int, byUser: Boolean) {
+                if (byUser) session.chooseFidelity(tenths)
+            }
+
+            override fun onStartTrackingTouch(bar: SeekBar) = Unit
+
+            override fun onStopTrackingTouch(bar: SeekBar) = Unit
+        })
         button(R.id.save) { withStorage { session.save() } }
         button(R.id.share) { withStorage { session.save(::share) } }
         onSelect(R.id.part) { session.choosePart(session.parts[it]) }
@@ -153,6 +167,19 @@ class MainActivity : Activity() {
             R.id.tab_restore -> {
                 (view(R.id.slider) as SliderView).show(session.before, session.after, session.rings)
                 fill(R.id.part, session.parts.map { getString(it.title) }, session.parts.indexOf(session.part))
+                val behind = session.backgrounds
+                val titles = listOf(getString(R.string.background_none)) + behind.map { "${it.task.title} · ${it.modelName}" }
+                fill(R.id.background, titles, behind.indexOf(session.background) + 1)
+                val around = session.part == Part.FACES && behind.isNotEmpty()
+                view(R.id.around).visibility = if (around) View.VISIBLE else View.GONE
+                text(R.id.fidelity_text).text = getString(R.string.fidelity, session.fidelity * 10)
+                (view(R.id.fidelity) as SeekBar).progress = session.fidelity
+                (view(R.id.colours) as Switch).apply {
+                    setOnCheckedChangeListener(null)
+                    isChecked = session.keepsColours
+                    setOnCheckedChangeListener { _, kept -> session.chooseColours(kept) }
+                }
+                for (id in listOf(R.id.fidelity, R.id.colours)) enable(id, idle)
                 fillFaces(view(R.id.faces) as LinearLayout)
                 for (id in listOf(R.id.pick, R.id.take)) enable(id, running == null)
                 enable(R.id.restore, idle && session.before != null)
@@ -250,8 +277,20 @@ class MainActivity : Activity() {
         requestPermissions(arrayOf(permission), 0)
     }
 
+    /**
+     * From Android 13 on a notification needs the user's permission, which is asked for once: work goes on without it, too,
+     * unseen.
+     */
+    private fun withNotifications(action: () -> Unit) {
+        val asks = Build.VERSION.SDK_INT >= 33 && !session.askedForNotifications
+        session.askedForNotifications = true
+        if (!asks || checkSelfPermission(POST_NOTIFICATIONS) == PackageManager.PERMISSION_GRANTED) return action()
+        afterPermission = action
+        requestPermissions(arrayOf(POST_NOTIFICATIONS), NOTIFICATIONS)
+    }
+
     override fun onRequestPermissionsResult(request: Int, permissions: Array<out String>, results: IntArray) {
-        if (results.firstOrNull() == PackageManager.PERMISSION_GRANTED) afterPermission()
+        if (request == NOTIFICATIONS || results.firstOrNull() == PackageManager.PERMISSION_GRANTED) afterPermission()
         else session.say("Without that permission no picture can be added to the gallery: allow it in the settings")
     }
 

@@ -12,7 +12,9 @@ import android.os.Build
 import android.provider.MediaStore
 import java.io.File
 import java.io.IOException
+import org.elir.mobile.core.Exif
 import org.elir.mobile.core.Picture
+import org.elir.mobile.core.WithSegment
 import org.elir.mobile.runtimes.toBitmap
 import org.elir.mobile.runtimes.toPicture
 
@@ -28,14 +30,16 @@ private const val IS_PENDING = "is_pending"
 class PhotoException(message: String, cause: Throwable? = null) : Exception(message, cause)
 
 /**
- * Copy the photograph at [uri] to [copy] and decode it: EXIF and the two passes of the decoder need a file.
+ * Copy the photograph at [uri] to [copy] and decode it: EXIF and the two passes of the decoder need a file. What was there
+ * stays if that fails.
  *
  * @throws PhotoException see [decodePhoto].
  */
 fun loadPhoto(context: Context, uri: Uri, copy: File, maxPixels: Long): Picture = try {
+    val staged = File(copy.path + ".part")
     val stream = context.contentResolver.openInputStream(uri) ?: throw IOException("no content")
-    stream.use { from -> copy.outputStream().use { from.copyTo(it) } }
-    decodePhoto(copy, maxPixels)
+    stream.use { from -> staged.outputStream().use { from.copyTo(it) } }
+    decodePhoto(staged, maxPixels).also { staged.renameTo(copy) }
 } catch (error: IOException) {
     throw PhotoException("This photo cannot be read: pick another", error)
 } catch (error: SecurityException) {
@@ -61,6 +65,13 @@ fun decodePhoto(file: File, maxPixels: Long): Picture {
         ?: throw PhotoException("This photo cannot be read: pick another")
     val orientation = ExifInterface(file.path).getAttributeInt(ExifInterface.TAG_ORIENTATION, 1)
     return bitmap.toPicture(orientation).also { bitmap.recycle() }
+}
+
+/** What the photograph in [file] says beside its colours; null: nothing. */
+fun readExif(file: File): Exif? = try {
+    file.inputStream().use(Exif::read)
+} catch (error: IOException) {
+    null
 }
 
 /** Write [picture] to [file] whole or not at all, without loss. */
@@ -94,16 +105,17 @@ fun newGalleryEntry(context: Context, name: String): Uri {
 }
 
 /**
- * Save [picture] to the gallery as a JPEG called [name].
+ * Save [picture] to the gallery as a JPEG called [name], with what [exif] says of the photograph it was made from.
  *
  * @throws PhotoException the gallery does not take it.
  */
-fun savePhoto(context: Context, picture: Picture, name: String): Uri {
+fun savePhoto(context: Context, picture: Picture, exif: Exif?, name: String): Uri {
     val resolver = context.contentResolver
     val uri = newGalleryEntry(context, name)
     try {
         setPending(resolver, uri, true)
-        val stream = resolver.openOutputStream(uri) ?: throw IOException("no content")
+        val file = resolver.openOutputStream(uri) ?: throw IOException("no content")
+        val stream = if (exif == null) file else WithSegment(file.buffered(), exif.segment(picture.width, picture.height))
         val bitmap = picture.toBitmap()
         val written = stream.use { bitmap.compress(Bitmap.CompressFormat.JPEG, JPEG_QUALITY, it) }
         bitmap.recycle()

@@ -19,8 +19,10 @@ import org.elir.mobile.core.ALIGNED_FACE
 import org.elir.mobile.core.Artifact
 import org.elir.mobile.core.Bundle
 import org.elir.mobile.core.Chosen
+import org.elir.mobile.core.Exif
 import org.elir.mobile.core.Face
 import org.elir.mobile.core.FaceFinder
+import org.elir.mobile.core.PHOTO
 import org.elir.mobile.core.Parity
 import org.elir.mobile.core.Picture
 import org.elir.mobile.core.Programs
@@ -28,6 +30,7 @@ import org.elir.mobile.core.Progress
 import org.elir.mobile.core.Protocol
 import org.elir.mobile.core.Restorer
 import org.elir.mobile.core.Timing
+import org.elir.mobile.core.Waiting
 import org.elir.mobile.core.WantedFaces
 import org.elir.mobile.core.advised
 import org.elir.mobile.core.choose
@@ -58,6 +61,9 @@ class Session private constructor(private val context: Context) {
     /** Called on the main thread after every change of state. */
     var onChange: () -> Unit = {}
 
+    /** The same, for what holds on to the process while something runs. */
+    var onWork: () -> Unit = {}
+
     var bundles: List<Bundle> = emptyList()
         private set
     var message = "Reading bundles"
@@ -75,6 +81,21 @@ class Session private constructor(private val context: Context) {
     var artifact: Artifact? = null
         private set
     var steps = 0
+
+    /** Whether the user was asked to let notifications be shown. */
+    var askedForNotifications = false
+
+    /** From the sample (0) to the coarse estimate (10), in tenths. */
+    var fidelity = 0
+        private set
+
+    /** Whether a restored picture takes its colours from the photo. */
+    var keepsColours = false
+        private set
+
+    /** What restores a photo around its faces; null: it is left as it is. */
+    var background: Bundle? = null
+        private set
     var part = Part.SQUARE
         private set
 
@@ -100,7 +121,8 @@ class Session private constructor(private val context: Context) {
 
     private var photo: Picture? = null
     private var sampleOf: Bundle? = null // whose golden input the photo is, which is enlarged already
-    private var waiting: Uri? = null // a photo to open as soon as nothing else runs
+    private var exif: Exif? = null
+    private val waiting = Waiting<() -> Unit>() // for what runs to be done
     private var seed = 0L
     private var started = 0L // milliseconds since the phone was
     private val main = Handler(Looper.getMainLooper())
@@ -124,6 +146,7 @@ class Session private constructor(private val context: Context) {
             val found = findBundles(context)
             val first = found.bundles.firstOrNull()
             val last = kept(keptPhoto)
+            val lastExif = last?.let { readExif(keptPhoto) }
             val lastResult = last?.let { kept(keptResult) }
             val sample = first?.takeIf(Bundle::hasGolden)?.goldenPicture() // something to restore at once
             val shown = (last ?: sample)?.let(::toShownBitmap)
@@ -131,6 +154,7 @@ class Session private constructor(private val context: Context) {
             done {
                 bundles = found.bundles
                 photo = last ?: sample
+                exif = lastExif
                 sampleOf = first.takeIf { last == null }
                 choose(first)
                 before = shown
@@ -161,6 +185,9 @@ class Session private constructor(private val context: Context) {
         if (bundle === this.bundle) return
         this.bundle = bundle
         steps = bundle?.steps ?: 0
+        fidelity = Math.round((bundle?.task?.fidelity ?: 0f) * 10)
+        keepsColours = bundle?.task?.keepsColours == true
+        background = background.takeIf { it in backgrounds }
         checked = emptyList()
         val advised = bundle?.advised(PhoneRuntimes)?.firstOrNull()
         chooseArtifact(advised ?: artifacts.firstOrNull())
@@ -169,7 +196,7 @@ class Session private constructor(private val context: Context) {
         val suited = when {
             Part.FACES in parts -> "For the faces in any photo"
             bundle?.task?.domain == ALIGNED_FACE -> "For a photo that one upright face fills"
-            bundle?.task?.domain == "photo" -> "For any photo"
+            bundle?.task?.domain == PHOTO -> "For any photo"
             else -> null
         }
         message = listOfNotNull(suited, advised?.let(bundle::reasonFor)).joinToString("\n")
@@ -203,6 +230,26 @@ class Session private constructor(private val context: Context) {
         forgetResult()
         onChange()
         if (part == Part.FACES) findFaces()
+    }
+
+    /** Bundles that restore photographs of anything. */
+    val backgrounds: List<Bundle> get() = bundles.filter { it.task.domain == PHOTO && it.advised(PhoneRuntimes).isNotEmpty() }
+
+    fun chooseBackground(bundle: Bundle?) {
+        background = bundle
+        onChange()
+    }
+
+    /** So many tenths; counts from the next restoration on. */
+    fun chooseFidelity(tenths: Int) {
+        fidelity = tenths
+        onChange()
+    }
+
+    /** Likewise. */
+    fun chooseColours(kept: Boolean) {
+        keepsColours = kept
+        onChange()
     }
 
     /** Restore face [number], or leave it alone. */
@@ -241,16 +288,14 @@ class Session private constructor(private val context: Context) {
     }
 
     /** Open the photo at [uri], after what is underway. */
-    fun open(uri: Uri) {
-        if (progress != null) waiting = uri else load(uri)
-    }
-
-    private fun load(uri: Uri) = work("Opening the photo") {
-        keptResult.delete()
+    fun open(uri: Uri) = work("Opening the photo") {
         val picture = loadPhoto(context, uri, keptPhoto, largestPicture())
+        keptResult.delete()
+        val said = readExif(keptPhoto)
         val shown = toShownBitmap(picture)
         done {
             photo = picture
+            exif = said
             sampleOf = null
             faces = null
             left = emptySet()
@@ -278,18 +323,33 @@ class Session private constructor(private val context: Context) {
         val left = left
         val ofFaces = part == Part.FACES && !isSample
         if (ofFaces && faces == null) return findFaces()
-        if (ofFaces && faces.orEmpty().size <= left.size) return say("No face is left to restore: nothing is done")
+        val behind = background.takeIf { ofFaces }
+        if (ofFaces && behind == null && faces.orEmpty().size <= left.size) return say("No face is left to restore: nothing is done")
         if (another) seed++
         val seed = seed
-        withPrograms("Restoring") { programs, _, notice ->
+        val fidelity = fidelity / 10f
+        val keepsColours = keepsColours
+        var canvas: Picture? = null
+        val first = {
+            if (behind != null) {
+                canvas = restoredAround(behind, given, seed)
+                begin("Restoring the faces")
+            }
+        }
+        val what = if (behind == null) "Restoring" else "Restoring what is around the faces"
+        withPrograms(what, first) { programs, _, notice ->
             val restorer = Restorer(bundle, programs, steps)
+            restorer.fidelity = fidelity
+            restorer.keepsColours = keepsColours
             val start = System.nanoTime()
             val large: Picture
             val out: Picture
             val did: String
             if (ofFaces) {
-                large = given
-                val (made, treated) = restorer.restoreFaces(given, faces.orEmpty(), WantedFaces(left = left), seed, ::report)
+                large = given // shown as large as what it is compared with
+                val ground = canvas ?: given
+                val wanted = WantedFaces(left = left)
+                val (made, treated) = restorer.restoreFaces(given, faces.orEmpty(), wanted, seed, ::report, ground)
                 out = made
                 val sharp = treated.count { !it.restored && it.detail != null }
                 did = "%d of %d faces".format(treated.count { it.restored }, treated.size) +
@@ -314,12 +374,23 @@ class Session private constructor(private val context: Context) {
         }
     }
 
+    /** All of [given] restored with [behind], whose network is not kept: memory holds one at a time. */
+    private fun restoredAround(behind: Bundle, given: Picture, seed: Long): Picture {
+        val pixels = behind.task.run { given.width.toLong() * given.height * upscale * upscale }
+        require(pixels <= largestPicture()) {
+            "${pixels / 1_000_000} million pixels are too many for this phone: leave what is around the faces as it is"
+        }
+        val chosen = choose(behind, behind.advised(PhoneRuntimes), verdicts) { load(behind, it) }
+        return Restorer(behind, chosen.programs).use { it.restore(given, seed, progress = ::report) }
+    }
+
     /** Save the restored picture, then call [then] with its place in the gallery. */
     fun save(then: (Uri) -> Unit = {}) {
         val picture = restored ?: return say("Restore a photo first")
         saved?.let { return then(it) }
+        val exif = exif.takeIf { sampleOf == null }
         work("Saving") {
-            val uri = savePhoto(context, picture, "elir-${System.currentTimeMillis()}.jpg")
+            val uri = savePhoto(context, picture, exif, "elir-${System.currentTimeMillis()}.jpg")
             done {
                 saved = uri
                 message = "Saved to the gallery"
@@ -333,7 +404,7 @@ class Session private constructor(private val context: Context) {
         val bundle = bundle ?: return
         if (!bundle.hasGolden) return say("${bundle.folder.name} has no golden vectors: write the bundle again")
         val files = artifacts
-        work("Checking") {
+        work("Checking", long = true) {
             val found = files.mapIndexed { index, artifact ->
                 report(index, files.size)
                 try {
@@ -369,12 +440,17 @@ class Session private constructor(private val context: Context) {
 
     /**
      * Give [job] the programs of the chosen file, or, where it does not compute here what it should, of the next one that
-     * the manifest advises, and then why.
+     * the manifest advises, and then why. [first] is done before they are loaded.
      */
-    private fun withPrograms(what: String, job: (programs: Programs, artifact: Artifact, notice: String?) -> Unit) {
+    private fun withPrograms(
+        what: String,
+        first: () -> Unit = {},
+        job: (programs: Programs, artifact: Artifact, notice: String?) -> Unit,
+    ) {
         val bundle = bundle ?: return
         val artifact = artifact ?: return
-        work(what) {
+        work(what, long = true) {
+            first()
             val advised = bundle.advised(PhoneRuntimes)
             val files = listOf(artifact) + advised.drop(advised.indexOf(artifact) + 1)
             val kept = programs.takeIf { loaded === artifact }
@@ -420,31 +496,48 @@ class Session private constructor(private val context: Context) {
                 progress = done * 1000 / total
                 val spent = SystemClock.elapsedRealtime() - started
                 secondsLeft = if (done > 0 && spent > 2000) spent * (total - done) / done / 1000 else null
-                onChange()
+                changed()
             }
         }
+    }
+
+    /** Go on with another part of the same work. */
+    private fun begin(what: String) {
+        main.post {
+            message = what
+            started = SystemClock.elapsedRealtime()
+            changed()
+        }
+    }
+
+    private fun changed() {
+        onChange()
+        onWork()
     }
 
     private fun done(change: () -> Unit) {
         main.post {
             progress = null
             change()
-            onChange()
-            waiting?.let {
-                waiting = null
-                open(it)
-            }
+            if (progress == null) waiting.next()?.invoke()
+            changed()
         }
     }
 
-    private fun work(what: String = message, job: () -> Unit) {
-        if (progress != null) return
+    /**
+     * Do [job] on the worker's thread, after what is underway.
+     *
+     * @param long whether it is to go on when the app is left.
+     */
+    private fun work(what: String = message, long: Boolean = false, job: () -> Unit) {
+        if (progress != null) return waiting.add(what) { work(what, long, job) }
         cancelled = false
         started = SystemClock.elapsedRealtime()
         secondsLeft = null
         progress = 0
         message = what
-        onChange()
+        changed()
+        if (long) WorkService.start(context)
         worker.execute {
             try {
                 job()

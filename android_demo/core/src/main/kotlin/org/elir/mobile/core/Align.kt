@@ -88,7 +88,7 @@ class Raster(val width: Int, val height: Int, val channels: Int, val values: Flo
 }
 
 /** Weights along one axis that make [count] samples of [size]: Keys' cubic with a = -0.5, widened where it shrinks. */
-private class Taps(size: Int, count: Int) {
+internal class Taps(size: Int, count: Int) {
     private val firsts = IntArray(count)
     private val weights: Array<FloatArray>
 
@@ -115,14 +115,20 @@ private class Taps(size: Int, count: Int) {
         }
     }
 
+    /** Line [i] of what [down] makes. */
+    fun line(values: FloatArray, line: Int, i: Int): FloatArray {
+        val out = FloatArray(line)
+        for (k in weights[i].indices) {
+            val from = (firsts[i] + k) * line
+            for (x in 0 until line) out[x] += weights[i][k] * values[from + x]
+        }
+        return out
+    }
+
     /** Each column of [wide], whose lines have [line] values. */
     fun down(wide: FloatArray, line: Int): FloatArray {
         val out = FloatArray(firsts.size * line)
-        for (i in firsts.indices) for (k in weights[i].indices) {
-            val weight = weights[i][k]
-            val from = (firsts[i] + k) * line
-            for (x in 0 until line) out[i * line + x] += weight * wide[from + x]
-        }
+        for (i in firsts.indices) line(wide, line, i).copyInto(out, i * line)
         return out
     }
 }

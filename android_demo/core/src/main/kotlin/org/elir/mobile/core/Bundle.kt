@@ -49,8 +49,18 @@ class Artifact(
  * @property domain what the network was trained on, as `aligned-face` or `photo`; null: it does not say.
  * @property upscale how many times larger the restored picture is than the given one.
  * @property enlarge how the given picture gets that large before it is restored.
+ * @property keepsColours whether by default the restored picture takes its low frequencies of colour from the given one.
+ * @property fidelity by default; see [sample].
  */
-class Task(val name: String, val title: String, val domain: String?, val upscale: Int, val enlarge: Filter)
+class Task(
+    val name: String,
+    val title: String,
+    val domain: String?,
+    val upscale: Int,
+    val enlarge: Filter,
+    val keepsColours: Boolean = false,
+    val fidelity: Float = 0f,
+)
 
 /** The face detector's two networks, `.tflite` files for [FaceFinder]. */
 class Detector(val detect: File, val mesh: File)
@@ -228,7 +238,10 @@ class Bundle private constructor(
             val enlarge = manifest.getString("enlarge")
             val filter = Filter.entries.find { it.name.lowercase() == enlarge }
                 ?: throw damaged(folder, "it enlarges by '$enlarge'")
-            return Task(name, manifest.getString("title"), manifest.getString("domain"), upscale, filter)
+            val fidelity = manifest.optDouble("fidelity", 0.0).toFloat()
+            if (fidelity !in 0f..1f) throw damaged(folder, "its fidelity is $fidelity")
+            val keepsColours = manifest.optBoolean("keep_colors", false) // older bundles do not say
+            return Task(name, manifest.getString("title"), manifest.getString("domain"), upscale, filter, keepsColours, fidelity)
         }
 
         private fun texts(manifest: JSONObject, name: String): Map<String, String> =

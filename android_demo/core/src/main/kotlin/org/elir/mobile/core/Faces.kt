@@ -53,9 +53,10 @@ class WantedFaces(val all: Boolean = false, val left: Set<Int> = emptySet(), val
 class Treated(val face: Face, val restored: Boolean, val detail: Double?, val agreement: Double?)
 
 /**
- * [photo] with its faces restored; the very same object where nothing was to be done.
+ * [canvas] with the faces of [photo] restored; the very same object where nothing was to be done.
  *
  * @param size side of the squares that [restore] takes, pixels.
+ * @param canvas what the faces are set into: the photograph itself, or the same scene restored, in the same or a larger size.
  * @param restore what the network makes of aligned square number so and so.
  */
 fun restoreFaces(
@@ -63,23 +64,26 @@ fun restoreFaces(
     faces: List<Face>,
     size: Int,
     wanted: WantedFaces,
+    canvas: Picture = photo,
     restore: (number: Int, square: Picture) -> Picture,
 ): Pair<Picture, List<Treated>> {
+    val larger = canvas.width.toDouble() / photo.width
     val patches = mutableListOf<Patch>()
     val treated = faces.mapIndexed { number, face ->
         val map = aligned(face.points, size)
+        val onto = Similarity(map.re / larger, map.im / larger, map.dx, map.dy)
         if (number in wanted.left) {
-            patches += Patch(map, size, null)
+            patches += Patch(onto, size, null)
             return@mapIndexed Treated(face, false, null, null)
         }
         val given = Warp(photo, map, size, size).picture()
         val made = restore(number, given)
         val (detail, agreement) = compared(given, made, size / map.scale)
         val restored = wanted.all || detail < ENOUGH_DETAIL || agreement < ENOUGH_AGREEMENT
-        patches += Patch(map, size, made.takeIf { restored })
+        patches += Patch(onto, size, made.takeIf { restored })
         Treated(face, restored, detail, agreement)
     }
-    val out = if (treated.any { it.restored }) paste(photo, patches, wanted.margin) else photo
+    val out = if (treated.any { it.restored }) paste(canvas, patches, wanted.margin) else canvas
     return out to treated
 }
 

@@ -179,6 +179,9 @@ enum class Filter(val support: Double) {
     NEAREST(0.0) {
         override fun weight(x: Double) = throw UnsupportedOperationException("nearest has no kernel")
     },
+    BOX(0.5) {
+        override fun weight(x: Double) = if (x > -0.5 && x <= 0.5) 1.0 else 0.0
+    },
     BILINEAR(1.0) {
         override fun weight(x: Double) = maxOf(0.0, 1 - abs(x))
     },

@@ -13,6 +13,9 @@ import java.util.concurrent.CancellationException
 /** The domain of networks for one face that fills the square, upright as in FFHQ. */
 const val ALIGNED_FACE = "aligned-face"
 
+/** The domain of networks for photographs of anything. */
+const val PHOTO = "photo"
+
 /** A latent pixel stands for a square of this many pixels a side. */
 const val DOWNSCALE = 8
 private const val OVERLAP = 0.25 // of a tile's side
@@ -55,6 +58,8 @@ class Sample(val coarse: FloatArray, val trajectory: List<FloatArray>, val image
  * The sampling loop over one square.
  *
  * @param table rows of the steps to take. All of a bundle's restore; a first part of them stops underway.
+ * @param fidelity 0 decodes the sample, 1 the coarse estimate, which is nearer to the truth on average and smoother; between
+ *   them the latents are mixed. At 1 no step is taken.
  * @param called told after each program has run; what it throws ends the loop.
  */
 fun sample(
@@ -63,19 +68,28 @@ fun sample(
     noise: FloatArray,
     table: List<FloatArray>,
     sigmaS: Float,
+    fidelity: Float = 0f,
     called: () -> Unit = {},
 ): Sample {
     val coarse = programs.encode(image)
     called()
     val trajectory = mutableListOf(noised(coarse, noise, sigmaS))
-    for (row in table) {
+    for (row in table.take(stepsAt(fidelity, table.size))) {
         trajectory += programs.step(trajectory.last(), row)
         called()
     }
-    val restored = programs.decode(trajectory.last())
+    val last = trajectory.last()
+    val latent = when (fidelity) {
+        0f -> last
+        1f -> coarse
+        else -> FloatArray(last.size) { last[it] + fidelity * (coarse[it] - last[it]) }
+    }
+    val restored = programs.decode(latent)
     called()
     return Sample(coarse, trajectory, restored)
 }
+
+private fun stepsAt(fidelity: Float, steps: Int) = if (fidelity == 1f) 0 else steps
 
 /** Where the steps start: [coarse] with [sigmaS] times [noise]. */
 fun noised(coarse: FloatArray, noise: FloatArray, sigmaS: Float): FloatArray {
@@ -98,6 +112,19 @@ class Restorer(
     val steps: Int = bundle.steps,
     private val networks: FaceNetworks? = null,
 ) : Closeable {
+    /** From the sample (0) to the coarse estimate (1), see [sample]; the manifest says with what to begin. */
+    var fidelity: Float = bundle.task.fidelity
+        set(value) {
+            require(value in 0f..1f) { "a fidelity of $value: give 0 to 1" }
+            field = value
+        }
+
+    /**
+     * Whether a restored picture takes its low frequencies of colour from the given one, see [keepColours], and its tiles get
+     * one level; the manifest says with what to begin.
+     */
+    var keepsColours: Boolean = bundle.task.keepsColours
+
     private val size = bundle.size
     private val channels = bundle.latentShape[0]
     private val table = bundle.table.take(steps)
@@ -111,31 +138,51 @@ class Restorer(
      * same object if there is none; else all of it, enlarged as the task says.
      *
      * @param seed of the noise.
-     * @throws IllegalArgumentException the bundle is for aligned faces, and this is none.
+     * @param background restores what is around the faces, with a bundle for photographs; null: it is left as it is.
+     * @throws IllegalArgumentException the bundle is for aligned faces, and this is none; or [background] is for faces, too.
      */
-    fun restore(photo: Picture, seed: Long = 0, progress: Progress = { _, _ -> }): Picture {
+    fun restore(
+        photo: Picture,
+        seed: Long = 0,
+        background: Restorer? = null,
+        progress: Progress = { _, _ -> },
+    ): Picture {
+        require(background == null || background.bundle.task.domain == PHOTO) {
+            "${background?.bundle?.task?.title} is for aligned faces: give a background of photographs, as denoising"
+        }
         val side = size / bundle.task.upscale
         if (bundle.task.domain != ALIGNED_FACE || photo.width == side && photo.height == side) {
             return restoreTiles(photo.enlarged(bundle.task.upscale, bundle.task.enlarge), seed, progress)
         }
         requireNotNull(networks) { "${bundle.task.title} is for one upright face that fills $side×$side pixels: give that" }
-        return restoreFaces(photo, FaceFinder(networks).find(photo), WantedFaces(), seed, progress).first
+        val faces = FaceFinder(networks).find(photo)
+        val behind = background?.callsFor(photo) ?: 0
+        val calls = behind + calls(faces.size)
+        val canvas = background?.restore(photo, seed) { done, _ -> progress(done, calls) } ?: photo
+        return restoreFaces(photo, faces, WantedFaces(), seed, { done, _ -> progress(behind + done, calls) }, canvas).first
     }
 
-    /** [photo] with [faces] restored, and what was done with each; see the function of that name. */
+    /** [photo] with [faces] restored, set into [canvas], and what was done with each; see the function of that name. */
     fun restoreFaces(
         photo: Picture,
         faces: List<Face>,
         wanted: WantedFaces,
         seed: Long,
         progress: Progress = { _, _ -> },
+        canvas: Picture = photo,
     ): Pair<Picture, List<Treated>> {
-        val calls = (faces.size - wanted.left.size) * (steps + 2)
+        val calls = calls(faces.size - wanted.left.size)
         var done = 0
-        return restoreFaces(photo, faces, size, wanted) { _, square ->
+        return restoreFaces(photo, faces, size, wanted, canvas) { _, square ->
             restoreTiles(square, seed) { _, _ -> progress(++done, calls) }
         }
     }
+
+    /** Calls of the programs that so many [tiles] take. */
+    fun calls(tiles: Int): Int = tiles * (stepsAt(fidelity, steps) + 2)
+
+    /** Calls of the programs that all of [photo] takes, in tiles. */
+    fun callsFor(photo: Picture): Int = bundle.task.upscale.let { calls(tiles(photo.width * it, photo.height * it)) }
 
     override fun close() {
         programs.close()
@@ -155,6 +202,7 @@ class Restorer(
                 out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x] * 255f)
             }
         }
+        if (keepsColours) keepColours(out, picture)
         return out
     }
 
@@ -168,8 +216,9 @@ class Restorer(
         val noise = seededNoise(channels * (height / DOWNSCALE) * (width / DOWNSCALE), seed)
         val rows = windows(height)
         val columns = windows(width)
-        val calls = rows.size * columns.size * (steps + 2)
+        val calls = calls(rows.size * columns.size)
         var done = 0
+        var levelled = emptyList<Level>()
         var top = 0
         val stride = width * COLOURS
         val band = FloatArray(size * stride)
@@ -179,6 +228,7 @@ class Restorer(
             band.copyInto(band, 0, finished)
             band.fill(0f, band.size - finished)
             top = row.start
+            val levels = mutableListOf<Level>()
             for (column in columns) {
                 val tile = sample(
                     programs,
@@ -186,11 +236,24 @@ class Restorer(
                     cut(noise, width / DOWNSCALE, column.start / DOWNSCALE, row.start / DOWNSCALE),
                     table,
                     bundle.sigmaS,
+                    fidelity,
                 ) { progress(++done, calls) }
                 add(band, stride, tile.image, row, column)
+                if (keepsColours) levels += Level.of(tile.image, size, column.start, row.start)
             }
+            val offsets = levelOffsets(levels, levelled)
+            levels.forEachIndexed { i, _ -> lift(band, stride, offsets[i], row, columns[i]) }
+            levelled = levelled.takeLast(columns.size) + levels.mapIndexed { i, level -> level.lifted(offsets[i]) }
         }
         lines(top, band)
+    }
+
+    /** Make a tile [by] lighter that was added already. */
+    private fun lift(band: FloatArray, stride: Int, by: Float, row: Window, column: Window) {
+        for (y in 0 until size) for (x in 0 until size) {
+            val at = y * stride + (column.start + x) * COLOURS
+            for (c in 0 until COLOURS) band[at + c] += row.weights[y] * column.weights[x] * by
+        }
     }
 
     private fun add(band: FloatArray, stride: Int, tile: FloatArray, row: Window, column: Window) {

@@ -150,7 +150,7 @@ class CoreTest {
     @Test
     fun picturesOfAnySizeAreRestoredAsThePackageDoes() {
         for (case in index.getJSONArray("restore").objects()) {
-            val restorer = Restorer(bundle, stub("stub/fp32.stub"))
+            val restorer = Restorer(bundle, stub("stub/fp32.stub")).apply { keepsColours = false }
             val input = picture(case.getJSONObject("input"))
             val seed = case.getLong("seed")
             assertEquals(case.getInt("tiles"), restorer.tiles(input.width, input.height))
@@ -182,7 +182,7 @@ class CoreTest {
         val programs = stub("stub/fp32.stub")
         val calls = mutableListOf<Pair<Int, Int>>()
         val picture = bundle.goldenPicture()
-        val restorer = Restorer(bundle, programs, steps = 0)
+        val restorer = Restorer(bundle, programs, steps = 0).apply { keepsColours = false }
         val restored = restorer.restoreTiles(picture, 0) { done, total -> calls += done to total }
         assertEquals(listOf(1 to 2, 2 to 2), calls)
         val noise = bundle.golden("noise")

@@ -13,6 +13,9 @@ import org.elir.mobile.core.Runtimes
 private const val EXECUTORCH = "org.pytorch.executorch.Module"
 private const val LITERT = "com.google.ai.edge.litert.CompiledModel"
 
+private const val ONNX = "ai.onnxruntime.OrtEnvironment"
+private const val QNN = "ai.onnxruntime.qnnpluginep.QnnPluginEpLibraryKt" // its plugin for ONNX Runtime
+
 /** LiteRT's files for the processor, the GPU and, compiled for one chip, Qualcomm's NPU. */
 private val LITERT_TARGETS = listOf("litert", "litert/gpu", "litert/qnn")
 
@@ -21,6 +24,8 @@ object PhoneRuntimes : Runtimes {
     private fun opener(artifact: Artifact): String? = when {
         artifact.runtime == "executorch" -> EXECUTORCH
         artifact.target in LITERT_TARGETS -> LITERT
+        artifact.target == "onnx" -> ONNX
+        artifact.target == "onnx/qnn" -> QNN
         else -> null
     }
 
@@ -41,7 +46,8 @@ object PhoneRuntimes : Runtimes {
     }
 
     override fun open(bundle: Bundle, artifact: Artifact, threads: Int): Programs {
-        val runtime = artifact.runtime
+        val onNpu = artifact.target == "onnx/qnn"
+        val runtime = if (onNpu) artifact.target else artifact.runtime
         if (!knows(artifact)) {
             throw RuntimeMissingException("${artifact.target} files do not run on Android: choose another")
         }
@@ -51,6 +57,7 @@ object PhoneRuntimes : Runtimes {
         val file = bundle.file(artifact)
         return loaded(runtime, artifact.path) {
             when {
+                artifact.runtime == "onnx" -> OnnxPrograms(file, bundle, threads, onNpu)
                 runtime == "executorch" -> ExecuTorchPrograms(file, bundle, threads)
                 artifact.target == "litert/gpu" -> LiteRtPrograms(file, Accelerator.GPU, threads)
                 artifact.target == "litert/qnn" -> LiteRtPrograms(file, Accelerator.NPU, threads)

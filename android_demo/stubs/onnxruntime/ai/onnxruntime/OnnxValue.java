@@ -1,0 +1,7 @@
+package ai.onnxruntime;
+
+/** See {@link OrtEnvironment}. */
+public interface OnnxValue extends AutoCloseable {
+  @Override
+  void close();
+}

@@ -1,0 +1,10 @@
+package ai.onnxruntime;
+
+/** See {@link OrtEnvironment}. */
+public final class OrtEpDevice {
+  private OrtEpDevice() {}
+
+  public String getEpName() {
+    throw OrtEnvironment.ABSENT;
+  }
+}

@@ -1,0 +1,11 @@
+/**
+ * The part of onnxruntime-android-qnn 2.7.0 that the app calls, Qualcomm's plugin for ONNX Runtime; as for LiteRT, the
+ * signatures of `java/src/main/qnnpluginep`. The file must be called as theirs is.
+ */
+package ai.onnxruntime.qnnpluginep
+
+private fun absent(): Nothing = throw UnsatisfiedLinkError("compiled without QNN")
+
+fun getLibraryPath(): String = absent()
+
+fun getEpName(): String = absent()
