@@ -23,11 +23,10 @@ from elir_mobile.core.files import write_json
 from elir_mobile.core.manifest import bytes_of
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
-from elir_mobile.harness.protocol import package_versions
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import get_recipe
 from elir_mobile.runtimes.runner import open_runner
-from elir_mobile.runtimes.table import RUNTIMES
+from elir_mobile.runtimes.table import RUNTIMES, package_versions
 from elir_mobile.tasks import get_task
 from export.programs import build_programs
 from export.targets import TARGETS

@@ -28,7 +28,7 @@ from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.tasks import get_task
-from quant.job import select_artifacts
+from export.job import select_artifacts
 from quant.ptq import run
 from quant.qat import QatConfig, make_row, show_rows, simulated_quality, trained, training_images
 

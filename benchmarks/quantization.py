@@ -52,14 +52,14 @@ from elir_mobile.tasks import get_task
 from export import coreml
 from export.calibrate import calibrate
 from export.executorch import quantize
+from export.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
+from export.job import ALL, Job, select_artifacts
 from export.observers import OBSERVERS, HistogramObserver, MinMaxObserver, MseObserver, PercentileObserver
 from export.programs import PROGRAM_NAMES, Programs, Samples, build_programs
 from export.samples import collect_samples
 from export.simulate import simulate
 from export.targets import TARGETS
 from quant.budget import find_recipe, rank_layers, verdicts
-from quant.gptq import RECONSTRUCTION_CALLS, correct_biases, reconstruct
-from quant.job import ALL, Job, select_artifacts
 from quant.judge import Judge, Verdict
 from quant.ptq import run
 from quant.search import FASTEST, Budget

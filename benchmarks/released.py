@@ -37,7 +37,7 @@ from elir_mobile.harness.report import terminal_table
 from elir_mobile.models.autoencoder import Form
 from elir_mobile.runtimes.table import EAGER, get_runtime
 from elir_mobile.tasks import Task, get_task
-from quant.job import ALL, SHORT, Job, select_artifacts
+from export.job import ALL, SHORT, Job, select_artifacts
 from quant.ptq import run
 
 RESULTS = Path(__file__).with_name("results")

@@ -37,7 +37,7 @@ from benchmarks.released import RESULTS
 from elir_mobile.checkpoints import PARTS, load_taesd, load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
-from elir_mobile.harness.protocol import package_versions
+from elir_mobile.runtimes.table import package_versions
 from elir_mobile.tasks import get_task
 
 BUDGET = 1e-4  # greatest absolute difference of a pixel in [0, 1]

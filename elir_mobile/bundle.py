@@ -41,16 +41,17 @@ if __name__ == "__main__":  # before what takes long to import, so that Ctrl-C i
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError
+from elir_mobile.checkpoints import ModelInfo
+from elir_mobile.core.errors import UserError, say
 from elir_mobile.core.files import write_json, written
 from elir_mobile.core.manifest import (
     MANIFEST,
@@ -68,11 +69,18 @@ from elir_mobile.core.reader import load_object
 from elir_mobile.devices.adb import APP_FOLDER, Adb
 from elir_mobile.faces import detect
 from elir_mobile.images import to_image
-from elir_mobile.models.restorer import seeded_noise
+from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.recommendation import BUDGET, RECOMMENDED, reasons, recommendation
 from elir_mobile.runtimes.runner import Runner
-from elir_mobile.runtimes.table import RUNTIMES, can_run, canonical, runtime_name, runtimes_on
-from elir_mobile.tasks import Task, get_task
+from elir_mobile.runtimes.table import (
+    RUNTIMES,
+    can_run,
+    canonical,
+    package_versions,
+    runtime_name,
+    runtimes_on,
+)
+from elir_mobile.tasks import ALIGNED_FACE, Task, get_task
 
 DETECTOR, GOLDEN, REPORT = "detector", "golden", "report"
 MADE_BY = "elir-mobile"  # in manifests: a folder without it is somebody else's, and never replaced
@@ -195,6 +203,60 @@ def write_detector(folder: Path) -> dict:
         shutil.copyfile(source / file, path)
         files[name] = file_entry(folder, path)
     return {"files": files, "source": f"MediaPipe, by PyPI {detect.PACKAGE}", "licence": "Apache-2.0"}
+
+
+def write_bundle(
+    folder: Path,
+    task: Task,
+    restorer: Restorer,
+    info: ModelInfo,
+    *,
+    size: int,
+    table: Tensor,
+    golden: dict,
+    files: list[dict],
+    calibration: dict,
+    budget: Mapping[str, float],
+) -> Bundle:
+    """Make a bundle of what lies in ``folder``; it then lacks parity budgets and the report alone.
+
+    Without a network the bundle has no face detector, and says so: the exported files are worth more.
+
+    Args:
+        restorer, info: the float network, with the loop that the files are for.
+        size: of their images, in pixels.
+        table: of time biases.
+        golden: see :func:`write_golden`.
+        files: entries of the exported files, see :func:`file_entry`.
+        calibration: digest, pictures and calls; empty where nothing was calibrated.
+        budget: what a file may cost, see :data:`elir_mobile.recommendation.BUDGET`.
+    """
+    manifest = {
+        **task_facts(task, info.domain),
+        "model": {
+            "task": task.name,
+            **asdict(info),
+            "size": size,
+            "parameters": sum(p.numel() for p in restorer.parameters()),
+            "architecture": asdict(restorer.arch),
+        },
+        "size": size,
+        "steps": info.steps,
+        "sigma_s": info.sigma_s,
+        "versions": package_versions(),
+        "files": files,
+        "budget": dict(budget),
+        "calibration": calibration or None,
+        "golden": golden,
+        "table": write_table(folder, table),
+    }
+    if task.finds_faces and info.domain == ALIGNED_FACE:
+        try:
+            manifest["detector"] = write_detector(folder)
+        except UserError as error:
+            say(f"apps will find no faces with this bundle, it has no detector: {error}")
+    write_manifest(folder, manifest)
+    return Bundle(folder, manifest, table)
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -7,10 +7,20 @@ would vanish and ``[/x]`` be an error, and a terminal obeys control characters. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Task, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from elir_mobile.core.errors import printable
@@ -34,3 +44,27 @@ class Described(TextColumn):
 
     def render(self, task: Task) -> Text:
         return Text(printable(super().render(task).plain))
+
+
+class Stages(Progress):
+    """Progress on the terminal: a line for each stage, with a bar where its length is known."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(SpinnerColumn(), Described(), *columns, console=console)
+
+    @contextmanager
+    def stage(self, text: str, total: int | None = None) -> Iterator[None]:
+        """Show ``text`` while the block runs; :meth:`tick` and :meth:`tell` move its bar."""
+        self.current = self.add_task(text, total=total)
+        yield
+        length = next(task.total for task in self.tasks if task.id == self.current) or 1
+        self.update(self.current, total=length, completed=length)
+
+    def tick(self) -> None:
+        """One more of the stage is done."""
+        self.advance(self.current)
+
+    def tell(self, done: int, total: int, text: str) -> None:
+        """``done`` of ``total`` are done; ``text`` says what comes."""
+        self.update(self.current, completed=done, total=total, description=text)

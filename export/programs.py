@@ -49,11 +49,6 @@ class Delegation:
     ops_outside: tuple[str, ...]
     ops_inside: dict[str, int] | None = None
 
-    @classmethod
-    def from_json(cls, said: dict) -> Delegation:
-        """What ``dataclasses.asdict`` made of one, read from JSON."""
-        return cls(said["delegates"], tuple(said["ops_outside"]), said.get("ops_inside"))
-
 
 class Encode(nn.Module):
     """Degraded image (1, 3, H, W) in [0, 1] → coarse latent (1, C, H/8, W/8)."""

@@ -19,11 +19,12 @@ from elir_mobile.harness.charts import executed, number
 from elir_mobile.harness.compare import ENOUGH_SOURCES, damage, measured
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import recipe_toml
+from elir_mobile.terminal import Stages
 from export.calibrate import calibrate
+from export.gptq import Adjusted, adjusted_weights
+from export.job import Job
 from export.samples import collect_samples
 from export.simulate import AT_ONCE
-from quant.gptq import Adjusted, adjusted_weights
-from quant.job import Job, Stages
 from quant.judge import Judge
 from quant.search import FASTEST, Attempt, Budget, Cost, damages, fallback_order, layer_costs, search
 

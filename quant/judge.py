@@ -12,26 +12,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from elir_mobile.core.golden import golden_outputs, golden_parity_db
-from elir_mobile.core.manifest import GoldenArrays
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import Pair
-from elir_mobile.harness.compare import (
-    ENOUGH_HALF_SQNR_DB,
-    ENOUGH_PSNR_DB,
-    ENOUGH_SQNR_DB,
-    damage,
-    measured,
-)
+from elir_mobile.harness.compare import damage, measured
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.precision import FP32, Precision, Recipe
-from elir_mobile.runtimes.runner import Runner
-from export.calibrate import calibrate
-from export.observers import activation_bits
+from export.gptq import Adjusted, module_with_weights
 from export.programs import PROGRAM_NAMES, Programs
-from export.samples import collect_samples
-from export.simulate import Ranges, in_parts, layer_names, restore_batch, simulate, simulate_program
-from quant.gptq import Adjusted, module_with_weights
+from export.simulate import Ranges, in_parts, layer_names, restore_batch, simulate_program
 
 Key = tuple[Precision, ...]  # the precision of every layer of a program
 
@@ -71,7 +59,7 @@ class Judge:
         ranges: activation ranges of them, from other images than ``pairs``.
         pairs: what recipes are judged on; image ``i`` gets the noise of ``seed + i``.
         adjusted: weights and biases for the layers that a recipe rounds, see
-            :func:`quant.gptq.adjusted_weights`; those it leaves in float keep their own.
+            :func:`export.gptq.adjusted_weights`; those it leaves in float keep their own.
     """
 
     programs: Programs
@@ -186,26 +174,3 @@ def _for_others(worse: dict[str, float | None], name: str) -> float | None:
     """Upper end of a prediction interval: the mean of other pairs varies as much as that of these."""
     mean, high = worse[name], worse[f"{name}_high"]
     return None if mean is None or high is None else mean + math.sqrt(2) * (high - mean)
-
-
-def reached_db(programs: Programs, recipe: Recipe, golden: GoldenArrays, seed: int) -> dict[str, float]:
-    """How near float the golden outputs of ``recipe`` come in simulation, in dB; what is enough is enough.
-
-    Activation ranges are those of the golden picture itself: it is the gross fault that this finds.
-
-    Args:
-        programs: float programs.
-        seed: of the golden noise.
-    """
-    ranges: Ranges = {}
-    if recipe.needs_calibration:
-        samples = collect_samples(programs, [torch.from_numpy(golden["input"])], seed)
-        ranges = calibrate(programs, samples, bits=activation_bits(recipe) or 8)
-    encode, step, decode = simulate(programs, recipe, ranges).modules.values()
-    runner = Runner(encode, lambda z, k: step(z, programs.row(k)), decode)
-    outputs = golden_outputs(runner.loop(programs.steps, programs.sigma_s), golden)
-    enough = dict.fromkeys(("encode", "step"), ENOUGH_HALF_SQNR_DB if recipe.half else ENOUGH_SQNR_DB)
-    return {
-        name: min(math.inf if value is None else value, enough.get(name, ENOUGH_PSNR_DB))
-        for name, value in golden_parity_db(outputs, golden).items()
-    }

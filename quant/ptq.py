@@ -1,7 +1,7 @@
 """Post-training quantization, end to end; the command is :mod:`elir_mobile.cli.quantize`.
 
 Loads a float restorer, calibrates along its own trajectories, exports one file for each target and
-precision (``quant/exporting.py``), and measures the bundle as the harness does
+precision (``export/artifacts.py``), and measures the bundle as the harness does
 (``elir_mobile/harness``). With a budget (``--max-psnr-drop``, ``--max-lpips-rise``, ``--max-bytes``) it first
 searches for the fastest recipe that holds it (``quant/budget.py``), and ends with whether the executed file
 does. A run that was stopped finds the files it had already exported beside the bundle and goes on from them.
@@ -24,20 +24,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from elir_mobile.bundle import building
+from elir_mobile.bundle import building, write_bundle, write_golden
 from elir_mobile.checkpoints import save_weights
 from elir_mobile.core.manifest import read_golden
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.harness.measure import Evaluation, measure_written
 from elir_mobile.harness.report import write_report
 from elir_mobile.precision import RECIPES
+from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.runtimes.table import can_run, not_executed
+from elir_mobile.terminal import Stages
+from export.artifacts import export, waiting_room
+from export.job import Job
 from export.programs import Samples
+from export.reached import reached_db
 from export.samples import collect_samples, digest
 from export.targets import TARGETS, realizes
-from quant.exporting import describe, export, waiting_room
-from quant.job import Job, Stages
-from quant.judge import reached_db
 
 
 def run(job: Job, console: Console) -> tuple[Path, dict]:
@@ -54,6 +56,9 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
             data = load_pair_sets(job.images, job.task, job.size, job.seed, job.counts, job.info.domain)
         with building(folder) as staging:
             started = time.monotonic()
+            picture = data.evaluation[0].degraded
+            float_network = eager_runner(job.restorer, programs.steps)
+            golden = write_golden(staging, float_network, picture, programs.steps, programs.sigma_s)
             samples: Samples = {}
             calibration: dict[str, Any] = {}
             if any(recipe.needs_calibration or job.adjusts(recipe) for _, recipe in job.artifacts):
@@ -65,18 +70,26 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                     "images": [pair.name for pair in data.calibration],
                     "calls": {name: len(inputs) for name, inputs in samples.items()},
                 }
-            artifacts = export(job, samples, calibration.get("sha256", ""), exports, staging, shown)
-            bundle = describe(
-                job, programs.table, artifacts, calibration, data.evaluation[0].degraded, staging
-            )
+            files = export(job, samples, calibration.get("sha256", ""), exports, staging, shown)
             seconds = time.monotonic() - started
             with shown.stage("simulating every precision"):
-                golden = bundle.manifest["golden"]
                 vectors = read_golden(staging, golden)
                 reached = {
                     recipe: reached_db(programs, recipe, vectors, golden["seed"])
-                    for recipe in dict.fromkeys(artifact.recipe for artifact in artifacts)
+                    for recipe in dict.fromkeys(recipe for _, recipe in job.artifacts)
                 }
+            bundle = write_bundle(
+                staging,
+                job.task,
+                job.restorer,
+                job.info,
+                size=job.size,
+                table=programs.table,
+                golden=golden,
+                files=files,
+                calibration=calibration,
+                budget=job.budget,
+            )
             with shown.stage("running every file"), tempfile.TemporaryDirectory() as scratch:
                 weights = Path(scratch) / "float.safetensors"
                 save_weights(
@@ -91,8 +104,8 @@ def run(job: Job, console: Console) -> tuple[Path, dict]:
                 )
                 judged = Evaluation(data.evaluation, data.source, job.seed)
                 by_path = {
-                    artifact.path.relative_to(staging).as_posix(): reached[artifact.recipe]
-                    for artifact in artifacts
+                    entry["path"]: reached[recipe]
+                    for entry, (_, recipe) in zip(files, job.artifacts, strict=True)
                 }
                 report, pictures = measure_written(
                     bundle, str(weights), judged, job.protocol, shown.tell, by_path

@@ -35,11 +35,11 @@ from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import Recipe
 from elir_mobile.tasks import Degradation, Task
 from export.calibrate import calibrate
+from export.gptq import adjusted_weights
 from export.observers import activation_bits
 from export.programs import build_programs
 from export.samples import collect_samples
 from export.simulate import Ranges, restore_batch, simulate
-from quant.gptq import adjusted_weights
 
 EMA_DECAY = 0.98
 # An exporter calibrates on a dozen pictures that training does not know, so it trains for several dozens.

@@ -22,6 +22,7 @@ from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from elir_mobile.precision import FP32, W8A8, Precision, Recipe, Rule, integer_grid
+from elir_mobile.recommendation import BUDGET
 from export.programs import Programs
 from export.simulate import find_layers, trace
 from quant.judge import Judge, Verdict
@@ -83,6 +84,16 @@ class Budget:
             return False
         limits = ((psnr_drop_db, self.psnr_drop_db), (lpips_rise, self.lpips_rise))
         return all(most is None or (value is not None and value <= most) for value, most in limits)
+
+    @property
+    def of_pictures(self) -> dict[str, float]:
+        """As a manifest has it; what is not limited is as where nothing was asked for."""
+        asked = {
+            "psnr_drop_db": self.psnr_drop_db,
+            "lpips_rise": self.lpips_rise,
+            "update_sqnr_db": self.min_update_db,
+        }
+        return BUDGET | {name: most for name, most in asked.items() if most is not None}
 
     def __str__(self) -> str:
         parts = []

@@ -25,9 +25,9 @@ from elir_mobile.precision import Recipe
 from elir_mobile.training.lcfm import LcfmConfig, consistency_loss
 from elir_mobile.training.loop import one_cycle
 from export.forms import time_biases, transposed_kernel
+from export.gptq import Adjusted
 from export.programs import Programs
 from export.simulate import Ranges, set_ranges, simulate
-from quant.gptq import Adjusted
 
 # Of the loss, beside 1 for the picture.
 TRAJECTORY_WEIGHT = 0.5
@@ -66,7 +66,7 @@ def starting_point(restorer: Restorer, adjusted: Adjusted, steps: int) -> Restor
 
     Args:
         restorer: the float network, collapsed.
-        adjusted: see :func:`quant.gptq.adjusted_weights`, weights alone: corrected biases make sense
+        adjusted: see :func:`export.gptq.adjusted_weights`, weights alone: corrected biases make sense
             together with those of layers that have none in the reference network. Training has them all.
         steps: K.
     """

@@ -117,7 +117,7 @@ def lowered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def few_pairs() -> Iterator[None]:
     """``quant.ptq`` has as many pairs as it takes, and no pause between runs: no time here means anything."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("quant.job.PairCounts", lambda: FEW)
+        patch.setattr("export.job.PairCounts", lambda: FEW)
         patch.setattr("elir_mobile.devices.host.PAUSE_S", 0)
         yield
 
@@ -126,7 +126,7 @@ def few_pairs() -> Iterator[None]:
 def lowered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """``quant.ptq`` lowers in processes of its own, whatever was lowered before."""
     lowering.check_mark()
-    monkeypatch.setattr("quant.exporting.ProcessPoolExecutor", lowering.processes)
+    monkeypatch.setattr("export.artifacts.ProcessPoolExecutor", lowering.processes)
 
 
 @pytest.fixture(scope="session")

@@ -23,13 +23,12 @@ from typing import Any
 import pytest
 
 from elir_mobile.precision import Recipe
-from export import litert
+from export import artifacts, litert
 from export.programs import Delegation, Programs, Samples
 from export.targets import TARGETS, Target, writer
-from quant import exporting
 
 running: list[pytest.Item] = []  # the test at hand, see conftest.py
-processes = exporting.ProcessPoolExecutor
+processes = artifacts.ProcessPoolExecutor
 
 
 def check_mark() -> None:
@@ -109,7 +108,7 @@ class InThisProcess(Executor):
     _processes: dict = {}  # see elir_mobile.core.processes.end_pool
 
     def __init__(self, workers: int, *, initargs: tuple, **options: Any) -> None:
-        exporting._work = pickle.loads(initargs[-1].read_bytes())
+        artifacts._work = pickle.loads(initargs[-1].read_bytes())
 
     def submit(self, function: Callable, /, *arguments: Any, **named: Any) -> Future:
         future: Future = Future()
@@ -130,5 +129,5 @@ def shared(folder: Path) -> Iterator[None]:
         for name, target in list(TARGETS.items()):
             patch.setitem(TARGETS, name, replace(target, lower=cached[writers[name]]))
         patch.setattr(litert, "_last_converted", _cached_conversion(folder))
-        patch.setattr(exporting, "ProcessPoolExecutor", InThisProcess)
+        patch.setattr(artifacts, "ProcessPoolExecutor", InThisProcess)
         yield

@@ -20,7 +20,9 @@ from elir_mobile.bundle import (
     file_entry,
     read_bundle,
     task_facts,
+    write_bundle,
     write_detector,
+    write_golden,
     write_manifest,
     write_table,
 )
@@ -29,9 +31,8 @@ from elir_mobile.cli.push import app
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.manifest import GOLDEN_IMAGES, GOLDEN_LATENTS, sha256_of
 from elir_mobile.faces import detect
+from elir_mobile.runtimes.eager import eager_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
-from quant import exporting
-from quant.job import Job
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 FACTS = task_facts(get_task("bfr"), ALIGNED_FACE) | {"size": 64, "steps": 2, "sigma_s": 0.1}
@@ -486,10 +487,21 @@ def test_a_bundle_without_a_network_has_no_detector_and_says_so(
     def unreachable(folder: Path) -> dict:
         raise UserError("pip could not download it: check the network and try again")
 
-    monkeypatch.setattr(exporting, "write_detector", unreachable)
+    monkeypatch.setattr("elir_mobile.bundle.write_detector", unreachable)
     restorer, info = load_weights(str(tiny_weights), get_task("bfr"))
     info = replace(info, steps=STEPS, sigma_s=SIGMA_S)
-    job = Job(get_task("bfr"), restorer, info, SIZE, (), None, tmp_path, 0)
-    bundle = exporting.describe(job, job.programs().table, [], {}, torch.zeros(1, 3, SIZE, SIZE), tmp_path)
+    image = torch.zeros(1, 3, SIZE, SIZE)
+    bundle = write_bundle(
+        tmp_path,
+        get_task("bfr"),
+        restorer,
+        info,
+        size=SIZE,
+        table=TABLE,
+        golden=write_golden(tmp_path, eager_runner(restorer, STEPS), image, STEPS, SIGMA_S),
+        files=[],
+        calibration={},
+        budget={},
+    )
     assert "detector" not in bundle.manifest
     assert "no detector: pip could not download it" in capsys.readouterr().err

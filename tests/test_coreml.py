@@ -43,10 +43,10 @@ from export.coreml import (
     weight_of,
     write,
 )
+from export.gptq import adjusted_weights, with_weights
 from export.observers import OBSERVERS, HistogramObserver, MinMaxObserver, bounds, make_observer
 from export.samples import collect_samples
 from export.simulate import find_layers, trace, weight_scale
-from quant.gptq import adjusted_weights, with_weights
 from tests.conftest import SIGMA_S, STEPS, layer_grid
 
 pytestmark = [

@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP32, W4, W4G32, W8, W8A8, Precision, Recipe, Rule
 from export.calibrate import calibrate
+from export.gptq import PATCHES, adjusted_weights, correct_biases, input_moments, reconstruct, with_weights
 from export.observers import MinMaxObserver
 from export.programs import Programs, build_programs
 from export.samples import collect_samples
 from export.simulate import simulate, weight_scale
 from export.targets import TARGETS
-from quant.gptq import PATCHES, adjusted_weights, correct_biases, input_moments, reconstruct, with_weights
 from tests.conftest import SIGMA_S, SIZE, STEPS, layer_grid
 
 # Rounds every convolution, so that every one is corrected, as the built-in recipe does not.

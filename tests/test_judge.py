@@ -25,11 +25,12 @@ from elir_mobile.harness.compare import (
 from elir_mobile.precision import FP32, RECIPES, W8A8, Recipe, Rule
 from elir_mobile.runtimes.eager import eager_runner
 from export.calibrate import calibrate
+from export.gptq import with_weights
 from export.observers import MinMaxObserver
+from export.reached import reached_db
 from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
-from quant.gptq import with_weights
-from quant.judge import Judge, _for_others, reached_db
+from quant.judge import Judge, _for_others
 from tests.conftest import SIGMA_S, STEPS
 
 

@@ -26,10 +26,10 @@ from elir_mobile.precision import RECIPES, Recipe
 from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.runtimes.table import NOBODY, RUNTIMES, can_run
 from elir_mobile.tasks import get_task
+from export.job import Job, select_artifacts
 from export.programs import PROGRAM_NAMES, Programs, Samples
 from export.samples import collect_samples
 from export.targets import TARGETS, realizes
-from quant.job import Job, select_artifacts
 from quant.ptq import run
 from tests.conftest import SIGMA_S, SIZE, STEPS, eager_of, micro_programs, write_pictures
 

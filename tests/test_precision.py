@@ -28,11 +28,11 @@ from elir_mobile.precision import (
     recipe_toml,
 )
 from export.calibrate import calibrate
+from export.gptq import adjusted_weights, with_weights
 from export.observers import activation_bits
 from export.programs import Programs
 from export.samples import collect_samples
 from export.simulate import simulate
-from quant.gptq import adjusted_weights, with_weights
 from quant.search import layer_costs
 from tests.conftest import SIZE, TINY
 

@@ -34,9 +34,9 @@ from elir_mobile.precision import FP32, RECIPES, read_recipe
 from elir_mobile.recommendation import BUDGET, recommendation
 from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import ALIGNED_FACE, get_task
+from export import artifacts
+from export.job import Job
 from quant import budget as budget_module
-from quant import exporting
-from quant.job import Job
 from quant.search import Budget
 from tests.conftest import FEW, SIZE, STEPS
 from tests.test_checkpoints import Hostile
@@ -60,7 +60,7 @@ def few_judged() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs of each file say enough; what ``finished`` says of its protocol is the command's own."""
-    monkeypatch.setattr("quant.job.SHORT", Protocol(warmups=0, runs=2, cold_starts=1))
+    monkeypatch.setattr("export.job.SHORT", Protocol(warmups=0, runs=2, cold_starts=1))
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +311,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, weights, picture_folder, monk
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("quant.exporting.shutil.copyfile", full)
+    monkeypatch.setattr("export.artifacts.shutil.copyfile", full)
     result = ptq(
         "--task", "bfr", "--weights", weights, "--images", picture_folder, "--precision", "fp32",
         "--out", tmp_path,
@@ -418,7 +418,7 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path, weights, picture_f
     given = ("--task", "bfr", "--weights", weights, "--images", picture_folder, "--out", tmp_path)
     exports = tmp_path / ".bfr-tiny-exports"
     (exports / "0123456789abcdef").mkdir(parents=True)  # that the other has exported
-    with exporting.waiting_room(tmp_path / "bfr-tiny"):
+    with artifacts.waiting_room(tmp_path / "bfr-tiny"):
         result = ptq(*given)
         assert result.exit_code == 2, result.output
         assert f"another run is writing {tmp_path / 'bfr-tiny'}: wait until it ends" in result.stderr
@@ -428,9 +428,9 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path, weights, picture_f
 def test_an_export_process_that_dies_is_one_sentence(
     tmp_path: Path, weights, picture_folder, monkeypatch, lowered_anew
 ) -> None:
-    pool = exporting.ProcessPoolExecutor
+    pool = artifacts.ProcessPoolExecutor
     monkeypatch.setattr(
-        exporting,
+        artifacts,
         "ProcessPoolExecutor",
         lambda n, **how: pool(n, **how | {"initializer": os._exit, "initargs": (1,)}),
     )

@@ -20,9 +20,9 @@ from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.calibrate import calibrate
+from export.gptq import adjusted_weights
 from export.programs import build_programs
 from export.simulate import restore_batch, simulate
-from quant.gptq import adjusted_weights
 from quant.qat import make_row, simulated_quality
 from quant.student import QatTraining, on_grid, starting_point
 from tests.conftest import SIGMA_S, SIZE, STEPS

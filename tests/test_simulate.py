@@ -26,6 +26,7 @@ from elir_mobile.precision import (
 )
 from export.calibrate import calibrate
 from export.executorch import layer_name, quantize, quantized
+from export.gptq import adjusted_weights
 from export.observers import OBSERVERS, MinMaxObserver, MseObserver, activation_bits
 from export.simulate import (
     ActivationFakeQuant,
@@ -38,7 +39,6 @@ from export.simulate import (
     weight_scale,
 )
 from export.targets import TARGETS, realizes
-from quant.gptq import adjusted_weights
 from tests.conftest import STEPS, layer_grid
 
 GROUP = 32  # input channels that share a scale in w4g32

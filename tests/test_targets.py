@@ -29,24 +29,32 @@ from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.devices import adb, worker
 from elir_mobile.harness import __main__ as harness
-from elir_mobile.harness.protocol import Protocol, package_versions
+from elir_mobile.harness.protocol import Protocol
 from elir_mobile.precision import PRECISIONS, RECIPES, Precision, check_rules, read_recipe
 from elir_mobile.recommendation import RECOMMENDED
 from elir_mobile.restore import load_artifact
 from elir_mobile.runtimes import table
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.runtimes.runner import open_runner
-from elir_mobile.runtimes.table import RUNTIMES, Runtime, can_run, get_runtime, runtimes_on
+from elir_mobile.runtimes.table import (
+    RUNTIMES,
+    Runtime,
+    can_run,
+    get_runtime,
+    package_versions,
+    runtimes_on,
+)
 from elir_mobile.tasks import TASKS, Task, get_task
+from elir_mobile.terminal import Stages
 from export import __main__ as export_command
+from export.artifacts import export
 from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
+from export.job import Job as ExportJob
+from export.job import select_artifacts
 from export.programs import build_programs
 from export.samples import collect_samples
 from export.simulate import simulate
 from export.targets import TARGETS, Target, get_target, realizes, writer
-from quant.exporting import export
-from quant.job import Job as ExportJob
-from quant.job import Stages, select_artifacts
 from quant.ptq import run
 from quant.search import layer_costs
 from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
@@ -474,10 +482,10 @@ def test_targets_that_write_alike_share_one_lowering(
     with Stages(Console(quiet=True)) as stages:
         made = export(job, {}, "", tmp_path / "exports", bundle, stages)
     assert sorted(calls) == ["fp16", "w8"]
-    assert [artifact.path.relative_to(bundle).as_posix() for artifact in made] == [
+    assert [entry["path"] for entry in made] == [
         "onnx/bfr-fp16", "onnx/qnn/bfr-fp16", "onnx/bfr-w8", "onnx/qnn/bfr-w8"
     ]  # fmt: skip
-    contents = [(artifact.path / "a.onnx").read_bytes() for artifact in made]
+    contents = [(bundle / entry["path"] / "a.onnx").read_bytes() for entry in made]
     assert contents[0] == contents[1] != contents[2] == contents[3]
 
 

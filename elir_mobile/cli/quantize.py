@@ -116,8 +116,8 @@ def main(
         from elir_mobile.models.roles import layer_roles
         from elir_mobile.precision import check_rules, read_recipe
         from elir_mobile.tasks import get_task
+        from export.job import SHORT, Job, select_artifacts
         from quant.budget import fewest_steps, find_recipe, rank_layers, verdicts
-        from quant.job import SHORT, Job, select_artifacts
         from quant.ptq import run
         from quant.search import FASTEST, Budget
 
@@ -133,7 +133,8 @@ def main(
         protocol = replace(SHORT, threads=threads or SHORT.threads)
         budget = Budget(max_psnr_drop, max_lpips_rise, max_bytes, min_update_sqnr)
         adjusts = gptq or reconstruct
-        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, adjusts, budget)
+        asked = budget.of_pictures
+        job = Job(chosen, restorer, info, side, artifacts, images, out, seed, protocol, adjusts, asked)
         roles = layer_roles(restorer)
         for _, rounding in artifacts:
             check_rules(rounding, roles)

@@ -20,7 +20,7 @@ import numpy as np
 from elir_mobile.core.machine import cpu_facts
 from elir_mobile.core.statistics import bootstrap
 from elir_mobile.core.timing import shares
-from elir_mobile.runtimes.table import RUNTIMES, installed_versions
+from elir_mobile.runtimes.table import package_versions
 
 Facts = dict[str, Any]
 
@@ -79,12 +79,6 @@ def latency_facts(runs_ms: Sequence[float], processes: int = 1) -> Facts:
 def machine_facts() -> dict[str, object]:
     """Processor, its vector extensions, memory and versions: what a latency depends on."""
     return {**cpu_facts(), "python": platform.python_version(), "versions": package_versions()}
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that shape an artifact, this one's among them."""
-    packages = [package for runtime in RUNTIMES.values() for package in runtime.packages]
-    return installed_versions(["elir-mobile", "torch", *packages])
 
 
 def code_revision() -> str:

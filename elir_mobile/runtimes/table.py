@@ -283,3 +283,9 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that shape an artifact, this one's among them."""
+    packages = [package for runtime in RUNTIMES.values() for package in runtime.packages]
+    return installed_versions(["elir-mobile", "torch", *packages])

@@ -34,14 +34,14 @@ WARM = (  # what the commands import that takes long
 def main() -> None:
     """The command line of this process. What takes long to import comes here, as in the commands: it may
     not be there, or not fit into memory."""
+    import export.job
     import quant.budget
-    import quant.job
     from elir_mobile.data.pairs import PairCounts
     from elir_mobile.harness.protocol import Protocol
 
-    quant.job.SHORT = Protocol(threads=1, warmups=0, runs=2, cold_starts=1)
+    export.job.SHORT = Protocol(threads=1, warmups=0, runs=2, cold_starts=1)
     few = PairCounts(calibration=2, min_evaluation=2)
-    quant.job.PairCounts = quant.budget.PairCounts = lambda: few  # type: ignore[assignment, misc]
+    export.job.PairCounts = quant.budget.PairCounts = lambda: few  # type: ignore[assignment, misc]
     quant.budget.JUDGED_PAIRS = 4
     app(sys.argv[1:])
 

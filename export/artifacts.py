@@ -1,7 +1,7 @@
 """Lower every artifact of a job, each in a process of its own: lowering is single-threaded Python.
 
 Each file waits in a folder beside the bundle under a key of all that shapes it, so that a run that was
-stopped goes on from what it had exported; copied into a bundle they are described by its manifest.
+stopped goes on from what it had exported.
 """
 
 from __future__ import annotations
@@ -14,47 +14,24 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from elir_mobile.bundle import (
-    Bundle,
-    file_entry,
-    task_facts,
-    write_detector,
-    write_golden,
-    write_manifest,
-    write_table,
-)
-from elir_mobile.core.errors import UserError, say
+from elir_mobile.bundle import file_entry
+from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import locked, write_json, written
 from elir_mobile.core.processes import end_pool, end_with_parent, submit
 from elir_mobile.core.sampling import PROGRAMS
-from elir_mobile.harness.protocol import package_versions
 from elir_mobile.precision import Recipe
-from elir_mobile.recommendation import BUDGET
-from elir_mobile.runtimes.eager import eager_runner
-from elir_mobile.tasks import ALIGNED_FACE
-from export.programs import Delegation, Programs, Samples
+from elir_mobile.runtimes.table import package_versions
+from elir_mobile.terminal import Stages
+from export.gptq import Adjusted, adjusted_weights, with_weights
+from export.job import Job
+from export.programs import Programs, Samples
 from export.targets import Target, get_target, writer
-from quant.gptq import Adjusted, adjusted_weights, with_weights
-from quant.job import Job, Stages
-from quant.search import Budget
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """An exported file and what its lowering said."""
-
-    target: Target
-    recipe: Recipe
-    path: Path
-    delegation: dict[str, Delegation]
 
 
 @contextmanager
@@ -74,7 +51,7 @@ def waiting_room(folder: Path) -> Iterator[Path]:
 
 def export(
     job: Job, samples: Samples, calibration: str, exports: Path, bundle: Path, stages: Stages
-) -> list[Artifact]:
+) -> list[dict]:
     """Lower what ``exports`` does not have yet and copy all of it into ``bundle``.
 
     Targets that write a recipe's file alike have it from one lowering.
@@ -83,6 +60,9 @@ def export(
         samples: calibration inputs; empty where no recipe needs them.
         calibration: their digest.
         exports: where files wait that were exported before.
+
+    Returns:
+        The manifest's entries of the files, in the order of ``job.artifacts``.
 
     Raises:
         UserError: a process died.
@@ -103,84 +83,24 @@ def export(
             stages.console.print(f"{len(wanted) - len(missing)} of {len(wanted)} files were exported before")
         if missing:
             _lower_all(job, samples, missing, exports / "log.txt", stages)
-    artifacts = []
+    entries = []
     for (target, recipe), place in zip(job.artifacts, places, strict=True):
         path = bundle / target.path(f"{job.task.name}-{recipe.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if place.is_dir() else shutil.copyfile)(place, path)
-        said = json.loads(place.with_name("delegation.json").read_text())
-        delegation = {name: Delegation.from_json(split) for name, split in said.items()}
-        artifacts.append(Artifact(target, recipe, path, delegation))
-    return artifacts
-
-
-def describe(
-    job: Job,
-    table: Tensor,
-    artifacts: list[Artifact],
-    calibration: dict[str, Any],
-    image: Tensor,
-    folder: Path,
-) -> Bundle:
-    """Make a bundle of exported files; it then lacks parity budgets and the report alone.
-
-    Args:
-        table: of time biases.
-        artifacts: files in ``folder``.
-        calibration: what the manifest says of it; empty where nothing was calibrated.
-        image: degraded, of the golden vectors.
-        folder: of the bundle.
-    """
-    info = job.info
-    manifest = {
-        **task_facts(job.task, info.domain),
-        "model": {
-            "task": job.task.name,
-            **asdict(info),
-            "size": job.size,
-            "parameters": sum(p.numel() for p in job.restorer.parameters()),
-            "architecture": asdict(job.restorer.arch),
-        },
-        "size": job.size,
-        "steps": info.steps,
-        "sigma_s": info.sigma_s,
-        "versions": package_versions(),
-        "files": [
+        entries.append(
             file_entry(
-                folder,
-                artifact.path,
-                **artifact.target.to_json(),
-                precision=artifact.recipe.name,
+                bundle,
+                path,
+                **target.to_json(),
+                precision=recipe.name,
                 programs=list(PROGRAMS),
-                recipe=artifact.recipe.to_json(),
-                gptq=job.adjusts(artifact.recipe),
-                delegation={name: asdict(d) for name, d in artifact.delegation.items()},
+                recipe=recipe.to_json(),
+                gptq=job.adjusts(recipe),
+                delegation=json.loads(place.with_name("delegation.json").read_text()),
             )
-            for artifact in artifacts
-        ],
-        "budget": BUDGET | {name: most for name, most in _limits(job.budget).items() if most is not None},
-        "calibration": calibration or None,
-        "golden": write_golden(
-            folder, eager_runner(job.restorer, info.steps), image, info.steps, info.sigma_s
-        ),
-        "table": write_table(folder, table),
-    }
-    if job.task.finds_faces and info.domain == ALIGNED_FACE:
-        try:
-            manifest["detector"] = write_detector(folder)
-        except UserError as error:  # of what only apps need: the exported files are worth more
-            say(f"apps will find no faces with this bundle, it has no detector: {error}")
-    write_manifest(folder, manifest)
-    return Bundle(folder, manifest, table)
-
-
-def _limits(budget: Budget) -> dict[str, float | None]:
-    """A budget of the pictures as a manifest names it."""
-    return {
-        "psnr_drop_db": budget.psnr_drop_db,
-        "lpips_rise": budget.lpips_rise,
-        "update_sqnr_db": budget.min_update_db,
-    }
+        )
+    return entries
 
 
 def _key(job: Job, target: Target, recipe: Recipe, calibration: str) -> str:

@@ -1,20 +1,12 @@
-"""One run of ``quant.ptq``: what it was asked for, and how it tells of its progress."""
+"""What ``quant.ptq`` is asked for: one network, and the files to make of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TimeElapsedColumn,
-)
 
 from elir_mobile.checkpoints import ModelInfo
 from elir_mobile.core.errors import UserError
@@ -22,12 +14,11 @@ from elir_mobile.data.pairs import PairCounts
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import Recipe, get_recipe
+from elir_mobile.recommendation import BUDGET
 from elir_mobile.runtimes.table import RUNTIMES
 from elir_mobile.tasks import Task
-from elir_mobile.terminal import Described
 from export.programs import Programs, build_programs
 from export.targets import TARGETS, Target, get_target, realizes
-from quant.search import Budget
 
 ALL = "all"  # in place of the names of targets
 # One fresh process of each file: the harness has the longer protocol.
@@ -50,7 +41,7 @@ class Job:
     seed: int
     protocol: Protocol = SHORT
     gptq: bool = False  # adjust float weights so that rounding hurts least
-    budget: Budget = Budget()  # what the user allowed a searched recipe to cost
+    budget: Mapping[str, float] = field(default_factory=BUDGET.copy)  # of the pictures, as a manifest has it
 
     @property
     def name(self) -> str:
@@ -111,27 +102,3 @@ def select_artifacts(
             console.print(f"{target.name} has no {', '.join(absent)}: left out")
         chosen += [(target, recipe) for recipe in realized]
     return tuple(chosen)
-
-
-class Stages(Progress):
-    """Progress on the terminal: a line for each stage, with a bar where its length is known."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        super().__init__(SpinnerColumn(), Described(), *columns, console=console)
-
-    @contextmanager
-    def stage(self, text: str, total: int | None = None) -> Iterator[None]:
-        """Show ``text`` while the block runs; :meth:`tick` and :meth:`tell` move its bar."""
-        self.current = self.add_task(text, total=total)
-        yield
-        length = next(task.total for task in self.tasks if task.id == self.current) or 1
-        self.update(self.current, total=length, completed=length)
-
-    def tick(self) -> None:
-        """One more of the stage is done."""
-        self.advance(self.current)
-
-    def tell(self, done: int, total: int, text: str) -> None:
-        """``done`` of ``total`` are done; ``text`` says what comes."""
-        self.update(self.current, completed=done, total=total, description=text)
