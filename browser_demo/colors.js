@@ -57,7 +57,7 @@ function* strips(height) {
 }
 
 /** Whether a picture has no colour at all. */
-function isGrey({ data }) {
+export function isGrey({ data }) {
   for (let i = 0; i < data.length; i += 4) {
     if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) return false;
   }

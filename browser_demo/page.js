@@ -96,8 +96,12 @@ async function busy(what, work) {
 
 const NO_MEMORY = "The photo needs more memory than this browser gives: reduce it first.";
 
-/** What is wished for, with the noise of `seed`. */
-const wishes = (seed = made.seed) => ({ seed, fidelity: Number($("fidelity").value), colors: $("colors").checked });
+/** What is wished for, with the noise of `seed`. A grey photo stays grey unless keeping colours was switched off. */
+function wishes(seed = made.seed) {
+  const { keep_colors: kept = false, keep_grey: keepsGrey = kept } = bundle.manifest;
+  const colors = $("colors").checked;
+  return { seed, fidelity: Number($("fidelity").value), colors, grey: keepsGrey && (colors || !kept) };
+}
 
 /**
  * Do `work` with each of `parts`; they change when all of it is done.

@@ -6,7 +6,7 @@
 
 import { TEMPLATE, picture, scaleOf, similarity, warp } from "./align.js";
 import { UserError } from "./bundle.js";
-import { keepColors } from "./colors.js";
+import { isGrey, keepColors } from "./colors.js";
 import { compared, isSharp, paste } from "./paste.js";
 import { enlarged, planar, resized, rgba } from "./pictures.js";
 import { seededNoise } from "./noise.js";
@@ -116,7 +116,8 @@ class Part {
   /**
    * Restore it.
    *
-   * @param wishes the `seed` of the noise, the `fidelity`, and whether the `colors` are the photo's.
+   * @param wishes the `seed` of the noise, the `fidelity`, whether the `colors` are the photo's, and whether a `grey`
+   *   photo stays grey in any case.
    * @param progress as the restorer's.
    * @returns what is new of the part.
    */
@@ -140,9 +141,9 @@ class Part {
     return this.#finished(this.image, wishes);
   }
 
-  #finished(image, { colors }) {
+  #finished(image, { colors, grey }) {
     const restored = { ...this.given, data: rgba(image) };
-    if (colors) keepColors(restored, this.given);
+    if (colors || (grey && isGrey(this.given))) keepColors(restored, this.given);
     return { restored };
   }
 

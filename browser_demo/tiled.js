@@ -4,7 +4,7 @@
  * can be changed without running the network again.
  */
 
-import { keepColors } from "./colors.js";
+import { isGrey, keepColors } from "./colors.js";
 import { seededNoise } from "./noise.js";
 import { enlargedLines } from "./pictures.js";
 import { mixed } from "./sampling.js";
@@ -56,7 +56,8 @@ export class Tiled {
   /**
    * Restore it.
    *
-   * @param wishes the `seed` of the noise, the `fidelity`, and whether the `colors` are the photo's.
+   * @param wishes the `seed` of the noise, the `fidelity`, whether the `colors` are the photo's, and whether a `grey`
+   *   photo stays grey in any case.
    * @param progress awaited with (done, of) before each program.
    * @returns what is new of the photo: `restored`, the `latents`, and the mean `times` of a tile.
    */
@@ -104,7 +105,7 @@ export class Tiled {
   }
 
   /** The photo of its tiles, row by row, which are `made` of a tile (3, tile, tile) and its windows. */
-  async #blended(made, { colors }) {
+  async #blended(made, { colors, grey }) {
     const { tile, rows, columns, pixels, upscale, enlarge } = this;
     const { width, height } = this.size;
     const [given, lines] = [[pixels.height, pixels.width], (part) => enlargedLines(pixels.data, given, 4, upscale, enlarge, part)];
@@ -132,7 +133,7 @@ export class Tiled {
     }
     flush(band, data, width, top, height);
     const restored = { data, width, height };
-    if (colors) keepColors(restored, pixels, lines);
+    if (colors || (grey && isGrey(pixels))) keepColors(restored, pixels, lines);
     return restored;
   }
 }

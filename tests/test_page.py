@@ -144,15 +144,17 @@ def write_whole(folder: Path) -> dict:
         "gradient": gradient(150, 190), "noisy": picture(100, 117, 6), "panorama": picture(5, 700, 7),
         "column": picture(130, 1, 8), "pixel": picture(1, 1, 9), "grey": grey,
     }  # fmt: skip
-    cases = [(name, "denoising", 0.0, True) for name in photos]
-    cases += [("gradient", "denoising", 0.4, False), ("gradient", "denoising", 1.0, True)]
-    cases += [("pixel", "bsr", 0.0, True), ("grey", "bsr", 0.0, True), ("noisy", "bsr", 0.3, True)]
+    cases = [(name, "denoising", 0.0, True, True) for name in photos]
+    cases += [("gradient", "denoising", 0.4, False, False), ("gradient", "denoising", 1.0, True, True)]
+    cases += [("pixel", "bsr", 0.0, True, True), ("grey", "bsr", 0.0, True, True)]
+    cases += [("noisy", "bsr", 0.3, True, True), ("grey", "bsr", 0.0, False, True)]
+    cases += [("gradient", "denoising", 0.0, False, True)]  # which has colours, so that it changes nothing
     whole = []
-    for seed, (name, task_name, fidelity, colors) in enumerate(cases):
+    for seed, (name, task_name, fidelity, colors, grey) in enumerate(cases):
         task = get_task(task_name)
         model = Model(
             runner, STEPS, SIGMA_S, SIZE, SIZE, 0, CHANNELS, PHOTO,
-            fidelity, keeps_colors=colors, keeps_grey=colors,
+            fidelity, keeps_colors=colors, keeps_grey=grey,
         )  # fmt: skip
         made = restore(enlarged(photos[name], task), model, seed, lambda done, total: None)
         whole.append(
@@ -160,6 +162,7 @@ def write_whole(folder: Path) -> dict:
                 "seed": seed,
                 "fidelity": fidelity,
                 "colors": colors,
+                "grey": grey,
                 "task": {"upscale": task.upscale, "enlarge": task.enlarge.name.lower()},
                 "input": out.array(f"whole/{seed}-input", np.asarray(photos[name])),
                 "output": out.array(f"whole/{seed}-output", np.asarray(made)),
@@ -219,7 +222,7 @@ def test_a_photo_in_tiles_has_the_packages_pixels(fixtures, whole) -> None:
 
 def test_a_photo_in_tiles_is_levelled_and_keeps_its_colours_as_the_packages(whole) -> None:
     index, seen = whole
-    assert len(seen["whole"]) == len(index["whole"]) == 11
+    assert len(seen["whole"]) == len(index["whole"]) == 13
     for case, found in zip(index["whole"], seen["whole"], strict=True):
         for most, differ in (found["first"], found["again"]):
             assert most <= 1, case

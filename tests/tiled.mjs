@@ -82,19 +82,19 @@ for (const { seed, tiles, input, output } of index.restore) {
   const { restored } = await photo.restore(restorerOf(0), { seed, fidelity: 0, colors: false });
   seen.restored.push([...apart(restored.data, opaque(await bytes(output.path))), photo.tiles - tiles]);
 }
-for (const { seed, fidelity, colors, task, input, output } of tiled.whole) {
+for (const { seed, fidelity, colors, grey, task, input, output } of tiled.whole) {
   const photo = new Tiled(await pixelsOf(input), large, channels, task);
   const looks = [];
   const progress = async (done, of) => looks.push([done, of]);
-  Object.assign(photo, await photo.restore(restorerOf(tiled.sway), { seed, fidelity, colors }, progress));
+  Object.assign(photo, await photo.restore(restorerOf(tiled.sway), { seed, fidelity, colors, grey }, progress));
   const expected = opaque(await bytes(output.path));
   const first = apart(photo.restored.data, expected);
   // As something else, and back again.
   Object.assign(photo, await photo.decode(restorerOf(tiled.sway), { seed, fidelity: 1 - fidelity, colors: !colors }));
   const other = apart(photo.restored.data, expected);
-  Object.assign(photo, await photo.finish(restorerOf(tiled.sway), { seed, fidelity, colors }));
+  Object.assign(photo, await photo.finish(restorerOf(tiled.sway), { seed, fidelity, colors, grey }));
   const cancelled = await photo
-    .restore(restorerOf(0), { seed: seed + 1, fidelity, colors }, async (done) => done > 2 && Promise.reject("enough"))
+    .restore(restorerOf(0), { seed: seed + 1, fidelity, colors, grey }, async (done) => done > 2 && Promise.reject("enough"))
     .catch((error) => error);
   seen.whole.push({
     first,
