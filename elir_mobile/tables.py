@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,12 @@ TOML_BYTES = 1 << 20  # of the largest file that is read
 Model = TypeVar("Model", bound=BaseModel)
 
 MOST_LEVELS = 8  # of tables and lists in a file: a [[rule]] is three deep
+# Whatever dots may stand in without being of a key: texts and comments.
+_TEXT = re.compile(
+    r'''"""(?:\\.|[^\\])*?"""|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*''', re.DOTALL
+)
+_PART = r"[\w-]++"
+_DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MOST_LEVELS - 1}}}")
 
 
 class Entry(BaseModel):
@@ -33,7 +40,10 @@ def load_toml(path: Path) -> dict[str, Any]:
     """
     data = read_bytes(path, TOML_BYTES)
     try:
-        content = tomllib.loads(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        if _DEEP_KEY.search(_TEXT.sub("text", text)):  # tomllib's time grows with the square of the parts
+            raise _too_deep(path)
+        content = tomllib.loads(text)
     except RecursionError as error:
         raise _too_deep(path) from error
     except ValueError as error:  # no TOML, no UTF-8, or a number of more digits than Python converts

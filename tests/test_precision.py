@@ -110,7 +110,7 @@ def test_a_recipe_without_a_name_is_called_as_its_file(tmp_path: Path) -> None:
         ('"w8a8"', "9" * 4000, r"has unknown precision 9+\.\.\.9+: choose"),
         ('"mine"', "[" * 100_000, "nested deeper than 8 levels"),
         ('name = "mine"', f"name{'.a' * 20_000} = 1", "nested deeper than 8 levels"),
-        ('pattern = "enc.*"', f"pattern{'.a' * 20_000} = 1", "nested deeper than 8 levels"),
+        ('pattern = "enc.*"', "pattern" + ' . "a"' * 20_000 + " = 1", "nested deeper than 8 levels"),
     ],
 )
 def test_a_bad_recipe_is_one_sentence_that_names_the_rule(
@@ -119,6 +119,12 @@ def test_a_bad_recipe_is_one_sentence_that_names_the_rule(
     with pytest.raises(UserError, match=message) as caught:
         read_recipe(written(tmp_path, TEXT.replace(old, new)))
     assert "\n" not in str(caught.value)
+
+
+def test_dots_in_a_pattern_or_a_comment_are_no_levels(tmp_path: Path) -> None:
+    pattern = "enc.layers.0.conv.1.block.2.3.weight"
+    written_as = TEXT.replace('"enc.*"', f'"{pattern}"  # {pattern}')
+    assert read_recipe(written(tmp_path, written_as)).rules[0].pattern == pattern
 
 
 def test_missing_and_empty_recipes_are_refused(tmp_path: Path) -> None:
