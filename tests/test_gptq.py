@@ -10,15 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import FP32, W4, W4G32, W8, W8A8, Precision, Recipe, Rule
 from export.calibrate import calibrate
-from export.gptq import (
-    PATCHES,
-    Adjusted,
-    adjusted_weights,
-    correct_biases,
-    input_moments,
-    reconstruct,
-    with_weights,
-)
+from export.gptq import PATCHES, adjusted_weights, correct_biases, input_moments, reconstruct, with_weights
 from export.observers import MinMaxObserver
 from export.programs import Programs, build_programs
 from export.samples import collect_samples
@@ -30,9 +22,6 @@ from tests.conftest import SIGMA_S, SIZE, STEPS, layer_grid
 RECIPE = Recipe(
     "int8", (Rule("mmse.*add", FP32), Rule("fmir.*add", FP32), Rule("add", FP32), Rule("*", W8A8))
 )
-
-
-EVERYWHERE = Recipe("w8", (Rule("*", W8),))
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +76,9 @@ def test_reconstruction_beats_rounding_to_the_nearest_and_stays_on_the_grid(
     assert not torch.equal(levels.round(), (before / scale).round())
 
 
-@pytest.fixture(scope="module")
-def adjusted_w8(programs, samples) -> Adjusted:
-    return adjusted_weights(programs, EVERYWHERE, samples)
-
-
-def test_adjusted_weights_fit_every_target_and_halve_the_error(
-    restorer, programs, samples, adjusted_w8
-) -> None:
-    recipe, moved = EVERYWHERE, adjusted_w8
+def test_adjusted_weights_fit_every_target_and_halve_the_error(restorer, programs, samples) -> None:
+    recipe = Recipe("w8", (Rule("*.add", FP32), Rule("*", W8)))
+    moved = adjusted_weights(programs, recipe, samples)
     litert = TARGETS["litert"]
     other = build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S, form=litert.form)
     for form in (programs, other):
@@ -118,10 +101,10 @@ def test_adjusted_weights_fit_every_target_and_halve_the_error(
     assert better_db > plain + 3
 
 
-def test_biases_of_reconstructed_weights_are_corrected_towards_float(programs, samples, adjusted_w8) -> None:
+def test_biases_of_reconstructed_weights_are_corrected_towards_float(programs, samples) -> None:
     """Weights that lie on their grid are rounded no further: what they did to the means is against float."""
-    recipe = EVERYWHERE
-    adjusted = with_weights(programs, adjusted_w8)
+    recipe = Recipe("w8", (Rule("*", W8),))
+    adjusted = with_weights(programs, adjusted_weights(programs, recipe, samples))
     few = reconstruct(programs, recipe, {}, samples)
     (image,) = (torch.cat(parts) for parts in zip(*samples["encode"], strict=True))
     want = programs.modules["encode"](image)
@@ -136,10 +119,10 @@ def test_biases_of_reconstructed_weights_are_corrected_towards_float(programs, s
     )
 
 
-def test_biases_are_corrected_where_weights_alone_are_rounded(programs, samples, adjusted_w8) -> None:
-    adjusted = {"w8": adjusted_w8, "w8a8": adjusted_weights(programs, RECIPE, samples)}
+def test_biases_are_corrected_where_weights_alone_are_rounded(programs, samples) -> None:
     corrected = {
-        name: {key for tensors in found.values() for key in tensors} for name, found in adjusted.items()
+        name: {key for tensors in adjusted_weights(programs, recipe, samples).values() for key in tensors}
+        for name, recipe in (("w8", Recipe("w8", (Rule("*", W8),))), ("w8a8", RECIPE))
     }
     assert any(key.endswith(".bias") for key in corrected["w8"])
     assert all(key.endswith(".weight") for key in corrected["w8a8"])
