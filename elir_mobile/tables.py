@@ -19,9 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MOST_LEVELS = 8  # of tables and lists in a file: a [[rule]] is three deep
 # Whatever dots may stand in without being of a key: texts and comments.
-_TEXT = re.compile(
-    r'''"""(?:\\.|[^\\])*?"""|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*''', re.DOTALL
-)
+_TEXT = re.compile(r'''"""(?:\\.|[^\\])*?"""|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*''', re.DOTALL)
 _PART = r"[\w-]++"
 _DEEP_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MOST_LEVELS - 1}}}")
 
