@@ -56,8 +56,11 @@ function* strips(height) {
   for (let top = 0; top < height; top += STRIP) yield [top, Math.min(top + STRIP, height)];
 }
 
+/** Whether what becomes of `given` gets its colours: `colors` are kept, or `grey` stays grey and it is grey. */
+export const keepsColors = (given, { colors, grey }) => colors || (grey && isGrey(given));
+
 /** Whether a picture has no colour at all. */
-export function isGrey({ data }) {
+function isGrey({ data }) {
   for (let i = 0; i < data.length; i += 4) {
     if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) return false;
   }

@@ -6,7 +6,7 @@
 
 import { TEMPLATE, picture, scaleOf, similarity, warp } from "./align.js";
 import { UserError } from "./bundle.js";
-import { isGrey, keepColors } from "./colors.js";
+import { keepColors, keepsColors } from "./colors.js";
 import { compared, isSharp, paste } from "./paste.js";
 import { enlarged, planar, resized, rgba } from "./pictures.js";
 import { seededNoise } from "./noise.js";
@@ -141,9 +141,9 @@ class Part {
     return this.#finished(this.image, wishes);
   }
 
-  #finished(image, { colors, grey }) {
+  #finished(image, wishes) {
     const restored = { ...this.given, data: rgba(image) };
-    if (colors || (grey && isGrey(this.given))) keepColors(restored, this.given);
+    if (keepsColors(this.given, wishes)) keepColors(restored, this.given);
     return { restored };
   }
 

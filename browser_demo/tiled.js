@@ -4,7 +4,7 @@
  * can be changed without running the network again.
  */
 
-import { isGrey, keepColors } from "./colors.js";
+import { keepColors, keepsColors } from "./colors.js";
 import { seededNoise } from "./noise.js";
 import { enlargedLines } from "./pictures.js";
 import { mixed } from "./sampling.js";
@@ -105,7 +105,7 @@ export class Tiled {
   }
 
   /** The photo of its tiles, row by row, which are `made` of a tile (3, tile, tile) and its windows. */
-  async #blended(made, { colors, grey }) {
+  async #blended(made, wishes) {
     const { tile, rows, columns, pixels, upscale, enlarge } = this;
     const { width, height } = this.size;
     const [given, lines] = [[pixels.height, pixels.width], (part) => enlargedLines(pixels.data, given, 4, upscale, enlarge, part)];
@@ -125,7 +125,7 @@ export class Tiled {
         add(band, width, row, column, (place, y, x) => image[place * tile * tile + y * tile + x]);
         samples.push({ top: top / DOWNSCALE, left: column.start / DOWNSCALE, ...reduced(image, tile) });
       }
-      if (!colors) continue;
+      if (!wishes.colors) continue;
       const offsets = levelOffsets(samples, levelled);
       columns.forEach((column, i) => add(band, width, row, column, () => offsets[i]));
       const lifted = samples.map((one, i) => ({ ...one, values: one.values.map((value) => value + offsets[i]) }));
@@ -133,7 +133,7 @@ export class Tiled {
     }
     flush(band, data, width, top, height);
     const restored = { data, width, height };
-    if (colors || (grey && isGrey(pixels))) keepColors(restored, pixels, lines);
+    if (keepsColors(pixels, wishes)) keepColors(restored, pixels, lines);
     return restored;
   }
 }

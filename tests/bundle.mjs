@@ -5,14 +5,13 @@
  * what holds of budgets.
  */
 
-const [modules, fixtures] = process.argv.slice(2);
+import { bytes, fixtures, floats, json, modules } from "./served.mjs";
+
 const { Bundle, UserError, fileStem, sha256 } = await import(`${modules}/bundle.js`);
 const { checks, goldenParity, psnr, sqnr } = await import(`${modules}/fidelity.js`);
 const { enlarged } = await import(`${modules}/pictures.js`);
 
-const fetched = async (path) => fetch(new URL(path, fixtures));
-const bytes = async ({ path }) => new Uint8Array(await (await fetched(path)).arrayBuffer());
-const index = await (await fetched("index.json")).json();
+const index = await json("index.json");
 
 const open = (path) => Bundle.open(new URL(`${path}/`, fixtures));
 const read = {};
@@ -32,15 +31,14 @@ for (const { path } of index.damaged) {
   }
 }
 const { input, enlarged: cases } = index.resize;
-const given = await bytes(input);
+const given = await bytes(input.path);
 const pictures = {};
 for (const { filter, factor, path } of cases) {
   pictures[path] = await sha256(enlarged(given, input.shape, 3, factor, filter));
 }
-const floats = async (entry) => new Float32Array((await bytes(entry)).buffer);
 const decibels = [];
 for (const { reference, out } of index.fidelity) {
-  const pair = [await floats(reference), await floats(out)];
+  const pair = [await floats(reference.path), await floats(out.path)];
   decibels.push([psnr(...pair), sqnr(...pair)]);
 }
 const budgets = Object.fromEntries(["encode", "step", "decode"].map((name) => [name, { budget_db: 20 }]));

@@ -4,40 +4,29 @@
  * faces of each photograph.
  */
 
-const [modules, fixtures] = process.argv.slice(2);
+import { apart, bytes, fixtures, floats, json, modules } from "./served.mjs";
+
 const { TEMPLATE, inverse, mapped, scaleOf, similarity, warp } = await import(`${modules}/align.js`);
 const { keepColors } = await import(`${modules}/colors.js`);
 const { FaceFinder, suppressed, tiles } = await import(`${modules}/detect.js`);
 const { compared, paste } = await import(`${modules}/paste.js`);
 const { blurred, resized } = await import(`${modules}/pictures.js`);
 
-const bytesOf = async (path) => new Uint8Array(await (await fetch(new URL(path, fixtures))).arrayBuffer());
-const floatsOf = async (path) => new Float32Array((await bytesOf(path)).buffer);
-const index = await (await fetch(new URL("index.json", fixtures))).json();
+const index = await json("index.json");
 const pictures = {};
 for (const [name, { width, height }] of Object.entries(index.pictures)) {
-  pictures[name] = { data: await bytesOf(`${name}.rgba`), width, height };
+  pictures[name] = { data: await bytes(`${name}.rgba`), width, height };
 }
-/** The largest difference, and the share of values that differ at all. */
-const apart = (ours, theirs) => {
-  if (ours.length !== theirs.length) return [Infinity, 1];
-  let [most, differ] = [0, 0];
-  ours.forEach((value, i) => {
-    most = Math.max(most, Math.abs(value - theirs[i]));
-    differ += value !== theirs[i];
-  });
-  return [most, differ / ours.length];
-};
 const seen = {};
 seen.resized = [];
 for (const { picture, size, filter, gap, expected } of index.resized) {
   const { data, width, height } = pictures[picture];
-  seen.resized.push(apart(resized(data, [height, width], 4, size, filter, gap), await bytesOf(expected)));
+  seen.resized.push(apart(resized(data, [height, width], 4, size, filter, gap), await bytes(expected)));
 }
 seen.blurred = [];
 for (const { picture, spread, expected } of index.blurred) {
   const { data, width, height } = pictures[picture];
-  seen.blurred.push(apart(blurred(data, [height, width], 4, spread), await bytesOf(expected)));
+  seen.blurred.push(apart(blurred(data, [height, width], 4, spread), await bytes(expected)));
 }
 seen.similarity = index.similarity.map(({ source, target, matrix }) => {
   const found = similarity(source, target);
@@ -48,26 +37,26 @@ seen.similarity = index.similarity.map(({ source, target, matrix }) => {
 seen.template = TEMPLATE;
 seen.warped = [];
 for (const { picture, matrix, width, height, expected } of index.warped) {
-  seen.warped.push(apart(warp(pictures[picture], matrix, width, height), await floatsOf(expected)));
+  seen.warped.push(apart(warp(pictures[picture], matrix, width, height), await floats(expected)));
 }
 seen.suppressed = suppressed(index.proposals.map((row, i) => ({ row, score: index.scores[i] })));
 seen.tiles = [];
 for (const { picture, expected } of index.tiled) {
   const all = [...tiles(pictures[picture])];
   const joined = Buffer.concat(all.map(({ pixels }) => pixels));
-  seen.tiles.push([...apart(joined, await bytesOf(expected)), all.map(({ left, top, inner }) => [left, top, ...inner])]);
+  seen.tiles.push([...apart(joined, await bytes(expected)), all.map(({ left, top, inner }) => [left, top, ...inner])]);
 }
 seen.pasted = [];
 for (const { picture, patches, margin, expected } of index.pasted) {
   const given = patches.map(({ restored, ...patch }) => ({ ...patch, restored: restored && pictures[restored] }));
-  seen.pasted.push(apart(paste(pictures[picture], given, margin), await bytesOf(expected)));
+  seen.pasted.push(apart(paste(pictures[picture], given, margin), await bytes(expected)));
 }
 seen.compared = index.compared.map(({ given, restored, side }) => compared(pictures[given], pictures[restored], side));
 seen.colored = [];
 for (const { restored, given, expected } of index.colored) {
   const made = { ...pictures[restored], data: Uint8ClampedArray.from(pictures[restored].data) };
   keepColors(made, pictures[given]);
-  seen.colored.push(apart(made.data, await bytesOf(expected)));
+  seen.colored.push(apart(made.data, await bytes(expected)));
 }
 /** One of the two networks, which LiteRT runs in the process that serves the fixtures. */
 const network = (name, lengths) => async (values) => {

@@ -5,15 +5,13 @@
  * The network is the stub of `tests/app_fixtures.py`, whose level may be made to depend on the tile.
  */
 
-const [modules, fixtures] = process.argv.slice(2);
+import { apart, bytes, floats, json, modules } from "./served.mjs";
+
 const { seededNoise } = await import(`${modules}/noise.js`);
 const { sample } = await import(`${modules}/sampling.js`);
 const { Tiled } = await import(`${modules}/tiled.js`);
 const { axisWindows, levelOffsets } = await import(`${modules}/tiling.js`);
 
-const bytes = async (path) => new Uint8ClampedArray(await (await fetch(new URL(path, fixtures))).arrayBuffer());
-const floats = async (path) => new Float32Array((await bytes(path)).buffer);
-const json = async (path) => (await fetch(new URL(path, fixtures))).json();
 const index = await json("index.json");
 const tiled = await json("tiled.json");
 const manifest = await json(`${index.bundle}/manifest.json`);
@@ -21,16 +19,6 @@ const [, channels, side] = manifest.golden.arrays.noise.shape;
 const table = await floats(`${index.bundle}/${manifest.table.path}`);
 const { a, b } = await json(`${index.bundle}/stub/fp32.stub`);
 
-/** The largest difference, and the share of values that differ at all. */
-const apart = (ours, theirs) => {
-  if (ours.length !== theirs.length) return [Infinity, 1];
-  let [most, differ] = [0, 0];
-  ours.forEach((value, i) => {
-    most = Math.max(most, Math.abs(value - theirs[i]));
-    differ += value !== theirs[i];
-  });
-  return [most, differ / ours.length];
-};
 const opaque = (rgb) => Uint8ClampedArray.from({ length: (rgb.length / 3) * 4 }, (_, i) =>
   i % 4 === 3 ? 255 : rgb[3 * Math.floor(i / 4) + (i % 4)],
 );

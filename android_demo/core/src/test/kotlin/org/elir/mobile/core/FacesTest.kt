@@ -130,15 +130,6 @@ class FacesTest {
         }
     }
 
-    /** Every byte within 1, and hardly any another one. */
-    private fun assertNear(what: String, expected: Picture, actual: Picture) {
-        assertEquals(expected.width to expected.height, actual.width to actual.height)
-        val apart = expected.pixels.indices.map { abs((expected.pixels[it].toInt() and 255) - (actual.pixels[it].toInt() and 255)) }
-        assertTrue("$what: ${apart.max()} apart", apart.max() <= 1)
-        val others = apart.count { it > 0 }
-        assertTrue("$what: $others of ${apart.size} bytes differ", others <= apart.size / 1000)
-    }
-
     @Test
     fun aFaceThatIsSwitchedOffIsLeftAloneAndNotPaintedOver() {
         val scene = scenes.first { it.getJSONArray("faces").length() == 2 }

@@ -45,6 +45,15 @@ fun assertClose(what: String, expected: FloatArray, actual: FloatArray, toleranc
     assertTrue("$what: $worst apart", worst <= tolerance)
 }
 
+/** Every byte within 1, and hardly any another one. */
+fun assertNear(what: String, expected: Picture, actual: Picture) {
+    assertEquals(what, expected.width to expected.height, actual.width to actual.height)
+    val apart = expected.pixels.indices.map { abs((expected.pixels[it].toInt() and 255) - (actual.pixels[it].toInt() and 255)) }
+    assertTrue("$what: ${apart.max()} apart", apart.max() <= 1)
+    val others = apart.count { it > 0 }
+    assertTrue("$what: $others of ${apart.size} bytes differ", others <= apart.size / 1000)
+}
+
 /** The arithmetic of a `.stub` file; `tests/app_fixtures.py:stub_runner` says what it is. */
 class Stub(private val bundle: Bundle, artifact: Artifact) : Programs {
     private val side = bundle.size / DOWNSCALE

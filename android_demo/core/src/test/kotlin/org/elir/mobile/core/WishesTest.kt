@@ -4,7 +4,6 @@ package org.elir.mobile.core
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
-import kotlin.math.abs
 import org.json.JSONArray
 import org.json.JSONObject
 import org.junit.Assert.assertArrayEquals
@@ -17,15 +16,6 @@ import org.junit.Test
 
 class WishesTest {
     private val index = JSONObject(File(fixtures, "android.json").readText())
-
-    /** Every byte within 1, and hardly any another one. */
-    private fun assertNear(what: String, expected: Picture, actual: Picture) {
-        assertEquals(what, expected.width to expected.height, actual.width to actual.height)
-        val apart = expected.pixels.indices.map { abs((expected.pixels[it].toInt() and 255) - (actual.pixels[it].toInt() and 255)) }
-        assertTrue("$what: ${apart.max()} apart", apart.max() <= 1)
-        val others = apart.count { it > 0 }
-        assertTrue("$what: $others of ${apart.size} bytes differ", others <= apart.size / 1000)
-    }
 
     @Test
     fun coloursAreThoseOfTheGivenPicture() {
