@@ -443,9 +443,10 @@ def test_an_export_process_that_dies_is_one_sentence(
     assert not (tmp_path / "bfr-tiny").exists()
 
 
-def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
+def test_gptq_is_said_in_the_manifest_and_changes_the_integer_file_alone(
     finished, weights, odd_pictures, tmp_path: Path
 ) -> None:
+    """That it brings int8 nearer is held in tests/test_gptq.py: it takes more pairs than the two here."""
     result = ptq(
         "--task", "bfr", "--weights", weights, "--images", odd_pictures,
         "--out", tmp_path, "--seed", 3, "--precision", "fp32,w8a8", "--gptq",
@@ -455,11 +456,7 @@ def test_gptq_is_said_in_the_manifest_and_lowers_the_error(
     assert [entry["gptq"] for entry in plain] == [False, False]
     assert [entry["gptq"] for entry in moved] == [False, True]
     assert plain[0]["sha256"] == moved[0]["sha256"]
-    before, after = (
-        json.loads((folder / "report" / "report.json").read_text())["rows"][2]["programs"]
-        for folder in (finished[0], tmp_path / "bfr-tiny")
-    )
-    assert after["encode"]["sqnr_db"] > before["encode"]["sqnr_db"]
+    assert plain[1]["sha256"] != moved[1]["sha256"]
 
 
 @pytest.mark.lowering
