@@ -25,7 +25,7 @@ from elir_mobile.precision import FP32, Grid, Precision, Recipe, integer_grid
 from elir_mobile.runtimes.coreml import INPUTS, Function, coremltools, mil_program
 from export.executorch import layer_name
 from export.graphs import Graph, Operator, Value
-from export.observers import OBSERVERS, activation_bits, bounds, make_observer
+from export.observers import activation_bits, bounds, make_observer, observer_of
 from export.programs import Delegation, Programs, Samples, check_samples
 
 IOS17, IOS18 = 17, 18
@@ -185,7 +185,7 @@ def activation_ranges(converted: Converted, layers: list[Any], samples: Samples,
     program = converted.name.removesuffix("_image")
     variables = [v for op in layers for v in (op.inputs["x"], op.outputs[0])]
     fused = [user.outputs[0] for v in variables for user in v.child_ops if user.op_type == "relu"]
-    observers = {v.name: make_observer(OBSERVERS[program], bits) for v in (*variables, *fused)}
+    observers = {v.name: make_observer(observer_of(program), bits) for v in (*variables, *fused)}
 
     def observe(name: str, value: Tensor) -> None:
         if name in observers:

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv
 from export.graphs import Graph, Operator, Value
-from export.observers import MIN_SCALE, OBSERVERS, HistogramObserver
+from export.observers import MIN_SCALE, HistogramObserver, observer_of
 from export.programs import Delegation, Programs, Samples, check_samples
 
 _QUANTIZED_OPS = (
@@ -144,7 +144,7 @@ def quantized(programs: Programs, recipe: Recipe, samples: Samples) -> dict[str,
         return programs.modules
     recipe = recipe.on(programs.roles)
     return {
-        name: quantize(module, programs.example_inputs[name], recipe, samples[name], OBSERVERS[name])
+        name: quantize(module, programs.example_inputs[name], recipe, samples[name], observer_of(name))
         for name, module in programs.modules.items()
     }
 

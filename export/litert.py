@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv, GroupNormGpu
 from export.graphs import Graph, Operator, Value
-from export.observers import OBSERVERS, HistogramObserver, bounds, make_observer
+from export.observers import HistogramObserver, bounds, make_observer, observer_of
 from export.programs import Delegation, Programs, Samples, check_samples
 
 CONV, TRANSPOSE_CONV, ADD, PAD = "CONV_2D", "TRANSPOSE_CONV", "ADD", "PAD"
@@ -277,7 +277,7 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
                 program = signature.signatureKey.decode()
                 observers = observed.setdefault(program, {})
                 for name in (*op.activations, op.output):
-                    observers.setdefault(name, make_observer(OBSERVERS[program], bits))
+                    observers.setdefault(name, make_observer(observer_of(program), bits))
             elif op.kind not in _OPERANDS or not (precision.half or precision.weight_bits):
                 continue
             elif precision.weight_bits:

@@ -106,7 +106,7 @@ class MseObserver(HistogramObserver):
         return best[1], best[2]
 
 
-# What chooses the activation ranges of each program. A clipped value of the autoencoder or of the coarse
+# What chooses the activation ranges of each program of a restorer. A clipped value of autoencoder or coarse
 # estimator is missing in the picture itself, and with 48 calibration pairs the whole range costs next to
 # nothing: of photographs the histogram's own choice for `decode` lost up to 0.4 dB. A step's tensors have
 # tails over K steps, and want the histogram's search (docs/quantization.md, "Methods").
@@ -115,3 +115,9 @@ OBSERVERS: dict[str, type[HistogramObserver]] = {
     "step": HistogramObserver,
     "decode": MinMaxObserver,
 }
+
+
+def observer_of(program: str) -> type[HistogramObserver]:
+    """Class that chooses the activation ranges of ``program``; of one that is no restorer's, as the roof is
+    measured with, ExecuTorch's own."""
+    return OBSERVERS.get(program, HistogramObserver)

@@ -28,6 +28,15 @@ time.sleep(0.5)
 staged.write_text("whole")
 staged.rename(out / "x")
 """
+# Of two that write into one folder: names of their own, and what a dead one left is cleared.
+SHARED = GOOD.replace('".x.part"', 'f".{os.getpid()}.part"').replace(
+    "staged = ",
+    """for left in out.glob(".*.part"):
+    if not Path("/proc", left.name.split(".")[1]).exists():
+        left.unlink(missing_ok=True)
+staged = """,
+    1,
+)
 BROKEN = {
     "half-written": GOOD.replace('".x.part"', '"x"'),
     "litter": GOOD.replace('".x.part"', 'f".{os.getpid()}.part"'),
@@ -53,8 +62,8 @@ COMMAND = Command("script", lambda out: [out])
 def test_a_command_that_is_right_passes(script: Path, tmp_path: Path, fault: str) -> None:
     script.write_text(GOOD)
     whole = undisturbed(COMMAND, tmp_path / "whole", None)
-    if "two" in fault:  # a script that shares what it writes
-        script.write_text(GOOD.replace('".x.part"', 'f".{os.getpid()}.part"'))
+    if "two" in fault:
+        script.write_text(SHARED)
     assert inject(whole, fault, tmp_path / "fault", 1).wrong == {}
 
 
