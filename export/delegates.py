@@ -7,6 +7,7 @@ read back from them: a method's delegate has a program of its own, whose operato
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,24 @@ def lower_for_vulkan(
     """
     from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 
+    _build_patterns_once()
     options = {"force_fp16": True} if recipe.half else {}
     graphs = exported(programs, quantized(programs, recipe, samples))
     return write(graphs, lambda: [VulkanPartitioner(options)], path, read_back=True)
+
+
+@cache
+def _build_patterns_once() -> None:
+    """Keep the graphs that Vulkan's partitioner looks for.
+
+    ExecuTorch 1.4.1 caches them, but registers the functions as they are without the cache: it exports its
+    patterns of rotary embeddings anew, twice for each program, which is two thirds of a lowering.
+    """
+    from executorch.backends.vulkan.patterns import fusable_patterns
+
+    for pattern in fusable_patterns.values():
+        if pattern.get_graphs_fn is not None:
+            pattern.get_graphs_fn = cache(pattern.get_graphs_fn)
 
 
 class IntegerWeight(nn.Module):

@@ -24,7 +24,7 @@ from tests.conftest import SIGMA_S, SIZE, STEPS
 
 pytestmark = pytest.mark.lowering
 needs_a_driver = pytest.mark.skipif(
-    not RUNTIMES["litert/gpu"].installed, reason="there is no Vulkan driver: make gpu"
+    RUNTIMES["litert/gpu"].lacking, reason="there is no Vulkan driver: make gpu"
 )
 LEAST_DB = {"fp32": 90, "fp16": 55}  # of the image, against float
 

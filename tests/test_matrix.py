@@ -52,7 +52,7 @@ LEAST_MICRO_DB = LEAST_DB | {
 # A file that rounds less than it says would pass for any precision.
 MOST_MICRO_DB = {"fp16": 90, "w8": 70, "w4": 45, "w4g32": 45, "w8a8": 60, "w8a16": 70, "mixed": 65}
 MAX_GOLDEN_BYTES = 3_000_000  # what an app can ship
-INSTALLED = [name for name, target in TARGETS.items() if RUNTIMES[target.runtime].installed]
+INSTALLED = [name for name, target in TARGETS.items() if not RUNTIMES[target.runtime].lacking]
 EXECUTED = [name for name in INSTALLED if can_run("host", TARGETS[name].to_json())]
 ROWS = [
     pytest.param(target, recipe, id=f"{target}-{recipe.name}")

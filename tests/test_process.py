@@ -358,6 +358,50 @@ if __name__ == "__main__":
     assert run.returncode == 130
 
 
+LEAVES_A_LOCK = """
+import multiprocessing, time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from elir_mobile.core import processes
+from elir_mobile.core.errors import UserError, exits_with_2
+
+def helper(log):
+    global lock
+    lock = multiprocessing.RLock()
+    log.write_text("locked")
+    time.sleep(60)
+
+@exits_with_2
+def main():
+    log = Path("log")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, processes.end_with_parent) as pool:
+        processes.submit(pool, Path("stderr"), helper, log)
+        while not log.exists():
+            time.sleep(0.01)
+        processes.end_pool(pool)
+        raise UserError("it is enough")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@linux
+@pytest.mark.processes
+def test_what_a_killed_helper_leaves_is_cleared_without_a_word(tmp_path: Path) -> None:
+    """A lock of its own, as tqdm makes one; Python would warn of it after the command's last line."""
+    script = tmp_path / "script.py"
+    script.write_text(LEAVES_A_LOCK)
+    locks = set(Path("/dev/shm").glob("sem.mp-*"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (run.returncode, run.stderr) == (2, "error: it is enough\n")
+    assert set(Path("/dev/shm").glob("sem.mp-*")) <= locks
+
+
 WANTS_MEMORY = (
     MemoryError(),
     MemoryError("std::bad_alloc"),  # as pybind11 says it
@@ -384,6 +428,31 @@ def test_want_of_memory_is_one_sentence(
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: there is not enough memory: ")
     assert sentence(error).startswith("there is not enough memory: ")  # of a worker
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("error", "lines"), [("MemoryError()", 1), ("UserError('no such file')", 5)])
+def test_a_command_that_wants_memory_says_nothing_more_as_it_ends(error: str, lines: int) -> None:
+    """Whatever else fails for the same want; of other errors it is told."""
+    script = f"""
+import atexit
+from elir_mobile.core.errors import UserError, exits_with_2
+
+@atexit.register
+def fails():
+    raise OSError("and one more")
+
+@exits_with_2
+def main():
+    raise {error}
+
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert ("and one more" in run.stderr) == (lines > 1)
+    assert len(run.stderr.splitlines()) == lines
 
 
 def test_a_library_that_would_ask_for_memory_for_ever_is_not_loaded(

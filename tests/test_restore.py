@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import shutil
 import socket
@@ -29,7 +30,7 @@ from elir_mobile.evaluate import examples
 from elir_mobile.images import RECORDS, list_images, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import get_recipe
-from elir_mobile.records import recorded, state
+from elir_mobile.records import record_of, recorded, state
 from elir_mobile.restore import Job, Model, file_restorer, load_float, plan, restore
 from elir_mobile.runtimes.programs import open_programs
 from elir_mobile.tasks import ALIGNED_FACE, PHOTO, TASKS, get_task
@@ -262,6 +263,17 @@ def test_a_killed_run_knows_its_own_files(weights: Path, tmp_path: Path, picture
     assert state(out, {**facts, "seed": 2}) == "stale"
     out.unlink()
     assert state(out, facts) == "absent"
+
+
+def test_a_record_names_what_the_file_replaced_if_that_was_another(tmp_path: Path) -> None:
+    """Else two commands that write the same picture at once leave other records than one."""
+    out = tmp_path / "x.png"
+    before = []
+    for content in (b"older", b"older", b"newer"):
+        with recorded(out, {}) as staged:
+            staged.write_bytes(content)
+        before.append(record_of(out)["before"])
+    assert before == [None, None, hashlib.sha256(b"older").hexdigest()]
 
 
 def test_frames_of_a_film_start_from_one_noise_and_do_not_flicker(tmp_path: Path) -> None:

@@ -55,11 +55,13 @@ def test_sections_of_the_quantization_results_have_tables(tmp_path, monkeypatch)
 
 
 def measured_report() -> dict:
-    from elir_mobile.harness.compare import no_damage, no_quality
+    from elir_mobile.harness.compare import no_damage, quality_intervals
     from elir_mobile.harness.protocol import latency_facts
 
+    nothing = quality_intervals({}, ())
+
     def row(target: str, precision: str, runs: list[float], lpips: float, **facts) -> dict:
-        quality = {"psnr_vs_float_db": None, **no_quality(), **no_damage(), "psnr_db": 24.0, "lpips": lpips}
+        quality = {"psnr_vs_float_db": None, **nothing, **no_damage(), "psnr_db": 24.0, "lpips": lpips}
         latency = latency_facts(runs)
         return {
             "device": "host",
@@ -88,7 +90,7 @@ def measured_report() -> dict:
         ],
         "data": {"evaluation": [], "source": None},
         "steps": [],
-        "references": {"degraded": no_quality(), "identity": no_quality() | {"psnr_db": 23.5, "lpips": 0.31}},
+        "references": {"degraded": nothing, "identity": nothing | {"psnr_db": 23.5, "lpips": 0.31}},
         "machine": {"cpu": "Zen", "cores": 2, "cpu_flags": ["avx2"]},
         "protocol": {"threads": 2, "warmups": 3, "runs": 2, "order": "in turn"},
     }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from elir_mobile import metrics
+from elir_mobile.core.errors import UserError
 from elir_mobile.models.restorer import Restorer
 from elir_mobile.models.velocity import time_embedding
 from elir_mobile.training.autoencoder import reconstruction_loss, spread_loss
@@ -28,7 +31,7 @@ from elir_mobile.training.lcfm import (
     lcfm_loss,
     path_point,
 )
-from elir_mobile.training.loop import Compute, SeededBatches, fit
+from elir_mobile.training.loop import Compute, SeededBatches, Strips, fit
 from quant.student import log_mse
 from tests.conftest import TINY
 
@@ -344,6 +347,20 @@ def test_a_resumed_run_ends_where_the_whole_run_ends(tmp_path: Path) -> None:
     for step in (2, 4):
         with Image.open(tmp_path / "whole" / f"strip-{step:06}.png") as strip:
             assert strip.size == (4 * SIDE + 6, 3 * SIDE + 4)
+
+
+def test_a_strip_that_cannot_be_written_whole_is_not_there(tmp_path: Path) -> None:
+    class Broken:
+        def save(self, path: Path) -> None:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    earlier = tmp_path / "strip-000004.png"
+    earlier.write_bytes(b"whole")
+    trainer = SimpleNamespace(global_step=4, is_global_zero=True, loggers=[])
+    with pytest.raises(UserError, match="No space left"):
+        Strips(Broken, 2, tmp_path).on_train_batch_end(trainer)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(earlier.name, b"whole")]
 
 
 def test_log_mse_is_the_psnr_of_each_image() -> None:

@@ -66,9 +66,9 @@ def main(
     with console.status("loading"):
         from elir_mobile.bundle import read_bundle
         from elir_mobile.devices.protocol import device
-        from elir_mobile.harness.charts import label, named_devices
+        from elir_mobile.harness.charts import executed, label, named_devices
         from elir_mobile.harness.gate import check, read_limits, shortfall_table
-        from elir_mobile.harness.measure import measure_bundle
+        from elir_mobile.harness.measure import EAGER, measure_bundle
         from elir_mobile.harness.protocol import Protocol
         from elir_mobile.harness.report import terminal_table, write_report
         from elir_mobile.harness.roofline import furthest
@@ -92,6 +92,10 @@ def main(
             weights=weights if options.given(context, "weights") else None,
         )
     rows = report["rows"]
+    failed = [row for row in rows if row["error"]]
+    if failed and not any(executed(row) for row in rows if row["target"] != EAGER[0]):
+        reasons = dict.fromkeys(row["error"] for row in failed)
+        raise UserError(f"no file of {opened.folder} ran: {'; '.join(reasons)}")
     folder = out / opened.folder.resolve().name
     write_report(folder, report, shown)
     console.print(terminal_table(rows))
@@ -101,7 +105,6 @@ def main(
             f"{100 * slowest['roof_share']:.0f} % of {slowest['roof_gmacs_per_s']:.1f} GMAC/s"
         )
     console.print(f"report: {folder / 'report.html'}")
-    failed = [row for row in rows if row["error"]]
     for row in failed:
         console.print(f"{label(row, named_devices(rows))} did not run: {row['error']}")
     short = check(rows, limits)

@@ -24,6 +24,8 @@ from typing import Any, TypeVar
 STOPS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STDERR = 2
+# multiprocessing clears what killed helpers leave, a lock of tqdm's for one, and would warn that it does.
+UNTOLD = "ignore::UserWarning:multiprocessing.resource_tracker"
 T = TypeVar("T")
 WATCH_S = 1.0  # between two looks for the parent, where the system does not tell of its end
 
@@ -35,6 +37,8 @@ def stoppable() -> Iterator[None]:
     The second signal ends the process at once: whoever sends it does not want to wait for the first.
     In a thread other than the main one, where signals do not arrive, nothing is changed.
     """
+    if UNTOLD not in sys.warnoptions:  # which the processes that Python starts are given
+        sys.warnoptions.append(UNTOLD)
     if threading.current_thread() is not threading.main_thread():
         yield
         return

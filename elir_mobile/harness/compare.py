@@ -58,11 +58,6 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def no_quality() -> dict[str, float | None]:
-    """:func:`quality_intervals` where there is none to be had."""
-    return quality_intervals({}, ())
-
-
 def few_sources(sources: int | None) -> str:
     """A sentence for figures of fewer than ``ENOUGH_SOURCES`` photographs; empty otherwise."""
     if sources is None or sources >= ENOUGH_SOURCES:

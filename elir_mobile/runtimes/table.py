@@ -68,12 +68,6 @@ class Runtime:
         return (runtime if runtime.package == self.package else self).name.replace("/", "-")
 
     @property
-    def installed(self) -> bool:
-        """Whether the package that runs the files is there, and the driver that it needs."""
-        driven = self.driver is None or self.driver.is_file()
-        return driven and bool(installed_versions((self.package,)))
-
-    @property
     def packages(self) -> tuple[str, ...]:
         """Every PyPI package of the extra."""
         return (self.package, *self.exporters)

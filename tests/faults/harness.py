@@ -374,7 +374,7 @@ def one_of_two_killed(whole: Whole, folder: Path, rng: random.Random, injection:
 
 
 MISSING = "missing: "
-PACKAGES = ("ai_edge_litert", "executorch", "lightning", "scipy", "tensorboard", "torchao")
+PACKAGES = ("ai_edge_litert", "executorch", "lightning", "onnxruntime", "scipy", "tensorboard", "torchao")
 FAULTS: dict[str, Callable[..., None]] = {
     "SIGKILL": killed,
     "SIGTERM": stopped(signal.SIGTERM),
