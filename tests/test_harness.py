@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -807,6 +808,23 @@ def test_a_device_without_a_file_for_it_is_one_sentence(micro_bundle: Path, tmp_
     once, wanted = Protocol(1, 0, 2, 1), {"targets": ("executorch",)}
     with pytest.raises(UserError, match="fake phone runs litert: the bundle has none"):
         measure.measure_bundle(read_bundle(micro_bundle), [Recorded()], once, nothing, **wanted)
+
+
+def test_a_bundle_of_which_no_file_runs_is_one_sentence_and_no_report(
+    micro_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "lacks" / "ai_edge_litert"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text('raise ModuleNotFoundError("No module", name="ai_edge_litert")\n')
+    monkeypatch.setenv("PYTHONPATH", str(hidden.parent), prepend=os.pathsep)
+    result = harness(micro_bundle, "--targets", "litert", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    (line,) = [line for line in result.output.splitlines() if "error: " in line]
+    assert line == (
+        f"error: no file of {micro_bundle} ran: "
+        "ai-edge-litert is not installed: pip install 'elir-mobile[litert]'"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 # Files that nothing here can run
