@@ -652,7 +652,7 @@ def bars_table(results: dict, trained: dict) -> str:
         lines.append(f"| {what} | {most} | {costs} | {at_most} | {shown} | {cell(holds, None)} |")
 
     for row in results["files"]["rows"]:
-        if row["artifact"].endswith(" w8a8"):
+        if row["artifact"].endswith((" w8a8", " mixed")):
             add(f"{row['task']}, {row['artifact']}", row, BUDGET["psnr_drop_db"], BUDGET["lpips_rise"])
     for row in trained["rows"]:
         if row["method"] == "qat" and row["run_by"] != "simulation":
