@@ -44,6 +44,15 @@ problems += [
     for used, key in usages.items()
     if used in text and not facts.get(key)
 ]
+# What is asked of the system by name is permitted by that name.
+work = re.search(r'identifierPart = "\.(\w+)\."', text)
+permitted = f"$(PRODUCT_BUNDLE_IDENTIFIER).{work[1]}.*" if work else None
+modes = facts["UIBackgroundModes"]
+if permitted not in facts["BGTaskSchedulerPermittedIdentifiers"] or "processing" not in modes:
+    problems.append("BGTaskSchedulerPermittedIdentifiers lacks the identifiers of BackgroundWork.swift")
+types = [kind for entry in facts["CFBundleDocumentTypes"] for kind in entry["LSItemContentTypes"]]
+if ("onOpenURL" in text) != ("public.image" in types):
+    problems.append("CFBundleDocumentTypes and onOpenURL belong together")
 # What Apple wants a reason for (its "required reason API"), and asks for at every upload.
 with (folder / "App/Resources/PrivacyInfo.xcprivacy").open("rb") as stream:
     privacy = plistlib.load(stream)

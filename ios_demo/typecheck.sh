@@ -18,7 +18,7 @@ emit() { # NAME SOURCES…: each module may import those before it
 mkdir -p "$modules"
 emit ElirCore "$demo"/ElirCore/Sources/ElirCore/*.swift
 for name in Darwin os Combine CoreGraphics ImageIO UniformTypeIdentifiers Photos UIKit SwiftUI PhotosUI CoreML \
-  Vision ExecuTorch; do
+  Vision BackgroundTasks ExecuTorch; do
   emit "$name" "$demo/Stubs/$name.swift"
 done
 emit ElirApple "$demo"/ElirCore/Sources/ElirApple/*.swift

@@ -1,7 +1,8 @@
 """What the Kotlin and the Swift core are held against: ``python -m tests.app_fixtures OUT``.
 
 Owns the golden files that both apps' tests read, all computed by the Python package itself. ``index.json``
-lists every case; arrays are raw and little-endian, of the type that their suffix names. The stub runtime
+lists every case; arrays are raw and little-endian, of the type that their suffix names, and photographs are
+files as Pillow writes them. The stub runtime
 stands for a phone's: :func:`stub_runner` is arithmetic that each language writes in a dozen lines, read
 from the ``.stub`` files of a small but complete bundle.
 """
@@ -19,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.ImageFilter import GaussianBlur
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,9 +40,10 @@ from elir_mobile.bundle import (
 from elir_mobile.colors import keep_colors
 from elir_mobile.core.manifest import read_golden, sha256_of
 from elir_mobile.core.statistics import sqnr_db
-from elir_mobile.core.tiling import axis_windows
+from elir_mobile.core.tiling import Sample, axis_windows, level_offsets
 from elir_mobile.harness.protocol import latency_facts
 from elir_mobile.images import square, to_tensor
+from elir_mobile.metadata import read_metadata
 from elir_mobile.models.autoencoder import DOWNSCALE
 from elir_mobile.models.restorer import seeded_noise
 from elir_mobile.recommendation import RECOMMENDED
@@ -70,11 +72,29 @@ FINISHED = (
     ((64, 64), False, 0.5, False, False),
     ((40, 50), False, 1.0, True, True),
     ((205, 130), False, 0.0, True, True),
+    ((205, 130), False, 0.25, True, True),
+    ((130, 205), False, 0.5, False, True),
+    ((130, 205), False, 1.0, True, True),
     ((100, 117), False, 0.3, True, False),
     ((64, 150), True, 0.75, False, True),
     ((64, 150), True, 0.0, False, False),
     ((70, 90), True, 0.25, True, True),
 )
+# Height, width, and whether the picture whose colours are kept is grey.
+COLORED = (
+    *((size, False) for size in ((64, 64), (300, 33), (97, 210), (205, 130), (40, 50), (24, 7), (512, 301))),
+    ((7, 40), True),
+    ((70, 90), True),
+)
+# Of the first directory of EXIF, all that ImageIO names, each with a value of its type.
+TAGS = {
+    **dict.fromkeys(("Compression", "PhotometricInterpretation", "Orientation", "ResolutionUnit"), 2),
+    **dict.fromkeys(("TransferFunction", "TileWidth", "TileLength"), 16),
+    **dict.fromkeys(("XResolution", "YResolution"), 72.0),
+    **{"WhitePoint": (0.3, 0.3), "PrimaryChromaticities": (0.6, 0.3, 0.3, 0.6, 0.1, 0.1)},
+    **dict.fromkeys(("DocumentName", "ImageDescription", "Make", "Model", "Software", "DateTime"), "told"),
+    **dict.fromkeys(("Artist", "HostComputer", "Copyright"), "told"),
+}
 TOLD = ("title", "domain", "upscale", "enlarge")  # of the manifest, since schema 2
 KEPT = ("keep_colors", "keep_grey")  # of later manifests of that schema
 RESIZES = {"nearest": Image.Resampling.NEAREST, "bicubic": Image.Resampling.BICUBIC}
@@ -408,7 +428,8 @@ def moody(runner: Runner) -> Runner:
 def finished(out: Fixtures, bundle: Path) -> list[dict]:
     """Whole pictures through :func:`elir_mobile.restore.restore` with a fidelity, and with colours kept.
 
-    The fp32 stub's tiles differ in level, see :func:`moody`.
+    The fp32 stub's tiles differ in level, see :func:`moody`. ``blended`` are the float32 values before they
+    are rounded and get colours, of the padded picture.
     """
     read = read_bundle(bundle)
     runner = moody(stub_runner(STUBS["fp32"], read.table))
@@ -423,7 +444,9 @@ def finished(out: Fixtures, bundle: Path) -> list[dict]:
             keeps_colors,
             keeps_grey,
         )
-        made = restore.restore(given, model, seed, lambda done, total: None)
+        recorder = Recorder()
+        with mock.patch.object(restore, "_to_bytes", recorder):
+            made = restore.restore(given, model, seed, lambda done, total: None)
         name = f"finished/{seed}"
         entries.append(
             {
@@ -432,6 +455,7 @@ def finished(out: Fixtures, bundle: Path) -> list[dict]:
                 "keep_colors": keeps_colors,
                 "keep_grey": keeps_grey,
                 "input": out.array(f"{name}-input", np.asarray(given)),
+                "blended": out.array(f"{name}-blended", np.concatenate(recorder.bands)),
                 "output": out.array(f"{name}-output", np.asarray(made)),
             }
         )
@@ -441,15 +465,66 @@ def finished(out: Fixtures, bundle: Path) -> list[dict]:
 def colors(out: Fixtures) -> list[dict]:
     """Restored pictures with the colours of what was given, by :func:`elir_mobile.colors.keep_colors`."""
     entries = []
-    for index, (height, width) in enumerate(((64, 64), (7, 40), (300, 33), (97, 210))):
+    for index, ((height, width), grey) in enumerate(COLORED):
         given, restored = picture(height, width, index), picture(height, width, index + 10)
-        if index == 1:
+        if grey:
             given = given.convert("L").convert("RGB")
         arrays = {"given": given, "restored": restored, "expected": keep_colors(restored, given)}
         entries.append(
             {key: out.array(f"colors/{index}-{key}", np.asarray(image)) for key, image in arrays.items()}
         )
     return entries
+
+
+def levels(out: Fixtures) -> dict:
+    """Tiles that overlap in rows, of reduced pixels, and what brings them to one level."""
+    rng = np.random.default_rng(0)
+    places = [(top, left) for top in (0, 6) for left in (0, 5, 11)]
+    tiles = [Sample(top, left, rng.uniform(0, 1, (8, 8)).astype(np.float32)) for top, left in places]
+    before, after = tiles[:3], tiles[3:]
+    return {
+        "places": places,
+        "tiles": out.array("levels/tiles", np.stack([tile.values for tile in tiles])),
+        "first": out.array("levels/first", level_offsets(before)),
+        "second": out.array("levels/second", level_offsets(after, before)),
+    }
+
+
+def photographs(folder: Path) -> list[dict]:
+    """Files with every kind of EXIF tag; what is to be left of them is what Pillow reads again."""
+    folder.mkdir()
+    entries = []
+    for name in ("plain.jpg", "plain.png", "none.jpg"):
+        exif = Image.Exif()
+        if name != "none.jpg":
+            exif[ExifTags.Base.Orientation] = 6
+            exif[ExifTags.Base.Make] = "A camera"
+            exif[ExifTags.Base.DateTime] = "2026:11:30 07:00:00"
+            exif[ExifTags.Base.XResolution] = 72.0
+            exif[ExifTags.Base.Compression] = 6
+            inside = exif.get_ifd(ExifTags.IFD.Exif)
+            inside[ExifTags.Base.ExposureTime] = 0.01
+            inside[ExifTags.Base.ExifImageWidth] = 9999
+            inside[ExifTags.Base.ColorSpace] = 65535
+            inside[ExifTags.Base.MakerNote] = bytes(range(200))
+            place = exif.get_ifd(ExifTags.IFD.GPSInfo)
+            place[ExifTags.GPS.GPSLatitudeRef] = "N"
+            place[ExifTags.GPS.GPSLatitude] = (48.0, 8.0, 14.5)
+        picture(40, 50, 9).save(folder / name, exif=exif)
+        entries.append({"path": f"{folder.name}/{name}", "has": name != "none.jpg"})
+    return entries
+
+
+def kept_tags() -> dict[str, bool]:
+    """Whether :func:`elir_mobile.metadata.read_metadata` keeps each of these tags, by name."""
+    exif = Image.Exif()
+    for name, value in TAGS.items():
+        exif[ExifTags.Base[name]] = value
+    data = BytesIO()
+    picture(8, 8, 0).save(data, "JPEG", exif=exif)
+    with Image.open(data) as opened:
+        kept = read_metadata(opened)[0].exif or {}
+    return {name: ExifTags.Base[name] in kept for name in TAGS}
 
 
 def loop(out: Fixtures, bundle: Path) -> list[dict]:
@@ -535,6 +610,9 @@ def write_fixtures(folder: Path) -> dict:
         "restore": restorations(out, bundle),
         "finished": finished(out, bundle),
         "colors": colors(out),
+        "levels": levels(out),
+        "photographs": photographs(folder / "photographs"),
+        "tags": kept_tags(),
         "fidelity": fidelity(out),
         "percentiles": percentiles(),
         "faces": face_photographs(out.array),

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from android_demo.build import PROGRAMS, build_apk
-from android_demo.tests.goldens import write_goldens
 from android_demo.toolchain import JAVA, KOTLIN, kotlinc, missing
 from elir_mobile.bundle import building, file_entry, task_facts, write_golden, write_manifest, write_table
 from elir_mobile.precision import RECIPES
@@ -50,7 +49,6 @@ def tool(*command: object) -> str:
 def fixtures(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("app") / "fixtures"
     write_fixtures(folder)
-    write_goldens(folder)
     return folder
 
 

@@ -69,7 +69,7 @@ def test_the_cores_loop_over_a_real_file_gives_the_packages_picture_to_the_bit(
 
 
 def test_faces_are_found_aligned_and_put_back_as_the_package_does(core, fixtures: Path) -> None:
-    assert "OK (4 tests)" in junit(core, "FacesTest", fixtures=fixtures)
+    assert "OK (5 tests)" in junit(core, "FacesTest", fixtures=fixtures)
 
 
 def test_wishes_and_what_a_file_says_are_kept_as_the_package_does(

@@ -13,16 +13,22 @@ public final class CGImage: @unchecked Sendable {
     ) { fatalError() }
     public var width: Int { fatalError() }
     public var height: Int { fatalError() }
+    public var colorSpace: CGColorSpace? { fatalError() }
 }
 
 public final class CGDataProvider {
     public init?(data: CFData) { fatalError() }
 }
 
+public enum CGColorSpaceModel: Int32 { case unknown = -1, monochrome, rgb, cmyk, lab, deviceN, indexed, pattern, XYZ }
+
 public final class CGColorSpace {
     public static let sRGB: CFString = ""
     public init?(name: CFString) { fatalError() }
+    public var model: CGColorSpaceModel { fatalError() }
+    public var supportsOutput: Bool { fatalError() }
 }
+public func CGColorSpaceUsesExtendedRange(_ s: CGColorSpace) -> Bool { fatalError() }
 
 public enum CGColorRenderingIntent: Int32 {
     case defaultIntent, absoluteColorimetric, relativeColorimetric, perceptual, saturation

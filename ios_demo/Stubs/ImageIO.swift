@@ -6,10 +6,15 @@ public final class CGImageDestination {}
 public let kCGImagePropertyOrientation: CFString = ""
 public let kCGImagePropertyPixelWidth: CFString = ""
 public let kCGImagePropertyPixelHeight: CFString = ""
+public let kCGImageDestinationLossyCompressionQuality: CFString = ""
 public let kCGImageSourceCreateThumbnailFromImageAlways: CFString = ""
 public let kCGImageSourceThumbnailMaxPixelSize: CFString = ""
 
 public func CGImageSourceCreateWithData(_ data: CFData, _ options: CFDictionary?) -> CGImageSource? { fatalError() }
+public func CGImageSourceCreateWithURL(_ url: CFURL, _ options: CFDictionary?) -> CGImageSource? { fatalError() }
+public func CGImageSourceCreateImageAtIndex(
+    _ isrc: CGImageSource, _ index: Int, _ options: CFDictionary?
+) -> CGImage? { fatalError() }
 public func CGImageSourceCreateThumbnailAtIndex(
     _ isrc: CGImageSource, _ index: Int, _ options: CFDictionary?
 ) -> CGImage? { fatalError() }

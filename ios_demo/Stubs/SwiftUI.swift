@@ -128,6 +128,7 @@ public struct Font {
 public struct Alignment: Sendable {
     public static let center = Alignment()
     public static let leading = Alignment()
+    public static let topLeading = Alignment()
 }
 public struct HorizontalAlignment: Sendable {
     public static let center = HorizontalAlignment()
@@ -165,8 +166,8 @@ public struct Form<Content: View>: PrimitiveView {
 public struct NavigationStack<Root: View>: PrimitiveView {
     public init(@ViewBuilder root: () -> Root) { fatalError() }
 }
-public struct TabView<Content: View>: PrimitiveView {
-    public init(@ViewBuilder content: () -> Content) { fatalError() }
+public struct TabView<SelectionValue: Hashable, Content: View>: PrimitiveView {
+    public init(selection: Binding<SelectionValue>?, @ViewBuilder content: () -> Content) { fatalError() }
 }
 public struct Section<Parent: View, Content: View, Footer: View>: PrimitiveView {}
 extension Section where Parent == Text, Footer == EmptyView {
@@ -290,11 +291,38 @@ public struct _ChangedGesture<Content: Gesture>: Gesture {
 extension Gesture {
     public func onChanged(_ action: @escaping (Value) -> Void) -> _ChangedGesture<Self> { fatalError() }
 }
+public struct _EndedGesture<Content: Gesture>: Gesture {
+    public typealias Value = Content.Value
+}
+extension Gesture {
+    public func onEnded(_ action: @escaping (Value) -> Void) -> _EndedGesture<Self> { fatalError() }
+}
 public struct DragGesture: Gesture {
     public struct Value {
+        public var startLocation: CGPoint { fatalError() }
         public var location: CGPoint { fatalError() }
     }
     public init(minimumDistance: CGFloat = 10) { fatalError() }
+}
+public struct MagnifyGesture: Gesture {
+    public struct Value {
+        public var magnification: CGFloat { fatalError() }
+        public var startLocation: CGPoint { fatalError() }
+    }
+    public init(minimumScaleDelta: CGFloat = 0.01) { fatalError() }
+}
+public struct GestureMask: OptionSet {
+    public let rawValue: UInt32
+    public init(rawValue: UInt32) { fatalError() }
+    public static let all = GestureMask(rawValue: 3)
+}
+public struct KeyEquivalent: ExpressibleByExtendedGraphemeClusterLiteral {
+    public init(extendedGraphemeClusterLiteral: Character) { fatalError() }
+    public static let leftArrow: KeyEquivalent = "l"
+    public static let rightArrow: KeyEquivalent = "r"
+}
+public struct KeyPress {
+    public enum Result { case handled, ignored }
 }
 
 // MARK: - Modifiers
@@ -305,6 +333,9 @@ public struct AccessibilityChildBehavior: Sendable {
 }
 
 extension View {
+    public func accessibilityAction(named nameKey: LocalizedStringKey, _ handler: @escaping () -> Void) -> some View {
+        self
+    }
     public func accessibilityAdjustableAction(
         _ handler: @escaping (AccessibilityAdjustmentDirection) -> Void
     ) -> some View { self }
@@ -315,14 +346,16 @@ extension View {
     public func accessibilityValue(_ valueKey: LocalizedStringKey) -> some View { self }
     public func aspectRatio(_ aspectRatio: CGFloat? = nil, contentMode: ContentMode) -> some View { self }
     public func buttonStyle(_ style: PlainButtonStyle) -> some View { self }
+    public func clipped(antialiased: Bool = false) -> some View { self }
     public func contentShape<S: Shape>(_ shape: S, eoFill: Bool = false) -> some View { self }
     public func disabled(_ disabled: Bool) -> some View { self }
+    public func focusable(_ isFocusable: Bool = true) -> some View { self }
     public func font(_ font: Font?) -> some View { self }
     public func foregroundStyle<S: ShapeStyle>(_ style: S) -> some View { self }
     public func frame(width: CGFloat? = nil, height: CGFloat? = nil, alignment: Alignment = .center) -> some View {
         self
     }
-    public func gesture<T: Gesture>(_ gesture: T) -> some View { self }
+    public func id<ID: Hashable>(_ id: ID) -> some View { self }
     public func mask<Mask: View>(alignment: Alignment = .center, @ViewBuilder _ mask: () -> Mask) -> some View {
         self
     }
@@ -331,12 +364,17 @@ extension View {
     public func onChange<V: Equatable>(
         of value: V, initial: Bool = false, _ action: @escaping (V, V) -> Void
     ) -> some View { self }
+    public func onKeyPress(_ key: KeyEquivalent, action: @escaping () -> KeyPress.Result) -> some View { self }
+    public func onOpenURL(perform action: @escaping (URL) -> Void) -> some View { self }
     public func onReceive<P: Publisher>(
         _ publisher: P, perform action: @escaping (P.Output) -> Void
     ) -> some View where P.Failure == Never { self }
+    public func onTapGesture(count: Int = 1, perform action: @escaping (CGPoint) -> Void) -> some View { self }
     public func opacity(_ opacity: Double) -> some View { self }
     public func position(x: CGFloat = 0, y: CGFloat = 0) -> some View { self }
     public func scaledToFit() -> some View { self }
+    public func scrollDisabled(_ disabled: Bool) -> some View { self }
+    public func simultaneousGesture<T: Gesture>(_ gesture: T, including mask: GestureMask = .all) -> some View { self }
     public func sheet<Content: View>(
         isPresented: Binding<Bool>, onDismiss: (() -> Void)? = nil, @ViewBuilder content: @escaping () -> Content
     ) -> some View { self }

@@ -7,6 +7,11 @@ extension ProcessInfo {
     public class var thermalStateDidChangeNotification: NSNotification.Name { fatalError() }
 }
 
+extension URL {
+    public func startAccessingSecurityScopedResource() -> Bool { fatalError() }
+    public func stopAccessingSecurityScopedResource() { fatalError() }
+}
+
 @MainActor public class UIDevice: NSObject {
     public class var current: UIDevice { fatalError() }
     public var systemName: String { fatalError() }

@@ -1,4 +1,4 @@
 public struct UTType: Sendable {
-    public static var png: UTType { fatalError() }
+    public static var jpeg: UTType { fatalError() }
     public var identifier: String { fatalError() }
 }

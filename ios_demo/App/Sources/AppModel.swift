@@ -26,13 +26,28 @@ final class AppModel: ObservableObject {
     /// Name of the bundle that restores what is around the faces; nil: that is left as it is.
     @Published var backgroundID: String?
 
+    /// The photograph's file; nil: the bundle's own example.
+    @Published private(set) var photo: Data?
+    /// What was restored last.
+    @Published private(set) var result: RestoredPair?
+    /// Both, kept for when the system has ended the app.
+    let last = LastWork(
+        folder: FileManager.default.urls(for: .applicationSupportDirectory, in: .userDomainMask)[0]
+            .appendingPathComponent("last"))
+    /// A photograph that was shared while work is under way: it is opened then, the last one if several.
+    private var waiting: Data?
+
     /// Part of the work that is done; nil: nothing is under way.
     @Published private(set) var part: Double?
+    /// Until the work is done; nil: that cannot be said yet.
+    @Published private(set) var secondsLeft: Double?
+    private var timeLeft = TimeLeft()
     /// Why the last work ended early: one sentence.
     @Published var problem: String?
     /// What the last work has left where, if that does not show.
     @Published var notice: String?
     private var work: Task<Void, Never>?
+    private var inBackground: BackgroundWork?
 
     /// Where the app's user puts bundles and job files (Files, Finder, or `devicectl`).
     static let documents = FileManager.default.urls(for: .documentDirectory, in: .userDomainMask)[0]
@@ -72,7 +87,10 @@ final class AppModel: ObservableObject {
 
     /// Start `body`; its value goes to `then`, its error becomes ``problem``. While something else is under way it is
     /// refused in a sentence.
+    ///
+    /// - Parameter title: for the system, which lets it go on when the app is left; nil: the work is short.
     func start<Value: Sendable>(
+        _ title: String? = nil,
         _ body: @escaping @Sendable (_ report: @escaping Report) async throws -> Value,
         then: @escaping @MainActor (Value) -> Void
     ) {
@@ -81,24 +99,68 @@ final class AppModel: ObservableObject {
             return
         }
         (part, problem, notice) = (0, nil, nil)
-        // The screen stays on, and where the app is left the system gives it some minutes to end.
-        UIApplication.shared.isIdleTimerDisabled = true
-        let granted = UIApplication.shared.beginBackgroundTask(withName: "restoring") { [weak self] in self?.cancel() }
+        (timeLeft, secondsLeft) = (TimeLeft(), nil)
+        UIApplication.shared.isIdleTimerDisabled = true  // the screen stays on
+        let inBackground = BackgroundWork(title: title) { [weak self] in self?.cancel() }
+        self.inBackground = inBackground
         work = Task {
+            var success = false
             do {
                 then(
                     try await body { part in
-                        Task { @MainActor [weak self] in if self?.part != nil { self?.part = part } }
+                        Task { @MainActor [weak self] in self?.report(part) }
                     })
+                success = true
             } catch is CancellationError {
                 // The user, or ``runLow()``, which has said why.
             } catch {
                 problem = error.localizedDescription
             }
-            (part, work) = (nil, nil)
+            (part, secondsLeft, work, self.inBackground) = (nil, nil, nil, nil)
             UIApplication.shared.isIdleTimerDisabled = false
-            UIApplication.shared.endBackgroundTask(granted)
+            inBackground.end(success: success)
+            if let waiting { open(waiting) }
         }
+    }
+
+    private func report(_ part: Double) {
+        guard self.part != nil else { return }
+        self.part = part
+        secondsLeft = timeLeft.report(part, at: ProcessInfo.processInfo.systemUptime)
+        inBackground?.report(part)
+    }
+
+    /// Open the photograph in the file `data`, or nil: the bundle's example; after what is under way.
+    func open(_ data: Data?) {
+        waiting = nil
+        guard work == nil else {
+            waiting = data
+            notice = "The photo is opened when this work has ended."
+            return
+        }
+        (photo, result) = (data, nil)
+        Task { try? await last.keep(photo: data) }  // without it nothing is there after the app's end
+    }
+
+    /// Open the image file at `url`, which another app hands over.
+    func open(_ url: URL) {
+        let reaches = url.startAccessingSecurityScopedResource()
+        defer { if reaches { url.stopAccessingSecurityScopedResource() } }
+        do {
+            open(try Data(contentsOf: url))
+        } catch {
+            problem = "the photo cannot be read: share it again"
+        }
+    }
+
+    func show(_ made: RestoredPair) { result = made }
+
+    /// Show what an earlier process left, unless a photograph was opened since.
+    func showLast() async {
+        let (kept, made) = (await last.photo, await last.made)
+        guard photo == nil, result == nil, work == nil else { return }
+        photo = kept
+        result = made.flatMap(RestoredPair.init)
     }
 
     func cancel() { work?.cancel() }
@@ -115,7 +177,7 @@ final class AppModel: ObservableObject {
     /// Run the job file `name` of ``documents`` and write `result.json` beside it.
     func runJob(named name: String) {
         let (engine, units, folder) = (engine, units, Self.documents)
-        start { report in
+        start("Measuring") { report in
             let job = try Job(contentsOf: folder.appendingPathComponent(name))
             try await engine.run(job, units: units, report: report)
                 .write(to: folder.appendingPathComponent("result.json"))

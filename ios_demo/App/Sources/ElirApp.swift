@@ -8,18 +8,29 @@ import UIKit
 @main
 struct ElirApp: App {
     @StateObject private var model = AppModel()
+    @State private var screen = Screen.restore
+
+    private enum Screen { case restore, parity, benchmark }
 
     var body: some Scene {
         WindowGroup {
-            TabView {
+            TabView(selection: $screen) {
                 RestoreScreen(model: model)
                     .tabItem { Label("Restore", systemImage: "wand.and.stars") }
+                    .tag(Screen.restore)
                 ParityScreen(model: model)
                     .tabItem { Label("Parity", systemImage: "checkmark.seal") }
+                    .tag(Screen.parity)
                 BenchmarkScreen(model: model)
                     .tabItem { Label("Benchmark", systemImage: "stopwatch") }
+                    .tag(Screen.benchmark)
+            }
+            .onOpenURL { url in
+                screen = .restore
+                model.open(url)
             }
             .task {
+                await model.showLast()
                 await model.readBundles()
                 if let name = jobArgument { model.runJob(named: name) }
             }

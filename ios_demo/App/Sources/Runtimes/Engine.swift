@@ -59,14 +59,20 @@ actor Engine {
         _ picture: Picture, faces: (found: [Face], wanted: WantedFaces)?, with choice: Choice, of bundle: ModelBundle,
         units: ComputeUnits, seed: Int64, wishes: Wishes, behind: (bundle: ModelBundle, choice: Choice)?, report: Report
     ) async throws -> Restored {
-        let background = try await restored(picture, behind: behind, units: units, seed: seed, report: report)
+        // One count for both networks, as a person sees one bar.
+        let tiles = faces.map { $0.found.count - $0.wanted.left.count } ?? TileGrid(picture, size: bundle.size).tiles
+        let calls = Restorer.calls(tiles, steps: choice.steps, wishes: wishes)
+        let before = behind.map { callsAround(picture, by: $0) } ?? 0
+        let background = try await restored(picture, behind: behind, units: units, seed: seed) { done in
+            report(Double(done) / Double(before + calls))
+        }
         if let background, let faces, faces.found.count == faces.wanted.left.count { return background }
         let chosen = try await chosen(
             background?.picture ?? picture, choice.artifact, of: bundle, units: units)
         let restorer = Restorer(bundle: bundle, programs: chosen.programs, steps: choice.steps, wishes: wishes)
         func progress(_ done: Int, _ total: Int) throws {
             try Task.checkCancellation()
-            report(Double(done) / Double(total))
+            report(Double(before + done) / Double(before + calls))
         }
         let title = (background.map { [$0.title] } ?? []) + [chosen.candidate.title]
         let passedOver = (background?.passedOver ?? []) + chosen.passedOver
@@ -81,18 +87,27 @@ actor Engine {
             picture: made, title: title.joined(separator: ", "), passedOver: passedOver, treated: treated)
     }
 
+    /// Program calls that all of `photo` takes by the network `behind` its faces.
+    private func callsAround(_ photo: Picture, by behind: (bundle: ModelBundle, choice: Choice)) -> Int {
+        let (larger, size) = (behind.bundle.task.upscale, behind.bundle.size)
+        let grid = TileGrid(width: photo.width * larger, height: photo.height * larger, size: size)
+        return Restorer.calls(grid.tiles, steps: behind.choice.steps, wishes: Wishes())
+    }
+
     /// All of `photo` by the network `behind` its faces, as large as that makes it; nil where there is none.
+    ///
+    /// - Parameter called: told how many program calls are done.
     private func restored(
         _ photo: Picture, behind: (bundle: ModelBundle, choice: Choice)?, units: ComputeUnits, seed: Int64,
-        report: Report
+        called: (Int) -> Void
     ) async throws -> Restored? {
         guard let behind else { return nil }
         let given = try photo.prepared(for: behind.bundle, framing: .whole)
         let chosen = try await chosen(given, behind.choice.artifact, of: behind.bundle, units: units)
         let restorer = Restorer(bundle: behind.bundle, programs: chosen.programs, steps: behind.choice.steps)
-        let made = try restorer.restore(given, seed: seed) { done, total in
+        let made = try restorer.restore(given, seed: seed) { done, _ in
             try Task.checkCancellation()
-            report(Double(done) / Double(total))
+            called(done)
         }
         return Restored(picture: made, title: chosen.candidate.title, passedOver: chosen.passedOver)
     }

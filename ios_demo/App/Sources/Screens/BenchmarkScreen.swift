@@ -111,7 +111,7 @@ struct BenchmarkScreen: View {
             bundle: bundle.folder, files: [artifact.path], threads: ProcessInfo.processInfo.activeProcessorCount,
             timing: Self.timing, parity: true)
         (measurements, files) = ([], [])
-        model.start { report in
+        model.start("Measuring") { report in
             var found: [Measurement] = []
             var written: [URL] = []
             for (index, units) in choices.enumerated() {

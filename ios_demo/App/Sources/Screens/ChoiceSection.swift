@@ -110,6 +110,7 @@ struct WorkSection: View {
             Section {
                 ProgressView(value: part)
                     .accessibilityLabel("Progress")
+                if let seconds = model.secondsLeft { Text(TimeLeft.text(seconds)).foregroundStyle(.secondary) }
                 Button("Cancel", role: .cancel) { model.cancel() }
             }
         }

@@ -1,48 +1,103 @@
-/// Before and after in one place, with a handle between them.
+/// Before and after in one place, with a line between them; two fingers, two taps, keys and actions zoom.
+///
+/// Whose a gesture is, is the core's to say (`Zoom.swift`), so that a screen around it can scroll.
 
+import ElirCore
 import Foundation
 import SwiftUI
 
 struct CompareView: View {
     let before: CGImage
     let after: CGImage
-    /// Where the handle is, 0 (all after) to 1 (all before).
-    @State private var split = 0.5
+    /// Whether a finger drags the pictures: nothing around them may scroll then.
+    @Binding var isZoomed: Bool
+    @State private var comparison = Comparison()
+
+    private static let zoomStep = 1.5
+    private static let lineStep = 0.1
 
     var body: some View {
         GeometryReader { geometry in
-            ZStack(alignment: .leading) {
-                picture(after)
-                picture(before)
+            let shown = sized(geometry.size)
+            ZStack(alignment: .topLeading) {
+                picture(after, shown.frame)
+                    .offset(x: shown.frame.left, y: shown.frame.top)
+                picture(before, shown.frame)
                     .mask(alignment: .leading) {
-                        Rectangle().frame(width: geometry.size.width * split)
+                        Rectangle().frame(width: max(shown.line - shown.frame.left, 0))
                     }
+                    .offset(x: shown.frame.left, y: shown.frame.top)
                 Rectangle()
                     .fill(.white)
                     .frame(width: 2)
-                    .offset(x: geometry.size.width * split - 1)
+                    .offset(x: shown.line - 1)
             }
+            .frame(width: geometry.size.width, height: geometry.size.height, alignment: .topLeading)
+            .clipped()
             .contentShape(Rectangle())
-            .gesture(
-                DragGesture(minimumDistance: 0).onChanged { drag in
-                    split = min(max(drag.location.x / geometry.size.width, 0), 1)
+            .onTapGesture(count: 2) { place in change(geometry.size) { $0.doubleTapped(at: point(place)) } }
+            .simultaneousGesture(
+                DragGesture().onChanged { drag in
+                    change(geometry.size) { $0.dragged(from: point(drag.startLocation), to: point(drag.location)) }
                 }
+                .onEnded { _ in comparison.dragEnded() }
             )
-        }
-        .aspectRatio(CGFloat(after.width) / CGFloat(after.height), contentMode: .fit)
-        .accessibilityElement()
-        .accessibilityLabel("Before and after")
-        .accessibilityValue("\(Int((split * 100).rounded())) percent before")
-        .accessibilityAdjustableAction { direction in
-            switch direction {
-            case .increment: split = min(split + 0.1, 1)
-            case .decrement: split = max(split - 0.1, 0)
-            @unknown default: break
+            .simultaneousGesture(
+                MagnifyGesture().onChanged { pinch in
+                    change(geometry.size) {
+                        $0.pinched(by: Double(pinch.magnification), at: point(pinch.startLocation))
+                    }
+                }
+                .onEnded { _ in comparison.pinchEnded() }
+            )
+            .accessibilityElement()
+            .accessibilityLabel("Before and after")
+            .accessibilityValue("\(Int((comparison.split * 100).rounded())) percent before")
+            .accessibilityAdjustableAction { direction in
+                switch direction {
+                case .increment: moveLine(by: Self.lineStep)
+                case .decrement: moveLine(by: -Self.lineStep)
+                @unknown default: break
+                }
             }
+            .accessibilityAction(named: "Zoom in") { zoom(geometry.size, by: Self.zoomStep) }
+            .accessibilityAction(named: "Zoom out") { zoom(geometry.size, by: 1 / Self.zoomStep) }
+            .focusable()
+            .onKeyPress(.leftArrow) { key { moveLine(by: -Self.lineStep) } }
+            .onKeyPress(.rightArrow) { key { moveLine(by: Self.lineStep) } }
+            .onKeyPress("+") { key { zoom(geometry.size, by: Self.zoomStep) } }
+            .onKeyPress("-") { key { zoom(geometry.size, by: 1 / Self.zoomStep) } }
         }
+        .aspectRatio(CGFloat(aspect), contentMode: .fit)
     }
 
-    private func picture(_ image: CGImage) -> some View {
-        Image(decorative: image, scale: 1).resizable().scaledToFit()
+    private var aspect: Double { Double(after.width) / Double(after.height) }
+
+    private func picture(_ image: CGImage, _ frame: Frame) -> some View {
+        Image(decorative: image, scale: 1).resizable().frame(width: frame.width, height: frame.height)
     }
+
+    private func sized(_ size: CGSize) -> Comparison {
+        var sized = comparison
+        (sized.width, sized.height, sized.aspect) = (Double(size.width), Double(size.height), aspect)
+        return sized
+    }
+
+    private func change(_ size: CGSize, _ gesture: (inout Comparison) -> Void) {
+        var changed = sized(size)
+        gesture(&changed)
+        comparison = changed
+        isZoomed = changed.isZoomed
+    }
+
+    private func moveLine(by share: Double) { comparison.moveLine(to: comparison.split + share) }
+
+    private func zoom(_ size: CGSize, by factor: Double) { change(size) { $0.zoomed(by: factor) } }
+
+    private func key(_ action: () -> Void) -> KeyPress.Result {
+        action()
+        return .handled
+    }
+
+    private func point(_ place: CGPoint) -> Point { Point(Double(place.x), Double(place.y)) }
 }

@@ -59,7 +59,7 @@ struct ParityScreen: View {
         let artifacts = bundle.artifacts.filter { Engine.targets.contains($0.target) }
         let (engine, units) = (model.engine, model.units)
         (findings, noise) = ([], nil)
-        model.start { report in
+        model.start("Checking files") { report in
             let difference = try noiseDifference(bundle)
             var found: [Finding] = []
             for (index, artifact) in artifacts.enumerated() {

@@ -11,12 +11,11 @@ struct RestoreScreen: View {
     @State private var item: PhotosPickerItem?
     @State private var usesCamera = false
     @State private var part = Part.faces
-    /// The photograph's file; nil: the bundle's own example.
-    @State private var photo: Data?
     @State private var found: Found?
     /// Numbers of the faces that are left alone.
     @State private var left: Set<Int> = []
-    @State private var pair: Pair?
+    /// Whether the comparison is zoomed: nothing around it scrolls then.
+    @State private var isZoomed = false
 
     /// What of a photograph is restored.
     private enum Part: String {
@@ -32,36 +31,35 @@ struct RestoreScreen: View {
         let faces: [Face]
     }
 
-    /// What was restored, and what became of it.
-    private struct Pair: Sendable {
-        let before: CGImage
-        let after: CGImage
-        let file: URL
-        let facts: String
-    }
-
     var body: some View {
         NavigationStack {
             Form {
-                if let pair {
+                if let made = model.result {
                     Section {
-                        CompareView(before: pair.before, after: pair.after)
-                        Text(pair.facts).font(.footnote).foregroundStyle(.secondary)
-                        Button("Save to Photos") { save(pair.file) }
-                        ShareLink(item: pair.file)
+                        CompareView(before: made.before, after: made.after, isZoomed: $isZoomed)
+                            .id(made.id)
+                        Text(made.kept.facts).font(.footnote).foregroundStyle(.secondary)
+                        Button("Save to Photos") { save(made.kept.after) }
+                        ShareLink(item: made.kept.after)
                     }
                 }
                 Section("Photo") {
                     PhotosPicker(selection: $item, matching: .images) { Label("Choose a photo", systemImage: "photo") }
+                        .disabled(model.part != nil)
                     if CameraPicker.isAvailable {
                         Button {
                             usesCamera = true
                         } label: {
                             Label("Take a photo", systemImage: "camera")
                         }
+                        .disabled(model.part != nil)
                     }
-                    if photo != nil {
-                        Button("Use the bundle's example") { (photo, item) = (nil, nil) }
+                    if model.photo != nil {
+                        Button("Use the bundle's example") {
+                            item = nil
+                            model.open(nil)
+                        }
+                        .disabled(model.part != nil)
                         if let bundle = model.bundle {
                             Picker("Restore", selection: Binding(get: { chosen(bundle) }, set: { part = $0 })) {
                                 ForEach(parts(bundle), id: \.self) { Text($0.rawValue).tag($0) }
@@ -91,13 +89,15 @@ struct RestoreScreen: View {
                 }
                 WorkSection(model: model)
             }
+            .scrollDisabled(isZoomed)
             .navigationTitle("ELIR")
             .onChange(of: item) { _, chosen in load(chosen) }
-            .onChange(of: photo) { _, _ in (found, left) = (nil, []) }
+            .onChange(of: model.photo) { _, _ in (found, left) = (nil, []) }
+            .onChange(of: model.result?.id) { _, _ in isZoomed = false }
             .sheet(isPresented: $usesCamera) {
                 CameraPicker { data in
                     usesCamera = false
-                    if let data { photo = data }
+                    if let data { model.open(data) }
                 }
             }
         }
@@ -124,7 +124,7 @@ struct RestoreScreen: View {
                 FacesView(photo: found.shown, faces: found.faces, left: $left)
                 Text("Tap a face to leave it alone.").font(.footnote).foregroundStyle(.secondary)
             }
-        } else if let photo {
+        } else if let photo = model.photo {
             Button("Look for faces") { findFaces(photo) }.disabled(model.part != nil)
         }
     }
@@ -154,25 +154,28 @@ struct RestoreScreen: View {
         let engine = model.engine
         model.start { _ in
             let (picture, faces) = try await engine.findFaces(in: photo)
-            guard let shown = picture.image else {
+            guard let shown = picture.image(in: PhotoFile.space(of: photo)) else {
                 throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
             }
             return Found(photo: picture, shown: shown, faces: faces)
         } then: {
-            if self.photo == photo { found = $0 }
+            if model.photo == photo { found = $0 }
         }
     }
 
     private func load(_ chosen: PhotosPickerItem?) {
         guard let chosen else { return }
         Task {
-            photo = try? await chosen.loadTransferable(type: Data.self)
-            if photo == nil { model.problem = "the photo cannot be loaded: check the network if it is in iCloud" }
+            if let data = try? await chosen.loadTransferable(type: Data.self) {
+                model.open(data)
+            } else {
+                model.problem = "the photo cannot be loaded: check the network if it is in iCloud"
+            }
         }
     }
 
     private func restore(_ bundle: ModelBundle, _ choice: Choice) {
-        let (engine, units, seed, photo, part) = (model.engine, model.units, model.seed, photo, chosen(bundle))
+        let (engine, units, seed, photo, part) = (model.engine, model.units, model.seed, model.photo, chosen(bundle))
         var faces: (photo: Picture, found: [Face], wanted: WantedFaces)?
         if let photo, part == .faces {
             guard let found else { return findFaces(photo) }
@@ -182,9 +185,9 @@ struct RestoreScreen: View {
             }
             faces = (found.photo, found.faces, WantedFaces(left: left))
         }
-        let (ofFaces, wishes) = (faces, model.wishes)
+        let (ofFaces, wishes, last) = (faces, model.wishes, model.last)
         let behind = faces == nil ? nil : model.background
-        model.start { report in
+        model.start("Restoring a photo") { report in
             let given: Picture
             if let ofFaces {
                 given = ofFaces.photo
@@ -198,9 +201,6 @@ struct RestoreScreen: View {
                 given, faces: ofFaces.map { ($0.found, $0.wanted) }, with: choice, of: bundle, units: units, seed: seed,
                 wishes: wishes, behind: behind, report: report)
             let seconds = ProcessInfo.processInfo.systemUptime - start
-            guard let before = given.image, let after = restored.picture.image else {
-                throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
-            }
             var facts = [
                 "\(given.width)×\(given.height) pixels, \(seconds.formatted(digits: 2)) s with loading, \(restored.title)"
             ]
@@ -212,11 +212,11 @@ struct RestoreScreen: View {
             } else {
                 facts.append("\(TileGrid(given, size: bundle.size).tiles) tiles")
             }
-            return Pair(
-                before: before, after: after, file: try PhotoFile.write(after, name: "restored.png"),
-                facts: (facts + restored.passedOver).joined(separator: "\n"))
+            return try await RestoredPair.make(
+                given, restored.picture, of: photo, facts: (facts + restored.passedOver).joined(separator: "\n"),
+                keptBy: last)
         } then: {
-            pair = $0
+            model.show($0)
         }
     }
 

@@ -11,7 +11,7 @@ public enum FaceFinder {
     ///
     /// - Throws: ``ElirError``: Vision refuses the picture.
     public static func find(in photo: Picture) throws -> [Face] {
-        guard let image = photo.image else {
+        guard let image = photo.image() else {
             throw ElirError(.memory, "there is no memory to look for faces: use a smaller picture")
         }
         let request = VNDetectFaceLandmarksRequest()

@@ -1,17 +1,25 @@
-/// Images of the system as pictures of the core, and back: sRGB, 8 bits.
+/// Images of the system as pictures of the core, and back: 8 bits, in the colours of the image.
 
 #if canImport(CoreGraphics)
 import CoreGraphics
 import ElirCore
 import Foundation
 
+extension CGImage {
+    /// The space that the numbers of a picture of this image are in: the image's own, so that it keeps its profile, as far as
+    /// bytes hold it; nil: sRGB.
+    public var pictureSpace: CGColorSpace? {
+        colorSpace.flatMap { $0.model == .rgb && $0.supportsOutput && !CGColorSpaceUsesExtendedRange($0) ? $0 : nil }
+    }
+}
+
 extension Picture {
-    /// The pixels of `image` as they lie in it. Colours are converted to sRGB; what is transparent lies on white.
+    /// The pixels of `image` as they lie in it, in `space`, nil: sRGB. What is transparent lies on white.
     ///
     /// - Throws: ``ElirError``: there is no memory for it.
-    public init(_ image: CGImage) throws {
+    public init(_ image: CGImage, in space: CGColorSpace?) throws {
         let (width, height) = (image.width, image.height)
-        guard let space = CGColorSpace(name: CGColorSpace.sRGB),
+        guard let space = space ?? CGColorSpace(name: CGColorSpace.sRGB),
             let context = CGContext(
                 data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4, space: space,
                 bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue),
@@ -29,9 +37,9 @@ extension Picture {
         self.init(width: width, height: height, pixels: pixels)
     }
 
-    /// For the screen and for files; nil: there is no memory for it.
-    public var image: CGImage? {
-        guard let space = CGColorSpace(name: CGColorSpace.sRGB),
+    /// For the screen and for files, its numbers being in `space`, nil: sRGB. Nil: there is no memory for it.
+    public func image(in space: CGColorSpace? = nil) -> CGImage? {
+        guard let space = space ?? CGColorSpace(name: CGColorSpace.sRGB),
             let provider = CGDataProvider(data: Data(pixels) as CFData)
         else { return nil }
         return CGImage(

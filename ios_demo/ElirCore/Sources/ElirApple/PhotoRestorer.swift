@@ -37,13 +37,13 @@ public actor PhotoRestorer {
     /// - Parameter progress: told which part is done, 0 to 1.
     /// - Throws: ``ElirError``. `CancellationError` where the task is cancelled.
     public func restore(_ photo: CGImage, progress: @Sendable (Double) -> Void) async throws -> CGImage {
-        let given = try Picture(photo)
+        let given = try Picture(photo, in: photo.pictureSpace)
         let made = try restorer.restore(given, seed: 0, findFaces: FaceFinder.find) { done, total in
             try Task.checkCancellation()
             progress(Double(done) / Double(total))
         }
         if made == given { return photo }
-        guard let image = made.image else {
+        guard let image = made.image(in: photo.pictureSpace) else {
             throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
         }
         return image

@@ -107,10 +107,13 @@ public struct Restorer {
 
     /// Program calls that a picture of `width`×`height` takes.
     public func calls(width: Int, height: Int) -> Int {
-        TileGrid(width: width, height: height, size: bundle.size).tiles * callsOfTile
+        Self.calls(TileGrid(width: width, height: height, size: bundle.size).tiles, steps: steps, wishes: wishes)
     }
 
-    private var callsOfTile: Int { 2 + (wishes.fidelity < 1 ? steps : 0) }
+    /// Program calls that so many `tiles` take.
+    public static func calls(_ tiles: Int, steps: Int, wishes: Wishes) -> Int {
+        tiles * (2 + (wishes.fidelity < 1 ? steps : 0))
+    }
 
     private var keepsColors: Bool { wishes.keepsColors && bundle.task.keepsColors }
 
@@ -144,7 +147,7 @@ public struct Restorer {
         of photo: Picture, _ faces: [Face], wanted: WantedFaces, background: Picture? = nil, seed: Int64,
         progress: Progress
     ) throws -> (picture: Picture, treated: [Treated]) {
-        let calls = (faces.count - wanted.left.count) * callsOfTile
+        let calls = Self.calls(faces.count - wanted.left.count, steps: steps, wishes: wishes)
         var done = 0
         return try photo.restoringFaces(faces, size: bundle.size, wanted: wanted, background: background) { _, square in
             try restore(square, seed: seed) { _, _ in

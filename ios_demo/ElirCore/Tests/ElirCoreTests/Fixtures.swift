@@ -174,6 +174,8 @@ struct Index: Decodable {
     let colors: [Colors]
     let fidelity: [Fidelity]
     let percentiles: [Percentiles]
+    /// Whether each of EXIF's tags of the first directory is kept.
+    let tags: [String: Bool]
     let faces: [Photograph]
 }
 

@@ -50,6 +50,7 @@ class Artifact(
  * @property upscale how many times larger the restored picture is than the given one.
  * @property enlarge how the given picture gets that large before it is restored.
  * @property keepsColours whether by default the restored picture takes its low frequencies of colour from the given one.
+ * @property keepsGrey whether a grey picture stays grey, where its colours are not kept, too.
  * @property fidelity by default; see [sample].
  */
 class Task(
@@ -59,6 +60,7 @@ class Task(
     val upscale: Int,
     val enlarge: Filter,
     val keepsColours: Boolean = false,
+    val keepsGrey: Boolean = keepsColours,
     val fidelity: Float = 0f,
 )
 
@@ -241,7 +243,9 @@ class Bundle private constructor(
             val fidelity = manifest.optDouble("fidelity", 0.0).toFloat()
             if (fidelity !in 0f..1f) throw damaged(folder, "its fidelity is $fidelity")
             val keepsColours = manifest.optBoolean("keep_colors", false) // older bundles do not say
-            return Task(name, manifest.getString("title"), manifest.getString("domain"), upscale, filter, keepsColours, fidelity)
+            val keepsGrey = manifest.optBoolean("keep_grey", keepsColours)
+            val (title, domain) = listOf("title", "domain").map(manifest::getString)
+            return Task(name, title, domain, upscale, filter, keepsColours, keepsGrey, fidelity)
         }
 
         private fun texts(manifest: JSONObject, name: String): Map<String, String> =

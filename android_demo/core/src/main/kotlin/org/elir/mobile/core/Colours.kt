@@ -34,8 +34,10 @@ fun keepColours(restored: Picture, given: Picture) {
     }
     val width = maxOf(1, Math.rint(given.width / BAND).toInt())
     val height = maxOf(1, Math.rint(given.height / BAND).toInt())
-    val theirs = given.resampled(width, height, Filter.BOX).pixels
-    val ours = restored.resampled(width, height, Filter.BOX).pixels
+    // Pillow reduces the lines of a tall picture before its columns, which rounds in another place.
+    fun lower(picture: Picture) =
+        if (given.height > 2 * given.width) picture.resampled(given.width, height, Filter.BOX) else picture
+    val (theirs, ours) = listOf(given, restored).map { lower(it).resampled(width, height, Filter.BOX).pixels }
     val moved = FloatArray(width * height * CHROMA) { at ->
         val (pixel, channel) = at / CHROMA to at % CHROMA
         val weights = TO_CHROMA[channel]

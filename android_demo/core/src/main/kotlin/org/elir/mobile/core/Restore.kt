@@ -125,6 +125,9 @@ class Restorer(
      */
     var keepsColours: Boolean = bundle.task.keepsColours
 
+    /** Whether a grey picture stays grey: as the manifest says, unless the colours that it would keep are not to be kept. */
+    private val keepsGrey get() = bundle.task.keepsGrey && (keepsColours || !bundle.task.keepsColours)
+
     private val size = bundle.size
     private val channels = bundle.latentShape[0]
     private val table = bundle.table.take(steps)
@@ -202,7 +205,7 @@ class Restorer(
                 out.pixels[(top + y) * picture.width * COLOURS + x] = toByte(band[y * stride + x] * 255f)
             }
         }
-        if (keepsColours) keepColours(out, picture)
+        if (keepsColours || keepsGrey && picture.isGrey) keepColours(out, picture)
         return out
     }
 

@@ -131,6 +131,23 @@ class FacesTest {
     }
 
     @Test
+    fun facesAreSetIntoBackgroundsOfAnySizeAsThePackageDoes() {
+        val behind = scenes.filter { !it.isNull("background") }
+        assertTrue(behind.size >= 3)
+        for (scene in behind) {
+            val made = scene.getJSONArray("faces").objects().map { picture(it.getJSONObject("made")) }
+            val wanted = WantedFaces(scene.getBoolean("all_faces"), margin = scene.getDouble("margin"))
+            val photo = picture(scene.getJSONObject("photo"))
+            val canvas = picture(scene.getJSONObject("background").getJSONObject("canvas"))
+            val size = scene.getInt("square")
+            val (out, _) = restoreFaces(photo, faces(scene), size, wanted, canvas) { number, _ -> made[number] }
+            assertNear("background", picture(scene.getJSONObject("background").getJSONObject("output")), out)
+            val left = WantedFaces(left = made.indices.toSet())
+            assertSame(canvas, restoreFaces(photo, faces(scene), size, left, canvas) { _, _ -> error("asked") }.first)
+        }
+    }
+
+    @Test
     fun aFaceThatIsSwitchedOffIsLeftAloneAndNotPaintedOver() {
         val scene = scenes.first { it.getJSONArray("faces").length() == 2 }
         val photo = picture(scene.getJSONObject("photo"))

@@ -4,27 +4,23 @@ package org.elir.mobile.core
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
-import org.json.JSONArray
-import org.json.JSONObject
 import org.junit.Assert.assertArrayEquals
 import org.junit.Assert.assertEquals
+import org.junit.Assert.assertFalse
 import org.junit.Assert.assertNull
-import org.junit.Assert.assertSame
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
 
 class WishesTest {
-    private val index = JSONObject(File(fixtures, "android.json").readText())
-
     @Test
     fun coloursAreThoseOfTheGivenPicture() {
-        val cases = index.getJSONArray("colours").objects()
-        assertTrue(cases.size >= 5)
+        val cases = index.getJSONArray("colors").objects()
+        assertTrue(cases.size >= 9)
         for (case in cases) {
             val restored = picture(case.getJSONObject("restored"))
             keepColours(restored, picture(case.getJSONObject("given")))
-            assertNear(case.toString(), picture(case.getJSONObject("kept")), restored)
+            assertNear(case.toString(), picture(case.getJSONObject("expected")), restored)
         }
         assertThrows(IllegalArgumentException::class.java) { keepColours(Picture(2, 2), Picture(2, 3)) }
     }
@@ -41,57 +37,67 @@ class WishesTest {
         assertEquals(1.0 to 0.25, flat.met(flat.lifted(0.25f)))
     }
 
+    /** `tests/app_fixtures.py:moody`: tiles are lighter the lighter their input is. */
+    private class Moody(private val stub: Stub) : Programs by stub {
+        override fun encode(image: FloatArray): FloatArray {
+            val lighter = (0.3 * (image.average() - 0.5)).toFloat()
+            return stub.encode(image).also { latent -> for (at in latent.indices) latent[at] += lighter }
+        }
+    }
+
+    /** The fp32 stub of the bundle of a task. */
+    private fun moody(task: String): Restorer {
+        val bundle = Bundle.read(File(fixtures, "tasks/$task"))
+        return Restorer(bundle, Moody(Stub(bundle, bundle.artifacts.first { it.path == "stub/fp32.stub" })))
+    }
+
+    /** What is kept of a photo the bundle says: of the package's own tasks, all kinds that there are. */
     @Test
     fun picturesAreRestoredWithTheseWishesAsThePackageDoes() {
-        for (case in index.getJSONArray("restore").objects()) {
-            val restorer = Restorer(bundle, stub("stub/fp32.stub")).apply {
-                fidelity = case.getDouble("fidelity").toFloat()
-                keepsColours = case.getBoolean("keep_colors")
-            }
+        val cases = index.getJSONArray("finished").objects()
+        assertTrue(cases.size >= 10)
+        for (case in cases) {
+            val keeps = case.getBoolean("keep_colors") to case.getBoolean("keep_grey")
+            val restorer = moody(if (keeps.first) "bfr" else if (keeps.second) "inpainting" else "colorization")
+            restorer.fidelity = case.getDouble("fidelity").toFloat()
+            assertEquals(keeps.first, restorer.keepsColours)
+            val seed = case.getLong("seed")
             val given = picture(case.getJSONObject("input"))
             val bands = mutableListOf<Float>()
             val calls = mutableListOf<Pair<Int, Int>>()
-            restorer.blend(given, 7, { done, total -> calls += done to total }) { _, band -> bands += band.asList() }
+            restorer.blend(given, seed, { done, total -> calls += done to total }) { _, band -> bands += band.asList() }
             assertEquals(restorer.callsFor(given) to restorer.callsFor(given), calls.last())
             assertEquals(calls.size, calls.last().first)
             assertClose(case.toString(), floats(case.getJSONObject("blended")), bands.toFloatArray(), 2e-6f)
-            assertNear(case.toString(), picture(case.getJSONObject("output")), restorer.restoreTiles(given, 7) { _, _ -> })
+            assertNear(case.toString(), picture(case.getJSONObject("output")), restorer.restoreTiles(given, seed))
         }
         assertThrows(IllegalArgumentException::class.java) { Restorer(bundle, stub("stub/fp32.stub")).fidelity = 1.5f }
     }
 
     @Test
-    fun theManifestSaysWithWhatToBegin() {
-        fun told(name: String) = Bundle.read(File(fixtures, "tasks/$name")).task
-        assertTrue(told("bfr").keepsColours)
-        assertTrue(!told("inpainting").keepsColours)
-        assertTrue(!told("schema-1").keepsColours)
-        assertEquals(0f, told("bfr").fidelity, 0f)
+    fun greyPhotosComeOutGreyUnlessColoursAreNotToBeKept() {
+        val case = index.getJSONArray("finished").objects().first { picture(it.getJSONObject("input")).isGrey }
+        val grey = picture(case.getJSONObject("input"))
+        fun made(task: String, keeps: Boolean?) =
+            moody(task).apply { keeps?.let { keepsColours = it } }.restoreTiles(grey, 0)
+        for (task in listOf("bfr", "inpainting")) assertTrue(task, made(task, null).isGrey)
+        for ((task, keeps) in listOf("bfr" to false, "colorization" to null)) assertFalse(task, made(task, keeps).isGrey)
+        assertTrue(made("colorization", true).isGrey) // where it is wished for
     }
 
-    private fun points(json: JSONArray) =
-        (0 until json.length()).map { json.getJSONArray(it).doubles() }.map { (x, y) -> Point(x, y) }
-
     @Test
-    fun facesAreSetIntoALargerBackgroundAsThePackageDoes() {
-        val case = index.getJSONObject("background")
-        val size = case.getInt("square")
-        val colour = case.getJSONArray("colour").ints()
-        val square = Picture(size, size, ByteArray(size * size * COLOURS) { colour[it % COLOURS].toByte() })
-        val all = case.getJSONArray("faces").let { faces -> (0 until faces.length()).map { points(faces.getJSONArray(it)) } }
-        val faces = all.map { Face(FaceBox(0.0, 0.0, 1.0, 1.0), it, 1.0) }
-        val photo = picture(case.getJSONObject("photo"))
-        val canvas = picture(case.getJSONObject("canvas"))
-        val (out, treated) = restoreFaces(photo, faces, size, WantedFaces(all = true), canvas) { _, _ -> square }
-        assertNear("background", picture(case.getJSONObject("output")), out)
-        assertTrue(treated.all { it.restored })
-        val left = WantedFaces(left = setOf(0, 1))
-        assertSame(canvas, restoreFaces(photo, faces, size, left, canvas) { _, _ -> square }.first)
+    fun theManifestSaysWithWhatToBegin() {
+        for (case in index.getJSONArray("tasks").objects()) {
+            val task = Bundle.read(File(fixtures, case.getString("path"))).task
+            val kept = listOf("keep_colors", "keep_grey").map(case::getBoolean)
+            assertEquals(task.name, kept, listOf(task.keepsColours, task.keepsGrey))
+            assertEquals(0f, task.fidelity, 0f)
+        }
     }
 
     @Test
     fun aPhotographIsRestoredWithItsBackgroundAndOneCountOfCalls() {
-        val scenes = org.elir.mobile.core.index.getJSONArray("faces").objects()
+        val scenes = index.getJSONArray("faces").objects()
         val scene = scenes.first { it.getJSONArray("faces").length() == 2 }
         val photo = picture(scene.getJSONObject("photo"))
         val behind = Bundle.read(File(fixtures, "tasks/bsr"))
