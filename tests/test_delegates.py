@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.precision import RECIPES
 from elir_mobile.runtimes.coreml import Function, coremltools, mil_program, read_package
+from export import delegates
 from export.coreml import convolutions, stored_grid, wanted_grid
 from export.delegates import lower_for_vulkan
 from export.executorch import coreml_package, read_graphs
@@ -161,6 +163,22 @@ def test_a_grid_that_core_ml_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"int8 weights alone: 'fmir\.\w+' is w4"):
         target.lower(micro_programs(target.form.clip), RECIPES["w4"], {}, tmp_path / "file.pte")
     assert not list(tmp_path.iterdir())
+
+
+def test_vulkans_patterns_are_exported_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from executorch.backends.vulkan import patterns
+
+    made: list[list[object]] = []
+
+    def graphs() -> list[object]:
+        made.append([])
+        return made[-1]
+
+    own = {"slow": SimpleNamespace(get_graphs_fn=graphs), "none": SimpleNamespace(get_graphs_fn=None)}
+    monkeypatch.setattr(patterns, "fusable_patterns", own)
+    delegates._build_patterns_once.__wrapped__()
+    assert own["slow"].get_graphs_fn() is own["slow"].get_graphs_fn()
+    assert len(made) == 1 and own["none"].get_graphs_fn is None
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

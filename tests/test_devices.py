@@ -732,8 +732,8 @@ def test_the_page_restores_a_photo_at_every_width(
 @pytest.fixture(scope="module")
 def gpu_bundle(degraded, tiny_weights: Path, tmp_path_factory) -> Path:
     """LiteRT's fp32 file for processors, and those for GPUs."""
-    if RUNTIMES["litert/gpu"].lacking:
-        pytest.skip("there is no Vulkan driver: make gpu")
+    if lacking := RUNTIMES["litert/gpu"].lacking:
+        pytest.skip(f"without {', '.join(lacking)}: make gpu")
     artifacts = (("litert", "fp32"), ("litert/gpu", "fp32"), ("litert/gpu", "fp16"))
     folder = tmp_path_factory.mktemp("bundles") / "bfr-gpu"
     return write_micro_bundle(folder, artifacts, degraded, tiny_weights)

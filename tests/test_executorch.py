@@ -135,6 +135,14 @@ def test_layers_are_called_by_their_path_in_the_reference_network(programs, rest
         assert all(layer_name(node) in modules for node in convs)
 
 
+def test_only_patterns_of_batch_norms_are_left_out() -> None:
+    """Of those that the quantizer knows: the network has none."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
+
+    names = {pattern.name for pattern in XNNPACKQuantizer.SUPPORTED_PATTERNS if pattern.is_qat}
+    assert names == {"conv_bn", "conv_bn_relu", "conv_transpose_bn", "conv_transpose_bn_relu"}
+
+
 def test_runner_uses_the_same_loop_as_the_reference(runners, degraded, noise) -> None:
     runner = runners["fp32"]
     out, trajectory = runner.restore(degraded[0], noise, steps=STEPS, sigma_s=SIGMA_S)

@@ -23,9 +23,8 @@ from export.targets import TARGETS
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
 pytestmark = pytest.mark.lowering
-needs_a_driver = pytest.mark.skipif(
-    RUNTIMES["litert/gpu"].lacking, reason="there is no Vulkan driver: make gpu"
-)
+LACKING = ", ".join(RUNTIMES["litert/gpu"].lacking)
+needs_a_driver = pytest.mark.skipif(bool(LACKING), reason=f"without {LACKING}: make gpu")
 LEAST_DB = {"fp32": 90, "fp16": 55}  # of the image, against float
 
 

@@ -2,8 +2,8 @@
 
 Each command is a module of this folder: its options, and the call of what does the work, which is imported
 only then. ``python -m quant.ptq`` and the other modules that have a command run the same function. Exit
-codes: 0, done; 1, done, but a limit does not hold or a file did not run; 2, not done, and the last line
-says what to do; 130 and 143, stopped by Ctrl-C or SIGTERM.
+codes: 0, done; 1, done, but a limit does not hold or a file did not run; 2, not done, or no file
+ran, and the last line says what to do; 130 and 143, stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations

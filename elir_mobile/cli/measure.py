@@ -66,7 +66,7 @@ def main(
     with console.status("loading"):
         from elir_mobile.bundle import read_bundle
         from elir_mobile.devices.protocol import device
-        from elir_mobile.harness.charts import executed, label, named_devices
+        from elir_mobile.harness.charts import label, named_devices
         from elir_mobile.harness.gate import check, read_limits, shortfall_table
         from elir_mobile.harness.measure import EAGER, measure_bundle
         from elir_mobile.harness.protocol import Protocol
@@ -93,10 +93,9 @@ def main(
         )
     rows = report["rows"]
     failed = [row for row in rows if row["error"]]
-    ran = [row for row in rows if executed(row) and row not in failed and row["target"] != EAGER[0]]
-    if failed and not ran:
-        reasons = dict.fromkeys(row["error"] for row in failed)
-        raise UserError(f"no file of {opened.folder} ran: {'; '.join(reasons)}")
+    errors = [row["error"] for row in rows if row["target"] != EAGER[0]]
+    if all(errors):
+        raise UserError(f"no file of {opened.folder} ran: {'; '.join(dict.fromkeys(errors))}")
     folder = out / opened.folder.resolve().name
     write_report(folder, report, shown)
     console.print(terminal_table(rows))

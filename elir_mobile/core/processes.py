@@ -35,7 +35,8 @@ def stoppable() -> Iterator[None]:
     """End the block with ``SystemExit`` of 128 + its number on SIGINT or SIGTERM, as shells count.
 
     The second signal ends the process at once: whoever sends it does not want to wait for the first.
-    In a thread other than the main one, where signals do not arrive, nothing is changed.
+    In a thread other than the main one, where signals do not arrive, no handler is changed. Helpers that are
+    killed end without a word of Python's about what they left.
     """
     if UNTOLD not in sys.warnoptions:  # which the processes that Python starts are given
         sys.warnoptions.append(UNTOLD)
