@@ -47,10 +47,12 @@ problems += [
 # What is asked of the system by name is permitted by that name.
 work = re.search(r'identifierPart = "\.(\w+)\."', text)
 permitted = f"$(PRODUCT_BUNDLE_IDENTIFIER).{work[1]}.*" if work else None
-modes = facts["UIBackgroundModes"]
-if permitted not in facts["BGTaskSchedulerPermittedIdentifiers"] or "processing" not in modes:
+if permitted not in facts.get("BGTaskSchedulerPermittedIdentifiers", []):
     problems.append("BGTaskSchedulerPermittedIdentifiers lacks the identifiers of BackgroundWork.swift")
-types = [kind for entry in facts["CFBundleDocumentTypes"] for kind in entry["LSItemContentTypes"]]
+if "processing" not in facts.get("UIBackgroundModes", []):
+    problems.append("UIBackgroundModes lacks processing, BackgroundWork.swift needs it")
+documents = facts.get("CFBundleDocumentTypes", [])
+types = [kind for entry in documents for kind in entry.get("LSItemContentTypes", [])]
 if ("onOpenURL" in text) != ("public.image" in types):
     problems.append("CFBundleDocumentTypes and onOpenURL belong together")
 # What Apple wants a reason for (its "required reason API"), and asks for at every upload.
@@ -77,7 +79,7 @@ for image in json.loads((icons / "Contents.json").read_text())["images"]:
     # PNG: width and height, then bits and the kind of colours; an icon may have no transparency.
     if header[16:24] != (1024).to_bytes(4, "big") * 2 or header[25] not in (2, 3):
         problems.append(f"{image['filename']} is not 1024x1024 pixels without transparency")
-version = facts["ElirExecuTorchVersion"]
+version = facts.get("ElirExecuTorchVersion")
 if project["packages"]["executorch"]["branch"] != f"swiftpm-{version}":
     problems.append("ElirExecuTorchVersion is not the package's")
 if f"executorch=={version}" not in (folder.parent / "pyproject.toml").read_text():

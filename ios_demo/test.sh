@@ -96,6 +96,31 @@ formatted() {
 
 project() { "$python" "$demo/check_project.py" "$demo"; }
 
+# What the check of the project must tell where keys are missing.
+faulty_project() {
+  local faulty=$build/faulty key code
+  local keys="UIBackgroundModes BGTaskSchedulerPermittedIdentifiers CFBundleDocumentTypes ElirExecuTorchVersion"
+  rm -rf "$faulty" && mkdir -p "$faulty/demo" &&
+    ln -s "$repository/pyproject.toml" "$faulty" && ln -s "$demo/App" "$demo/ElirCore" "$faulty/demo" || return 1
+  for key in $keys; do
+    "$python" - "$demo/project.yml" "$key" >"$faulty/demo/project.yml" <<'END' || return
+import sys
+try:
+    import yaml
+except ImportError:
+    print("PyYAML is not installed", file=sys.stderr)
+    sys.exit(3)
+project = yaml.safe_load(open(sys.argv[1]))
+del project["targets"]["ElirDemo"]["info"]["properties"][sys.argv[2]]
+print(yaml.safe_dump(project))
+END
+    "$python" "$demo/check_project.py" "$faulty/demo" >"$faulty/told.txt" 2>&1
+    code=$?
+    cat "$faulty/told.txt"
+    [ $code = 1 ] && [ -z "$(grep -v "^$key " "$faulty/told.txt" | grep -v "pins another ExecuTorch")" ] || return 1
+  done
+}
+
 if ! command -v "$python" >/dev/null; then
   echo "no Python environment: run make .venv/ready" >&2
   exit 1
@@ -106,7 +131,7 @@ fi
 
 mapfile -t sources < <(find "$demo/App/Sources" -name '*.swift' | sort)
 check "every Swift file parses (tree-sitter)" parse_all
-check "the Xcode project names what is there" project
+check "the Xcode project names what is there" project && check "the check of the project tells missing keys" faulty_project
 check "golden files from the Python package" fixtures
 if check "Swift toolchain" swift_there; then
   check "every Swift file is as swift-format has it" formatted

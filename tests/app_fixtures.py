@@ -86,7 +86,8 @@ COLORED = (
     ((7, 40), True),
     ((70, 90), True),
 )
-# Of the first directory of EXIF, all that ImageIO names, each with a value of its type.
+# Tags of the first directory of EXIF that ImageIO has names for, not all of them. The values are such as
+# Pillow writes, not such as cameras write.
 TAGS = {
     **dict.fromkeys(("Compression", "PhotometricInterpretation", "Orientation", "ResolutionUnit"), 2),
     **dict.fromkeys(("TransferFunction", "TileWidth", "TileLength"), 16),

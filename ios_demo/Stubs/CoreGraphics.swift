@@ -5,6 +5,19 @@ public typealias CFData = Data
 public typealias CFURL = URL
 public typealias CFDictionary = AnyObject
 
+/// Of Foundation, which on Linux has none.
+public class NSFileCoordinator: NSObject {
+    public struct ReadingOptions: OptionSet, Sendable {
+        public let rawValue: UInt
+        public init(rawValue: UInt) { fatalError() }
+    }
+    public override init() { fatalError() }
+    public func coordinate(
+        readingItemAt url: URL, options: ReadingOptions = [], error outError: UnsafeMutablePointer<NSError?>?,
+        byAccessor reader: (URL) -> Void
+    ) { fatalError() }
+}
+
 public final class CGImage: @unchecked Sendable {
     public init?(
         width: Int, height: Int, bitsPerComponent: Int, bitsPerPixel: Int, bytesPerRow: Int, space: CGColorSpace,

@@ -297,6 +297,20 @@ public struct _EndedGesture<Content: Gesture>: Gesture {
 extension Gesture {
     public func onEnded(_ action: @escaping (Value) -> Void) -> _EndedGesture<Self> { fatalError() }
 }
+public struct Transaction {}
+@propertyWrapper public struct GestureState<Value> {
+    public init(wrappedValue: Value) { fatalError() }
+    public var wrappedValue: Value { fatalError() }
+    public var projectedValue: GestureState<Value> { fatalError() }
+}
+public struct GestureStateGesture<Base: Gesture, State>: Gesture {
+    public typealias Value = Base.Value
+}
+extension Gesture {
+    public func updating<State>(
+        _ state: GestureState<State>, body: @escaping (Value, inout State, inout Transaction) -> Void
+    ) -> GestureStateGesture<Self, State> { fatalError() }
+}
 public struct DragGesture: Gesture {
     public struct Value {
         public var startLocation: CGPoint { fatalError() }

@@ -34,8 +34,11 @@ final class AppModel: ObservableObject {
     let last = LastWork(
         folder: FileManager.default.urls(for: .applicationSupportDirectory, in: .userDomainMask)[0]
             .appendingPathComponent("last"))
-    /// A photograph that was shared while work is under way: it is opened then, the last one if several.
-    private var waiting: Data?
+    /// A photograph that came while work was under way, the last one if several: the user opens it, since that ends what is
+    /// shown of the work.
+    @Published private(set) var waiting: Data?
+    /// How many photographs other apps have handed over.
+    private var handedOver = 0
 
     /// Part of the work that is done; nil: nothing is under way.
     @Published private(set) var part: Double?
@@ -119,7 +122,6 @@ final class AppModel: ObservableObject {
             (part, secondsLeft, work, self.inBackground) = (nil, nil, nil, nil)
             UIApplication.shared.isIdleTimerDisabled = false
             inBackground.end(success: success)
-            if let waiting { open(waiting) }
         }
     }
 
@@ -130,26 +132,29 @@ final class AppModel: ObservableObject {
         inBackground?.report(part)
     }
 
-    /// Open the photograph in the file `data`, or nil: the bundle's example; after what is under way.
+    /// Open the photograph in the file `data`, or nil: the bundle's example. While work is under way it is ``waiting``.
     func open(_ data: Data?) {
-        waiting = nil
         guard work == nil else {
             waiting = data
-            notice = "The photo is opened when this work has ended."
             return
         }
-        (photo, result) = (data, nil)
+        (photo, result, waiting) = (data, nil, nil)
         Task { try? await last.keep(photo: data) }  // without it nothing is there after the app's end
     }
 
-    /// Open the image file at `url`, which another app hands over.
+    /// Open the image file at `url`, which another app hands over; of several the last.
     func open(_ url: URL) {
-        let reaches = url.startAccessingSecurityScopedResource()
-        defer { if reaches { url.stopAccessingSecurityScopedResource() } }
-        do {
-            open(try Data(contentsOf: url))
-        } catch {
-            problem = "the photo cannot be read: share it again"
+        handedOver += 1
+        let (number, waits) = (handedOver, work != nil)
+        Task {
+            do {
+                let data = try await PhotoFile.read(handedOver: url, documents: Self.documents)
+                guard number == handedOver else { return }
+                // What ended while the file was read is to be seen, too.
+                if waits { waiting = data } else { open(data) }
+            } catch {
+                if number == handedOver { problem = "the photo cannot be read: share it again" }
+            }
         }
     }
 
@@ -157,10 +162,10 @@ final class AppModel: ObservableObject {
 
     /// Show what an earlier process left, unless a photograph was opened since.
     func showLast() async {
-        let (kept, made) = (await last.photo, await last.made)
+        let kept = await last.kept
         guard photo == nil, result == nil, work == nil else { return }
-        photo = kept
-        result = made.flatMap(RestoredPair.init)
+        photo = kept.photo
+        result = kept.made.flatMap(RestoredPair.init)
     }
 
     func cancel() { work?.cancel() }

@@ -13,7 +13,7 @@ final class BackgroundWork {
 
     private var granted: UIBackgroundTaskIdentifier?
     private var identifier: String?
-    private var task: BGTask?
+    private var task: RunningTask?
     private var progress: Foundation.Progress?
     private var isOver = false
     private let expire: @MainActor () -> Void
@@ -23,7 +23,10 @@ final class BackgroundWork {
     ///   - expire: called where the system, or the user in the system's view, ends the work.
     init(title: String?, expire: @escaping @MainActor () -> Void) {
         self.expire = expire
-        granted = UIApplication.shared.beginBackgroundTask(withName: title ?? "work") { [weak self] in self?.expire() }
+        granted = UIApplication.shared.beginBackgroundTask(withName: title ?? "work") { [weak self] in
+            self?.expire()
+            self?.endGranted()  // at once: the work may take long to heed that it is cancelled
+        }
         if #available(iOS 26.0, *), let title { ask(title) }
     }
 
@@ -48,10 +51,14 @@ final class BackgroundWork {
         guard !isOver, let continued = task as? BGContinuedProcessingTask else {
             return task.setTaskCompleted(success: false)
         }
-        self.task = task
+        let running = RunningTask(task)
+        self.task = running
         progress = continued.progress
         continued.progress.totalUnitCount = Self.units
-        task.expirationHandler = { [weak self] in Task { @MainActor in self?.expire() } }
+        task.expirationHandler = { [weak self] in
+            Task { @MainActor in self?.expire() }
+            running.complete(success: false)  // at once, as above
+        }
         endGranted()  // its minutes must not end what the task goes on with
     }
 
@@ -64,7 +71,7 @@ final class BackgroundWork {
     func end(success: Bool) {
         isOver = true
         if let task {
-            task.setTaskCompleted(success: success)
+            task.complete(success: success)
         } else if let identifier {
             BGTaskScheduler.shared.cancel(taskRequestWithIdentifier: identifier)
         }
@@ -74,5 +81,21 @@ final class BackgroundWork {
     private func endGranted() {
         if let granted { UIApplication.shared.endBackgroundTask(granted) }
         granted = nil
+    }
+}
+
+/// A task of the system that is told once, from any thread, that it is over.
+private final class RunningTask: @unchecked Sendable {
+    private let lock = NSLock()
+    private var task: BGTask?
+
+    init(_ task: BGTask) { self.task = task }
+
+    func complete(success: Bool) {
+        lock.lock()
+        let running = task
+        task = nil
+        lock.unlock()
+        running?.setTaskCompleted(success: success)
     }
 }

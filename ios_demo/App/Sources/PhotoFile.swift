@@ -35,6 +35,32 @@ enum PhotoFile {
             .upright(orientation: properties[kCGImagePropertyOrientation] as? Int ?? 1)
     }
 
+    /// The file at `url`, which another app hands over: read away from the main actor, as it may come over the network. A copy
+    /// that the system made for that is removed.
+    ///
+    /// - Throws: what the system says if it cannot be read.
+    static func read(handedOver url: URL, documents: URL) async throws -> Data {
+        try await withCheckedThrowingContinuation { continuation in
+            DispatchQueue.global(qos: .userInitiated).async {
+                continuation.resume(with: Result { try coordinated(url, documents: documents) })
+            }
+        }
+    }
+
+    private static func coordinated(_ url: URL, documents: URL) throws -> Data {
+        let reaches = url.startAccessingSecurityScopedResource()
+        defer {
+            if reaches { url.stopAccessingSecurityScopedResource() }
+            removeHandedOverCopy(url, documents: documents)
+        }
+        var (refused, found): (NSError?, Result<Data, Error>?)
+        NSFileCoordinator().coordinate(readingItemAt: url, error: &refused) { place in
+            found = Result { try Data(contentsOf: place) }
+        }
+        guard let found else { throw refused ?? unreadable }
+        return try found.get()
+    }
+
     private static var unreadable: ElirError {
         ElirError(.input, "this is not an image that can be read: choose another one")
     }
@@ -111,7 +137,7 @@ struct RestoredPair: Identifiable, Sendable {
         guard let before = given.image(in: space), let after = restored.image(in: space) else {
             throw ElirError(.memory, "there is no memory to show the picture: use a smaller one")
         }
-        let kept = try await last.keepMade(facts: facts) { first, second in
+        let kept = try await last.keepMade(of: photo, facts: facts) { first, second in
             try PhotoFile.write(before, to: first, madeOf: nil)
             try PhotoFile.write(after, to: second, madeOf: photo)
         }

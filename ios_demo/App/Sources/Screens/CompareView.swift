@@ -12,6 +12,9 @@ struct CompareView: View {
     /// Whether a finger drags the pictures: nothing around them may scroll then.
     @Binding var isZoomed: Bool
     @State private var comparison = Comparison()
+    /// Whether these gestures are under way: the system takes it back also where it cancels one, which ends without a word.
+    @GestureState private var isDragging = false
+    @GestureState private var isPinching = false
 
     private static let zoomStep = 1.5
     private static let lineStep = 0.1
@@ -37,19 +40,21 @@ struct CompareView: View {
             .contentShape(Rectangle())
             .onTapGesture(count: 2) { place in change(geometry.size) { $0.doubleTapped(at: point(place)) } }
             .simultaneousGesture(
-                DragGesture().onChanged { drag in
-                    change(geometry.size) { $0.dragged(from: point(drag.startLocation), to: point(drag.location)) }
-                }
-                .onEnded { _ in comparison.dragEnded() }
+                DragGesture().updating($isDragging) { _, isDragging, _ in isDragging = true }
+                    .onChanged { drag in
+                        change(geometry.size) { $0.dragged(from: point(drag.startLocation), to: point(drag.location)) }
+                    }
             )
             .simultaneousGesture(
-                MagnifyGesture().onChanged { pinch in
-                    change(geometry.size) {
-                        $0.pinched(by: Double(pinch.magnification), at: point(pinch.startLocation))
+                MagnifyGesture().updating($isPinching) { _, isPinching, _ in isPinching = true }
+                    .onChanged { pinch in
+                        change(geometry.size) {
+                            $0.pinched(by: Double(pinch.magnification), at: point(pinch.startLocation))
+                        }
                     }
-                }
-                .onEnded { _ in comparison.pinchEnded() }
             )
+            .onChange(of: isDragging) { _, isDragging in if !isDragging { comparison.dragEnded() } }
+            .onChange(of: isPinching) { _, isPinching in if !isPinching { comparison.pinchEnded() } }
             .accessibilityElement()
             .accessibilityLabel("Before and after")
             .accessibilityValue("\(Int((comparison.split * 100).rounded())) percent before")

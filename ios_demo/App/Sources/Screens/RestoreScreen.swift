@@ -44,6 +44,14 @@ struct RestoreScreen: View {
                     }
                 }
                 Section("Photo") {
+                    if let waiting = model.waiting {
+                        Text("A photo came while work was under way.")
+                        Button("Open it") {
+                            item = nil
+                            model.open(waiting)
+                        }
+                        .disabled(model.part != nil)
+                    }
                     PhotosPicker(selection: $item, matching: .images) { Label("Choose a photo", systemImage: "photo") }
                         .disabled(model.part != nil)
                     if CameraPicker.isAvailable {
@@ -166,7 +174,10 @@ struct RestoreScreen: View {
     private func load(_ chosen: PhotosPickerItem?) {
         guard let chosen else { return }
         Task {
-            if let data = try? await chosen.loadTransferable(type: Data.self) {
+            let data = try? await chosen.loadTransferable(type: Data.self)
+            guard item == chosen else { return }  // another was chosen meanwhile
+            item = nil  // so that the same one can be chosen again
+            if let data {
                 model.open(data)
             } else {
                 model.problem = "the photo cannot be loaded: check the network if it is in iCloud"

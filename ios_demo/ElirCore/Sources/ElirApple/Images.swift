@@ -7,10 +7,20 @@ import Foundation
 
 extension CGImage {
     /// The space that the numbers of a picture of this image are in: the image's own, so that it keeps its profile, as far as
-    /// bytes hold it; nil: sRGB.
+    /// bytes hold it and the system draws in it; nil: sRGB, as perhaps for PQ and HLG.
     public var pictureSpace: CGColorSpace? {
-        colorSpace.flatMap { $0.model == .rgb && $0.supportsOutput && !CGColorSpaceUsesExtendedRange($0) ? $0 : nil }
+        guard let space = colorSpace, space.model == .rgb, space.supportsOutput, !CGColorSpaceUsesExtendedRange(space),
+            bitmap(width: 1, height: 1, in: space) != nil
+        else { return nil }
+        return space
     }
+}
+
+/// What images are drawn into, 8 bits a colour; nil: there is no memory, or no such drawing in `space`.
+private func bitmap(width: Int, height: Int, in space: CGColorSpace) -> CGContext? {
+    CGContext(
+        data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4, space: space,
+        bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)
 }
 
 extension Picture {
@@ -20,9 +30,7 @@ extension Picture {
     public init(_ image: CGImage, in space: CGColorSpace?) throws {
         let (width, height) = (image.width, image.height)
         guard let space = space ?? CGColorSpace(name: CGColorSpace.sRGB),
-            let context = CGContext(
-                data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4, space: space,
-                bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue),
+            let context = bitmap(width: width, height: height, in: space),
             let base = context.data
         else { throw ElirError(.memory, "there is no memory for \(width)×\(height) pixels: use a smaller picture") }
         let frame = CGRect(x: 0, y: 0, width: width, height: height)

@@ -2,6 +2,7 @@
 ///
 /// ImageIO reads it from files of every kind and writes it, as dictionaries in a dictionary, under the names below. Kept are
 /// the tags that `elir_mobile/metadata.py` keeps: not what describes the stored pixels, which is over once they are read.
+/// So the place goes wherever the restored file goes; the app's README says so.
 /// A thumbnail is not among the dictionaries, and so it does not outlive the pixels either.
 
 /// Of the first directory of EXIF.

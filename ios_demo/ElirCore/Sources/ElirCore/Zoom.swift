@@ -84,9 +84,12 @@ public struct Comparison: Equatable, Sendable {
     public private(set) var split = 0.5
     private var zoom = Zoom()
     private var drag: Drag?
+    /// Where the drag under way came down, and was last.
+    private var start = Point(0, 0)
     private var last = Point(0, 0)
     /// As a pinch under way found it.
     private var pinched: Zoom?
+    private var pinchedAt = Point(0, 0)
 
     public init() {}
 
@@ -103,13 +106,14 @@ public struct Comparison: Equatable, Sendable {
         return (max(frame.left, 0), min(frame.left + frame.width, width))
     }
 
-    /// One finger that came down at `start` is at `place` now, far enough from there to be no tap.
+    /// One finger that came down at `start` is at `place` now, far enough from there to be no tap. With another start it is
+    /// another drag, even if the end of the one before was not told.
     public mutating func dragged(from start: Point, to place: Point) {
-        if pinched != nil { drag = .others }
-        if drag == nil {
+        if drag == nil || start != self.start {
             drag = begun(start, place)
-            last = start
+            (self.start, last) = (start, start)
         }
+        if pinched != nil { drag = .others }
         switch drag {
         case .line: moveLine(to: (place.x - seen.from) / (seen.to - seen.from))
         case .picture:
@@ -126,10 +130,11 @@ public struct Comparison: Equatable, Sendable {
 
     public mutating func dragEnded() { drag = nil }
 
-    /// Two fingers about `place` are `factor` times as far apart as they came down.
+    /// Two fingers that came down about `place` are `factor` times as far apart as then. About another place it is another
+    /// pinch, as with drags.
     public mutating func pinched(by factor: Double, at place: Point) {
-        let before = pinched ?? zoom
-        pinched = before
+        let before = place == pinchedAt ? pinched ?? zoom : zoom
+        (pinched, pinchedAt) = (before, place)
         zoom = before.magnified(by: factor, at: place, width, height, aspect: aspect)
     }
 

@@ -46,8 +46,8 @@ final class LastWorkTests: XCTestCase {
     override func tearDown() { try? FileManager.default.removeItem(at: folder) }
 
     @discardableResult
-    private func keep(_ text: String, by work: LastWork) async throws -> LastWork.Made {
-        try await work.keepMade(facts: "facts of \(text)") { before, after in
+    private func keep(_ text: String, of photo: String?, by work: LastWork) async throws -> LastWork.Made {
+        try await work.keepMade(of: photo.map { Data($0.utf8) }, facts: "facts of \(text)") { before, after in
             try Data("before \(text)".utf8).write(to: before)
             try Data("after \(text)".utf8).write(to: after)
         }
@@ -55,54 +55,140 @@ final class LastWorkTests: XCTestCase {
 
     private func text(_ url: URL) -> String? { try? String(contentsOf: url, encoding: .utf8) }
 
+    /// As another process finds it: the photograph and the facts.
+    private func found() async -> [String?] {
+        let kept = await LastWork(folder: folder).kept
+        return [kept.photo.map { String(decoding: $0, as: UTF8.self) }, kept.made?.facts]
+    }
+
+    private func folders() throws -> Int {
+        try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0 != "last" }.count
+    }
+
     func testAnotherProcessFindsPhotographAndResult() async throws {
         let work = LastWork(folder: folder)
-        let (photo, made) = (await work.photo, await work.made)
-        XCTAssertNil(photo)
-        XCTAssertNil(made)
+        let none = await found()
+        XCTAssertEqual(none, [nil, nil])
         try await work.keep(photo: Data("photo".utf8))
-        let kept = try await keep("a", by: work)
-        let next = LastWork(folder: folder)
-        let (laterPhoto, laterMade) = (await next.photo, await next.made)
-        XCTAssertEqual(laterPhoto, Data("photo".utf8))
-        XCTAssertEqual(laterMade, kept)
-        XCTAssertEqual([text(kept.before), text(kept.after), kept.facts], ["before a", "after a", "facts of a"])
+        let opened = await found()
+        XCTAssertEqual(opened, ["photo", nil])
+        let made = try await keep("a", of: "photo", by: work)
+        let later = await LastWork(folder: folder).kept
+        XCTAssertEqual(later.photo, Data("photo".utf8))
+        XCTAssertEqual(later.made, made)
+        XCTAssertEqual([text(made.before), text(made.after), made.facts], ["before a", "after a", "facts of a"])
     }
 
     func testAResultIsReplacedWholeOrStays() async throws {
         let work = LastWork(folder: folder)
-        try await work.keep(photo: nil)
-        try await keep("a", by: work)
+        let made = try await keep("a", of: "a", by: work)
         do {
-            _ = try await work.keepMade(facts: "b") { before, _ in
+            _ = try await work.keepMade(of: nil, facts: "b") { before, _ in
                 try Data("half".utf8).write(to: before)
                 throw Full()
             }
             XCTFail("no error")
         } catch is Full {}
-        let after = await work.made
-        XCTAssertEqual(after?.facts, "facts of a")
-        XCTAssertEqual(after.flatMap { text($0.before) }, "before a")
-        // What ended while it was written is as good as nothing, and in nobody's way.
-        let staging = folder.appendingPathComponent("made.part")
-        XCTAssertTrue(FileManager.default.fileExists(atPath: staging.path))
-        try await keep("c", by: LastWork(folder: folder))
-        XCTAssertFalse(FileManager.default.fileExists(atPath: staging.path))
-        let last = await work.made
-        XCTAssertEqual(last?.facts, "facts of c")
+        let after = await found()
+        XCTAssertEqual(after, ["a", "facts of a"])
+        XCTAssertEqual(text(made.before), "before a")
+        XCTAssertEqual(try folders(), 1)  // nothing of the half one
     }
 
     func testAnotherPhotographForgetsTheResult() async throws {
         let work = LastWork(folder: folder)
-        try await work.keep(photo: Data("a".utf8))
-        try await keep("a", by: work)
+        try await keep("a", of: "a", by: work)
         try await work.keep(photo: Data("b".utf8))
-        let (photo, made) = (await work.photo, await work.made)
-        XCTAssertEqual(photo, Data("b".utf8))
-        XCTAssertNil(made)
+        let opened = await found()
+        XCTAssertEqual(opened, ["b", nil])
         try await work.keep(photo: nil)
-        let none = await work.photo
-        XCTAssertNil(none)
+        let none = await found()
+        XCTAssertEqual(none, [nil, nil])
+    }
+
+    /// Run `body` while no file may grow beyond `bytes`, as on a full disk.
+    private func withFiles(below bytes: Int, _ body: () async throws -> Void) async throws {
+        #if os(Linux)
+        let kind = __rlimit_resource_t(RLIMIT_FSIZE.rawValue)
+        #else
+        let kind = RLIMIT_FSIZE
+        #endif
+        signal(SIGXFSZ, SIG_IGN)
+        var before = rlimit()
+        XCTAssertEqual(getrlimit(kind, &before), 0)
+        var limit = rlimit(rlim_cur: rlim_t(bytes), rlim_max: before.rlim_max)
+        XCTAssertEqual(setrlimit(kind, &limit), 0)
+        defer { setrlimit(kind, &before) }
+        try await body()
+    }
+
+    func testAPhotographWithoutSpaceLeavesNoEarlierOneInItsPlace() async throws {
+        let work = LastWork(folder: folder)
+        try await keep("a", of: "a", by: work)
+        let large = String(repeating: "b", count: 2_000_000)
+        try await withFiles(below: 1_000_000) {
+            do {
+                try await work.keep(photo: Data(large.utf8))
+                XCTFail("no error")
+            } catch {}
+        }
+        let none = await found()
+        XCTAssertEqual(none, [nil, nil])
+        // With space again, the result brings its photograph with it.
+        try await keep("b", of: large, by: work)
+        let both = await found()
+        XCTAssertEqual(both, [large, "facts of b"])
+    }
+
+    func testTheExamplesResultDoesNotStandBesideAnEarlierPhotograph() async throws {
+        try await keep("a", of: "a", by: LastWork(folder: folder))
+        try await keep("example", of: nil, by: LastWork(folder: folder))  // before the photograph was shown
+        let example = await found()
+        XCTAssertEqual(example, [nil, "facts of example"])
+    }
+
+    func testASharedResultOutlivesTheNextOneAndIsSweptThen() async throws {
+        let work = LastWork(folder: folder)
+        let shared = try await keep("a", of: "a", by: work)
+        try await work.keep(photo: Data("b".utf8))
+        let next = try await keep("b", of: "b", by: work)
+        XCTAssertNotEqual(shared.after, next.after)
+        XCTAssertEqual([text(shared.after), text(next.after)], ["after a", "after b"])
+        try await keep("c", of: "b", by: work)
+        XCTAssertNil(text(shared.after))
+        XCTAssertEqual(try folders(), 3)
+        // The next process needs none but the last, which may be shared there.
+        let later = LastWork(folder: folder)
+        let last = await later.kept.made
+        XCTAssertEqual(try folders(), 1)
+        try await keep("d", of: "d", by: later)
+        XCTAssertEqual(last.flatMap { text($0.after) }, "after c")
+        XCTAssertEqual(try folders(), 2)
+    }
+}
+
+final class HandedOverTests: XCTestCase {
+    func testOnlyTheSystemsCopiesAreRemoved() throws {
+        let files = FileManager.default
+        let folder = files.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        defer { try? files.removeItem(at: folder) }
+        let (documents, link) = (folder.appendingPathComponent("documents"), folder.appendingPathComponent("link"))
+        for place in ["Inbox/inner", "Photos/Inbox"] {
+            try files.createDirectory(
+                at: documents.appendingPathComponent(place), withIntermediateDirectories: true)
+        }
+        try files.createSymbolicLink(at: link, withDestinationURL: documents)
+        func isRemoved(_ place: String, in documents: URL, handedOverIn given: URL) throws -> Bool {
+            let file = documents.appendingPathComponent(place)
+            try Data().write(to: file)
+            removeHandedOverCopy(given.appendingPathComponent(place), documents: documents)
+            return !files.fileExists(atPath: file.path)
+        }
+        for place in ["a.jpg", "Photos/Inbox/a.jpg", "Inbox/inner/a.jpg"] {
+            XCTAssertFalse(try isRemoved(place, in: documents, handedOverIn: documents), place)
+        }
+        XCTAssertTrue(try isRemoved("Inbox/a.jpg", in: documents, handedOverIn: documents))
+        XCTAssertTrue(try isRemoved("Inbox/a.jpg", in: documents, handedOverIn: link))  // as /private/var and /var
     }
 }
 

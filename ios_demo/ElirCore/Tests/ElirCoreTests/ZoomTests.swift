@@ -33,6 +33,26 @@ final class ZoomTests: XCTestCase {
         XCTAssertEqual(view.split, 0)
     }
 
+    func testADragWhoseEndWasNotToldIsOverWhenAnotherBegins() {
+        view.dragged(from: Point(100, 300), to: Point(104, 340))  // scrolling, cancelled by the system
+        view.dragged(from: Point(120, 300), to: Point(140, 305))
+        XCTAssertEqual(view.line, 140, accuracy: near)
+        view.doubleTapped(at: Point(200, 300))
+        view.dragged(from: Point(10, 300), to: Point(60, 300))
+        XCTAssertEqual(view.frame.left, -350, accuracy: near)
+        view.dragged(from: Point(300, 300), to: Point(310, 300))  // from its own start
+        XCTAssertEqual(view.frame.left, -340, accuracy: near)
+    }
+
+    func testAPinchWhoseEndWasNotToldIsOverWhenAnotherBegins() {
+        view.pinched(by: 3, at: Point(200, 300))
+        view.pinched(by: 2, at: Point(210, 300))
+        XCTAssertEqual(view.frame.width, 6 * 400, accuracy: near)
+        view.pinchEnded()
+        view.pinched(by: 0.5, at: Point(210, 300))  // about the same place as the last, which has ended
+        XCTAssertEqual(view.frame.width, 3 * 400, accuracy: near)
+    }
+
     func testWhatIsBetweenTheFingersStaysThere() {
         let before = view.frame
         view.pinched(by: 1.5, at: Point(150, 250))

@@ -5,8 +5,8 @@ import java.util.List;
 /**
  * The part of ONNX Runtime 1.32.0's Java API that the app calls, without anything behind it.
  *
- * <p>The signatures of about 1.24, as the sources under {@code java/src/main} declare them, and those for plugins as
- * decompiled class files do, with all public overloads of what is called: no later ones could be read. None of it is packed.
+ * <p>Declared as of ONNX Runtime about 1.24, with all public overloads of what is called; not compared with 1.32.0. None of
+ * it is packed.
  */
 public final class OrtEnvironment implements AutoCloseable {
   static final UnsatisfiedLinkError ABSENT = new UnsatisfiedLinkError("compiled without ONNX Runtime");
