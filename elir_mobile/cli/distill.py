@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import check_memory, exits_with_2
+from elir_mobile.core.errors import BLAS_BYTES, check_memory, exits_with_2
 from elir_mobile.core.files import locked
 
 
@@ -45,7 +45,7 @@ def main(
         from elir_mobile.checkpoints import load_weights
         from elir_mobile.tasks import get_task
 
-        check_memory()
+        check_memory(BLAS_BYTES)
         from elir_mobile.training.distill import Distillation, Distiller, student_of
 
         if threads:

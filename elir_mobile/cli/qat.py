@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import UserError, check_memory, exits_with_2
+from elir_mobile.core.errors import BLAS_BYTES, UserError, check_memory, exits_with_2
 from elir_mobile.core.files import write_json
 
 
@@ -40,7 +40,7 @@ def main(
     rounding = options.one_recipe(context, precision, recipe)
     console = Terminal()
     with console.status("loading"):
-        check_memory()
+        check_memory(BLAS_BYTES)
         import lightning  # noqa: F401 - if it is missing, say so before pictures are fetched
         from rich.progress import track
 

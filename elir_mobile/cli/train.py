@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 
 from elir_mobile.cli import options
-from elir_mobile.core.errors import UserError, check_memory, exits_with_2, printable, say
+from elir_mobile.core.errors import BLAS_BYTES, UserError, check_memory, exits_with_2, printable, say
 
 LR = {"bfr": 1e-4}  # upstream's peak learning rates
 OTHER_LR = 2e-4
@@ -98,7 +98,7 @@ def main(
 
     Writes OUT/TASK.safetensors. docs/ablations.md says what the options change.
     """
-    check_memory()
+    check_memory(BLAS_BYTES)
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     from elir_mobile.checkpoints import load_weights, save_weights

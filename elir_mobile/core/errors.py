@@ -59,6 +59,8 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with stoppable():
+                if "torch" not in sys.modules:
+                    check_memory(COMMAND_BYTES)
                 return command(*args, **kwargs)
         except UserError as error:
             said = str(error)
@@ -86,10 +88,10 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
 
 
 NO_MEMORY = "there is not enough memory: close other programs, or use a machine with more"
-# Of PyTorch's allocator, the system, its loader, its threads and C++, which have no error of their own.
+# Of PyTorch's allocator, the system, its loader and threads, C++ and oneDNN, which have no error of their own.
 _NO_MEMORY = (
     "can't allocate memory", "annot allocate memory", "failed to map segment", "can't start new thread",
-    "bad_alloc", "bad allocation", "out of memory",
+    "bad_alloc", "bad allocation", "out of memory", "could not create a primitive",
 )  # fmt: skip
 
 
@@ -101,18 +103,24 @@ def wants_memory(error: BaseException) -> bool:
     return any(words in str(error).lower() for words in _NO_MEMORY)
 
 
+# Of addresses, not of memory that is written to. The smallest restoration takes 0.8 GB with PyTorch; with
+# less, PyTorch, the loader and OpenBLAS end the process in words of their own, each at other sizes.
+COMMAND_BYTES = 1 << 30
 # What SciPy's OpenBLAS takes as it is loaded, and what is imported before it, with room to spare.
 BLAS_BYTES = 256 << 20
 
 
-def check_memory() -> None:
-    """Call it before SciPy is imported, or what imports it, which torchmetrics and so Lightning does: the
+def check_memory(size: int) -> None:
+    """Ask for ``size`` bytes and give them back.
+
+    Every command does so for ``COMMAND_BYTES`` as it begins, before PyTorch is imported. Call it with
+    ``BLAS_BYTES`` before SciPy is imported, or what imports it, which torchmetrics and so Lightning does: the
     OpenBLAS in it asks for memory as it is loaded, and goes on asking for ever where there is none.
 
     Raises:
-        OSError: of ``ENOMEM``: there is less than ``BLAS_BYTES``.
+        OSError: of ``ENOMEM``: there is less.
     """
-    mmap(-1, BLAS_BYTES).close()
+    mmap(-1, size).close()
 
 
 _OWN = ("elir_mobile", "export", "quant")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from elir_mobile.core.errors import check_memory
+from elir_mobile.core.errors import BLAS_BYTES, check_memory
 
 SSIM_RADIUS = 5  # of the window
 
@@ -21,7 +21,7 @@ def ssim(out: Tensor, ref: Tensor) -> Tensor:
     As in the paper's own program, the mean is over the windows that lie wholly inside the image;
     torchmetrics' own mean counts those that hang over its border too.
     """
-    check_memory()
+    check_memory(BLAS_BYTES)
     from torchmetrics.functional.image import structural_similarity_index_measure  # 2 s: of all its metrics
 
     _, similarity = structural_similarity_index_measure(

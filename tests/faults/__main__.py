@@ -23,6 +23,7 @@ from tests.faults.commands import bundle_of, commands, inputs
 from tests.faults.harness import FAULTS, MOUNTED, Injection, Starter, inject, may_mount, undisturbed
 
 AT_ONCE = 2
+AT_MOST = 3.0  # times as long as undisturbed takes a command that is disturbed and done again
 # How often what is done to which command: 100 kills, the most to what ends soonest.
 KILLS = {
     "quantize": 2, "search": 1, "qat": 1, "train": 6, "distill": 3, "restore": 26, "restore --bundle": 15,
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--fault", action="append", choices=[*FAULTS])
     parser.add_argument("--most", type=int, default=1000, help="of one fault to one command")
     parser.add_argument("--at-once", type=int, default=AT_ONCE)
-    parser.add_argument("--seconds", type=float, default=math.inf, help="after which no fault is begun")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="within which all must end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -123,9 +124,11 @@ def main() -> None:
 
     def in_time(name: str, fault: str, index: int) -> Injection | None:
         """What it found; None: it is too late, or not allowed."""
-        if time.monotonic() > deadline or (fault in MOUNTED and not mounts):
+        whole = wholes[name].result()
+        late = time.monotonic() + AT_MOST * whole.seconds > deadline
+        if late or (fault in MOUNTED and not mounts):
             return None
-        return inject(wholes[name].result(), fault, work / f"{name}-{index}", given.seed + index)
+        return inject(whole, fault, work / f"{name}-{index}", given.seed + index)
 
     found, left = [], []
     with (
