@@ -88,7 +88,7 @@ def exits_with_2(command: Callable[P, R]) -> Callable[P, R]:
 
 
 NO_MEMORY = "there is not enough memory: close other programs, or use a machine with more"
-# Of PyTorch's allocator, the system, its loader and threads, C++ and oneDNN, which have no error of their own.
+# Of PyTorch's allocator, the system, its loader and threads, C++ and oneDNN: they have no error of their own.
 _NO_MEMORY = (
     "can't allocate memory", "annot allocate memory", "failed to map segment", "can't start new thread",
     "bad_alloc", "bad allocation", "out of memory", "could not create a primitive",
