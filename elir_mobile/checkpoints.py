@@ -38,7 +38,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from elir_mobile.core.errors import UserError
-from elir_mobile.core.files import cache_dir, opened, read_bytes, write_text, written
+from elir_mobile.core.files import cache_dir, clear, opened, read_bytes, write_text, written
 from elir_mobile.core.manifest import sha256_of
 from elir_mobile.core.reader import OPTIONAL, NotNegative, Positive, read
 from elir_mobile.models.autoencoder import Decoder, Encoder, Form
@@ -478,6 +478,7 @@ def download(address: str, folder: Path) -> Path:
         raise UserError(f"{address} does not end in the name of a weights file: {', '.join(SUFFIXES)}")
     wanted = parts.fragment.removeprefix("sha256=") if parts.fragment.startswith("sha256=") else None
     if target.is_file():
+        clear(target)  # of two downloads at once one may have been killed
         _verify(target, record, wanted)
         return target
     with written(target) as staged:

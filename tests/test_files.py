@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from android_demo import toolchain
+from elir_mobile.checkpoints import download
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.files import locked, write_json, write_text, written
 
@@ -87,6 +88,15 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_n
     (tmp_path / f".z.{dead}.part").symlink_to(others[0])
     write_text(path, "whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, *others, tmp_path / f".z.{dead}.part"])
+
+
+def test_a_download_that_is_there_is_cleared_of_another_that_was_killed(tmp_path: Path) -> None:
+    target = tmp_path / "x.pth"
+    target.write_bytes(b"whole")
+    for _ in range(2):  # the first time its digest is written, too
+        left_by_a_killed_process(target)
+        assert download("https://nowhere.example/x.pth", tmp_path) == target
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.pth", "x.pth.sha256"]
 
 
 def test_a_writer_is_not_cleared_by_another_process_with_its_number(tmp_path: Path) -> None:

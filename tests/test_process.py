@@ -358,6 +358,30 @@ if __name__ == "__main__":
     assert run.returncode == 130
 
 
+@linux
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_native_code_makes_an_error_of_ends_the_command_all_the_same(number: int) -> None:
+    """As safetensors does where it asks PyTorch for a tensor."""
+    script = f"""
+import os
+from elir_mobile.core.errors import UserError, exits_with_2
+
+@exits_with_2
+def main():
+    try:
+        os.kill(os.getpid(), {number})
+        for _ in range(1000000):
+            pass
+    except SystemExit:
+        raise ValueError("could not determine the shape") from None
+
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (128 + number, "")
+
+
 LEAVES_A_LOCK = """
 import multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor

@@ -29,6 +29,7 @@ def test_every_promise_names_a_test() -> None:
 def test_every_limit_is_the_codes() -> None:
     from elir_mobile import checkpoints
     from elir_mobile.cli import lint
+    from elir_mobile.core import errors
     from elir_mobile.devices import adb, browser, host, process
     from export import contexts
 
@@ -37,6 +38,7 @@ def test_every_limit_is_the_codes() -> None:
     ]
     slow = f"{process.REPLY_LIMIT_S:g} s"
     assert rows[1:] == [
+        f"{errors.COMMAND_BYTES >> 30} GiB",
         f"{process.PROGRAM_LIMIT_S:g} s; {slow} in an emulator or an interpreter",
         f"{host.OPEN_LIMIT_S:g} s; {slow}",
         f"{contexts.COMPILE_LIMIT_S / 3600:g} h; {lint.LIMIT_S:g} s",

@@ -124,7 +124,7 @@ def _own_folder(path: Path) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _making:
-                _clear(path)
+                clear(path)
                 # A name that is never used again: others may be about to remove what was called so.
                 staging = path.with_name(
                     named(f".{path.name}", f".{os.getpid()}-{secrets.token_hex(4)}.part")
@@ -214,7 +214,7 @@ def _hold(lock: Path) -> Iterator[None]:
         yield
 
 
-def _clear(path: Path) -> None:
+def clear(path: Path) -> None:
     """Remove what writers beside ``path`` left that are no more."""
     for left in path.parent.iterdir():
         found = _STAGING.fullmatch(left.name)

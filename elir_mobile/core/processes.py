@@ -44,7 +44,10 @@ def stoppable() -> Iterator[None]:
         yield
         return
 
+    told: list[int] = []
+
     def stop(number: int, frame: Any) -> None:
+        told.append(number)
         for one in heard:
             signal.signal(one, lambda number, frame: os._exit(128 + number))
         raise SystemExit(128 + number)
@@ -55,6 +58,10 @@ def stoppable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
+    except Exception as error:
+        if told:  # native code may have made another exception of the one that the signal raised in it
+            raise SystemExit(128 + told[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
