@@ -425,7 +425,7 @@ def test_what_a_killed_helper_leaves_is_cleared_without_a_word(tmp_path: Path) -
     assert (run.returncode, run.stderr) == (2, "error: it is enough\n")
     name = (tmp_path / "log").read_text().removeprefix("/")
     assert name.startswith("mp-")
-    assert not Path("/dev/shm", f"sem.{name}").exists()
+    assert not Path("/dev/shm", f"sem.{name}").exists()  # Linux keeps named semaphores there, sem_overview(7)
 
 
 WANTS_MEMORY = (
