@@ -495,6 +495,14 @@ def test_a_library_that_would_ask_for_memory_for_ever_is_not_loaded(
 
 
 @linux
+def test_addresses_are_asked_for_and_not_memory() -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    errors.check_memory(16 * memory)  # as COMMAND_BYTES are to a device of 64 MB
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        errors.check_memory(1 << 60)
+
+
+@linux
 def test_a_worker_ends_with_a_parent_that_was_killed(bundle_that: Make) -> None:
     path = bundle_that("run: hangs") / "litert" / "bfr-fp32.tflite"
     script = f"""

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, requires
-from mmap import mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, mmap
 from typing import ParamSpec, TypeVar
 
 from elir_mobile.core.processes import stoppable
@@ -111,7 +111,7 @@ BLAS_BYTES = 256 << 20
 
 
 def check_memory(size: int) -> None:
-    """Ask for ``size`` bytes and give them back.
+    """Ask for ``size`` bytes of addresses and give them back.
 
     Every command does so for ``COMMAND_BYTES`` as it begins, before PyTorch is imported. Call it with
     ``BLAS_BYTES`` before SciPy is imported, or what imports it, which torchmetrics and so Lightning does: the
@@ -120,7 +120,8 @@ def check_memory(size: int) -> None:
     Raises:
         OSError: of ``ENOMEM``: there is less.
     """
-    mmap(-1, size).close()
+    # Read-only and private: addresses alone, which a small machine has even where its memory is less.
+    mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS, prot=PROT_READ).close()
 
 
 _OWN = ("elir_mobile", "export", "quant")
