@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -21,16 +22,18 @@ from rich.progress import track
 from benchmarks.demo_model import SEED, heldout_folder
 from benchmarks.quantization import W4_EVERYWHERE, heldout_job
 from benchmarks.released import RESULTS
+from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import exits_with_2
 from elir_mobile.core.files import write_json
-from elir_mobile.data.pairs import load_pair_sets
-from elir_mobile.models.restorer import Restorer
+from elir_mobile.data.pairs import Pair, load_pair_sets
+from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, Recipe
+from elir_mobile.runtimes.runner import Runner, open_runner
 from elir_mobile.tasks import get_task
 from export.job import select_artifacts
 from quant.ptq import run
-from quant.qat import QatConfig, make_row, show_rows, simulated_quality, trained, training_images
+from quant.qat import Made, QatConfig, make_row, show_rows, simulated, trained, training_images
 
 # Learning rates: the more post-training quantization leaves, the further there is to go.
 CONFIGS = [
@@ -40,6 +43,19 @@ CONFIGS = [
 ]
 # Recipes whose files are run, and the targets.
 EXECUTED = {"w8a8": "executorch,litert", "w4": "coreml"}
+
+
+def executed_by(runner: Runner, pairs: list[Pair], info: ModelInfo) -> Made:
+    """What a file makes of ``pairs``. A bundle's report holds it against its own network in float, which
+    is the trained one."""
+    shape = runner.encode(pairs[0].degraded).shape
+    noises = [seeded_noise(tuple(shape), SEED + i) for i in range(len(pairs))]
+    restored = [
+        runner.restore(pair.degraded, noise, steps=info.steps, sigma_s=info.sigma_s)
+        for pair, noise in zip(pairs, noises, strict=True)
+    ]
+    images, trajectories = zip(*restored, strict=True)
+    return Made.of(torch.cat(images), [torch.cat(at) for at in zip(*trajectories, strict=True)], pairs)
 
 
 @exits_with_2
@@ -61,11 +77,11 @@ def main(
         facts: dict[str, object] = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
         networks.append((config.recipe, "qat", network, load_weights(str(path), task)[1], facts))
 
-    reference = simulated_quality(restorer, info, RECIPES["fp32"], data, SEED)
+    reference = simulated(restorer, info, RECIPES["fp32"], data, SEED)
     rows = [make_row("fp32", "float", reference, reference, run_by="pytorch")]
     for recipe, method, network, _, said in track(networks, "measuring", console=console):
-        values = simulated_quality(network, info, recipe, data, SEED)
-        rows.append(make_row(recipe.name, method, values, reference, run_by="simulation", **said))
+        ours = simulated(network, info, recipe, data, SEED)
+        rows.append(make_row(recipe.name, method, ours, reference, run_by="simulation", **said))
     if executed:
         for recipe, method, network, its_info, said in networks:
             if method == "ptq" or recipe.name not in EXECUTED:
@@ -73,11 +89,11 @@ def main(
             with tempfile.TemporaryDirectory() as out:
                 artifacts = select_artifacts(EXECUTED[recipe.name], recipe.name, console)
                 job = replace(heldout_job(task.name, out, network, its_info), artifacts=artifacts)
-                exported = run(job, console)[1]["rows"][1:]
-            for row in exported:
-                values = {key: row["image"][key] for key in reference}
-                said = {**said, "run_by": row["target"], "update_db": row["update_sqnr_db"]}
-                rows.append(make_row(recipe.name, method, values, reference, **said))
+                bundle = read_bundle(run(job, console)[0])
+                for target, _ in artifacts:
+                    path = bundle.file(target.name, recipe.name)
+                    ours = executed_by(open_runner(target.name, path, bundle.table), data.evaluation, info)
+                    rows.append(make_row(recipe.name, method, ours, reference, run_by=target.name, **said))
     report = {
         "kind": "qat",
         "model": asdict(info),

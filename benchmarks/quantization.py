@@ -48,6 +48,7 @@ from elir_mobile.harness.compare import means, quality
 from elir_mobile.harness.protocol import Protocol
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
+from elir_mobile.recommendation import BUDGET
 from elir_mobile.tasks import get_task
 from export import coreml
 from export.calibrate import calibrate
@@ -69,7 +70,10 @@ STEP_COUNTS = (1, 2, 3, 5, 8)
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
 SWEPT = ("fp16", "w8", "w4", "w8a8")
 SIMULATED = "fake quantization in eager PyTorch"
-BUDGETS = (Budget(0.1, 0.005), Budget(0.05, 0.003), Budget(0.02, 0.001))
+BUDGETS = tuple(
+    Budget(drop_db, rise, min_update_db=BUDGET["update_sqnr_db"])
+    for drop_db, rise in ((0.1, 0.005), (0.05, 0.003), (0.02, 0.001))
+)
 UNTIMED = Protocol(warmups=0, runs=0, cold_starts=1)  # latencies are the harness's
 SWEEP_FACES = 6
 BASELINE_SECONDS = 1800
@@ -146,7 +150,7 @@ def measure_calibration(task: str, console: Console) -> None:
                     "observer": name,
                     "key": f"{len(seen)} {of} {name}",
                     "end_db": verdict.trajectory_db[-1],
-                    "update_db": verdict.update_db,
+                    "update_sqnr_db": verdict.update_db,
                     "image_db": verdict.image_db,
                     "psnr_drop_db": verdict.psnr_drop_db,
                     "lpips_rise": verdict.lpips_rise,
@@ -308,12 +312,12 @@ def file_rows(report: dict) -> list[dict]:
                 "digest": row["recipe"],
                 "revision": report["revision"],
                 "end_db": row["trajectory_sqnr_db"][-1],
-                "update_db": row["update_sqnr_db"],
+                "update_sqnr_db": row["update_sqnr_db"],
                 "image_db": image["sqnr_vs_float_db"],
                 **{f"{name}_db": row["programs"][name]["sqnr_db"] for name in PROGRAM_NAMES},
                 "psnr_db": image["psnr_db"],
                 "psnr_drop_db": reference["image"]["psnr_db"] - image["psnr_db"],
-                "psnr_drop_high_db": image["psnr_drop_db_high"],
+                "psnr_drop_db_high": image["psnr_drop_db_high"],
                 "lpips": image["lpips"],
                 "lpips_rise": image["lpips"] - reference["image"]["lpips"],
                 "lpips_rise_high": image["lpips_rise_high"],

@@ -94,7 +94,8 @@ def lower(programs: Programs, recipe: Recipe, samples: Samples, path: Path) -> d
 
     about = AIModelAssetMetadata()
     about.author, about.license, about.model_description = AUTHOR, LICENCE, SUMMARY
-    for key, value in {"recipe": recipe.name, "steps": programs.steps, "sigma_s": programs.sigma_s}.items():
+    facts: dict[str, Any] = {"recipe": recipe.name, "steps": programs.steps, "sigma_s": programs.sigma_s}
+    for key, value in facts.items():
         about.set_custom(key, value)
     convert(programs, recipe).save_asset(path, about)
     # It has the date and its keys in any order: the same command twice is to give the same bytes.

@@ -26,9 +26,10 @@ from torch import Tensor
 from elir_mobile.checkpoints import ModelInfo, save_weights
 from elir_mobile.core.errors import UserError, say
 from elir_mobile.core.files import locked, write_text
+from elir_mobile.core.statistics import sqnr_db, unless_equal
 from elir_mobile.data.faces import face_split, load_faces
-from elir_mobile.data.pairs import PairSets
-from elir_mobile.harness.compare import quality
+from elir_mobile.data.pairs import Pair, PairCounts, PairSets
+from elir_mobile.harness.compare import damage, means, measured
 from elir_mobile.harness.report import number
 from elir_mobile.images import list_images, read_image, readable, square, to_image, to_tensor
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -42,8 +43,8 @@ from export.samples import collect_samples
 from export.simulate import Ranges, restore_batch, simulate
 
 EMA_DECAY = 0.98
-# An exporter calibrates on a dozen pictures that training does not know, so it trains for several dozens.
-CALIBRATION_IMAGES = 12
+# An exporter calibrates on pictures that training does not know, so it trains for several sets of as many.
+CALIBRATION_IMAGES = PairCounts().calibration
 CALIBRATION_SETS = 4
 STRIP_IMAGES = 4
 SAVE_EVERY = 50
@@ -135,8 +136,8 @@ def train(
     bits = activation_bits(config.recipe)
     if bits is not None:
         ranges = [
-            calibrate(programs, collect_samples(programs, dozen.split(1), config.seed), bits=bits)
-            for dozen in seen
+            calibrate(programs, collect_samples(programs, images.split(1), config.seed), bits=bits)
+            for images in seen
         ]
     module = QatTraining(restorer, start, programs, config.recipe, ranges, steps=config.steps, lr=config.lr)
     fit(
@@ -179,11 +180,30 @@ def trained(
     return network, minutes, path
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a network makes of the pairs that it is measured on.
+
+    Attributes:
+        values: PSNR, SSIM and LPIPS of each picture, see :func:`elir_mobile.harness.compare.measured`.
+        update: z_K - z_0, (N, C, S/8, S/8).
+        sources: the photograph of each pair.
+    """
+
+    values: dict[str, np.ndarray]
+    update: Tensor
+    sources: list[str]
+
+    @classmethod
+    def of(cls, images: Tensor, trajectory: list[Tensor], pairs: list[Pair]) -> Made:
+        """Of restored pictures (N, 3, S, S) in [0, 1] and the latents z_0 to z_K on their way."""
+        update = trajectory[-1] - trajectory[0]
+        return cls(measured([images], pairs), update, [pair.source for pair in pairs])
+
+
 @torch.no_grad()
-def simulated_quality(
-    restorer: Restorer, info: ModelInfo, recipe: Recipe, data: PairSets, seed: int
-) -> dict[str, float | None]:
-    """PSNR, SSIM and LPIPS against ground truth of ``restorer`` quantized as an exporter would.
+def simulated(restorer: Restorer, info: ModelInfo, recipe: Recipe, data: PairSets, seed: int) -> Made:
+    """What ``restorer`` makes of ``data.evaluation``, quantized as an exporter would.
 
     That is, with activation ranges calibrated along its own float trajectories on
     ``data.calibration``. Image ``i`` gets the noise of ``seed + i``, as in ``quant.ptq``.
@@ -194,34 +214,20 @@ def simulated_quality(
     if (bits := activation_bits(recipe)) is not None:
         samples = collect_samples(programs, (pair.degraded for pair in data.calibration), seed)
         ranges = calibrate(programs, samples, bits=bits)
-    simulated = simulate(programs, recipe, ranges)
     degraded = torch.cat([pair.degraded for pair in data.evaluation])
-    shape = programs.latent_shape
-    noise = torch.cat([seeded_noise(shape, seed + i) for i in range(len(degraded))])
-    restored, _ = restore_batch(simulated, degraded, noise)
-    return quality(list(restored.split(1)), data.evaluation)
+    noise = torch.cat([seeded_noise(programs.latent_shape, seed + i) for i in range(len(degraded))])
+    return Made.of(*restore_batch(simulate(programs, recipe, ranges), degraded, noise), data.evaluation)
 
 
-def make_row(
-    recipe: str,
-    method: str,
-    measured: dict[str, float | None],
-    reference: dict[str, float | None],
-    **facts: object,
-) -> dict[str, object]:
+def make_row(recipe: str, method: str, ours: Made, reference: Made, **facts: object) -> dict[str, object]:
     """One line of a report: quality, and how far it is from the float model's, ``reference``."""
-
-    def difference(key: str, sign: int) -> float | None:
-        ours, float_ = measured[key], reference[key]
-        return None if ours is None or float_ is None else sign * (ours - float_)
-
     return {
         "recipe": recipe,
         "method": method,
         **facts,
-        **measured,
-        "psnr_drop_db": difference("psnr_db", -1),
-        "lpips_rise": difference("lpips", 1),
+        **means(ours.values),
+        **damage(ours.values, reference.values, ours.sources),
+        "update_sqnr_db": unless_equal(sqnr_db(reference.update, ours.update)),
     }
 
 
@@ -229,7 +235,8 @@ def show_rows(rows: list[dict]) -> Table:
     """Rows of :func:`make_row` for the terminal."""
     table = Table()
     names = ("recipe", "method", "run by")
-    for title in (*names, "seed", "PSNR, dB", "SSIM", "LPIPS", "drop, dB", "LPIPS rise", "CPU min"):
+    figures = ("PSNR, dB", "SSIM", "LPIPS", "drop, dB", "LPIPS rise", "update, dB", "CPU min")
+    for title in (*names, "seed", *figures):
         table.add_column(title, justify="left" if title in names else "right")
     for row in rows:
         table.add_row(
@@ -242,6 +249,7 @@ def show_rows(rows: list[dict]) -> Table:
             number(row["lpips"], 4),
             number(row["psnr_drop_db"], 3),
             number(row["lpips_rise"], 4),
+            number(row["update_sqnr_db"], 1),
             number(row.get("minutes"), 1),
         )
     return table

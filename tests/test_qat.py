@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from elir_mobile.cli.options import alone
 from elir_mobile.cli.qat import main
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
+from elir_mobile.harness.compare import means
 from elir_mobile.models.restorer import Restorer, seeded_noise
 from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
@@ -23,7 +25,7 @@ from export.calibrate import calibrate
 from export.gptq import adjusted_weights
 from export.programs import build_programs
 from export.simulate import restore_batch, simulate
-from quant.qat import make_row, simulated_quality
+from quant.qat import Made, make_row, simulated
 from quant.student import QatTraining, on_grid, starting_point
 from tests.conftest import SIGMA_S, SIZE, STEPS
 
@@ -150,13 +152,25 @@ def test_float32_checkpoints_keep_the_weights_exactly(restorer, tmp_path: Path) 
 
 
 def test_rows_say_how_far_from_float() -> None:
-    reference = {"psnr_db": 25.0, "ssim": 0.7, "lpips": 0.27}
-    row = make_row("w4", "qat", {"psnr_db": 24.9, "ssim": 0.69, "lpips": 0.28}, reference, seed=1)
-    assert row["psnr_drop_db"] == pytest.approx(0.1)
-    assert row["lpips_rise"] == pytest.approx(0.01)
+    def made(psnr_db: list[float], lpips: list[float] | None, update: Tensor) -> Made:
+        values = {"psnr_db": np.array(psnr_db), "ssim": np.array([0.7, 0.7, 0.7])}
+        if lpips:
+            values["lpips"] = np.array(lpips)
+        return Made(values, update, ["a", "b", "c"])
+
+    update = torch.ones(3, 16, 2, 2)
+    reference = made([25.0, 26.0, 27.0], [0.27, 0.28, 0.29], update)
+    row = make_row("w4", "qat", made([24.9, 25.9, 26.7], [0.28, 0.29, 0.30], 1.1 * update), reference, seed=1)
+    assert row["psnr_db"] == pytest.approx(77.5 / 3)
+    assert row["psnr_drop_db"] == pytest.approx(0.5 / 3)
+    # Of three photographs a 27th part of the draws is thrice the worst, which is more than 2.5 %.
+    assert row["psnr_drop_db_high"] == pytest.approx(0.3, abs=0.01)
+    assert row["lpips_rise"] == pytest.approx(0.01) == row["lpips_rise_high"]
+    assert row["update_sqnr_db"] == pytest.approx(20, abs=1e-3)
     assert row["seed"] == 1
-    blank = make_row("w4", "qat", {"psnr_db": 24.9, "ssim": 0.69, "lpips": None}, reference)
-    assert blank["lpips_rise"] is None
+    blank = make_row("w4", "qat", made([24.9, 25.9, 26.7], None, update), reference)
+    assert blank["lpips"] is blank["lpips_rise"] is blank["lpips_rise_high"] is None
+    assert blank["update_sqnr_db"] is None  # equal to the last bit
 
 
 def test_the_command_trains_resumes_and_writes_a_checkpoint(
@@ -187,8 +201,10 @@ def test_the_command_trains_resumes_and_writes_a_checkpoint(
     assert report["rows"][2]["minutes"] > 0
     # The row is of the very checkpoint, quantized by no more than its weights.
     data = load_pair_sets(picture_folder, get_task("bfr"), 32, 0)
-    again = simulated_quality(trained, info, RECIPES["w4"], data, 0)
-    assert again["psnr_db"] == pytest.approx(report["rows"][2]["psnr_db"], abs=1e-5)
+    again = simulated(trained, info, RECIPES["w4"], data, 0)
+    assert means(again.values)["psnr_db"] == pytest.approx(report["rows"][2]["psnr_db"], abs=1e-5)
+    assert report["rows"][0]["update_sqnr_db"] is None  # it is what the others are held against
+    assert 0 < report["rows"][1]["update_sqnr_db"] < 90
 
     written = (run_dir / "last.ckpt").stat().st_mtime_ns
     second = CliRunner().invoke(app, arguments)

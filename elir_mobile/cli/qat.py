@@ -53,7 +53,7 @@ def main(
             QatConfig,
             make_row,
             show_rows,
-            simulated_quality,
+            simulated,
             trained,
             training_images,
         )
@@ -68,13 +68,10 @@ def main(
     data = load_pair_sets(evaluate, chosen, info.size, 0, domain=info.domain)
     float_recipe = RECIPES["fp32"]
     jobs = [("float", restorer, float_recipe), ("ptq", restorer, rounding), ("qat", network, rounding)]
-    measured = [
-        simulated_quality(one, info, how, data, 0)
-        for _, one, how in track(jobs, "measuring", console=console)
-    ]
+    made = [simulated(one, info, how, data, 0) for _, one, how in track(jobs, "measuring", console=console)]
     rows = [
-        make_row(how.name, method, values, measured[0], run_by="simulation")
-        for (method, _, how), values in zip(jobs, measured, strict=True)
+        make_row(how.name, method, ours, made[0], run_by="simulation")
+        for (method, _, how), ours in zip(jobs, made, strict=True)
     ]
     rows[-1] |= {"seed": seed, "steps": steps, "minutes": minutes}
     write_json(path.with_name("report.json"), {"data": data.source, "rows": rows})
