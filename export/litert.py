@@ -68,19 +68,40 @@ def tagged(module: nn.Module) -> nn.Module:
     return copied
 
 
+def model_of(content: bytes) -> Any:
+    """The model in a ``.tflite`` (``ModelT``).
+
+    Some files have their weights behind the flatbuffer. LiteRT gives those as bytes, which its packer
+    writes one by one in Python; arrays it copies.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.asarray(buffer.data, np.uint8)
+    return model
+
+
+def packed(model: Any) -> bytes:
+    """The ``.tflite`` of a model, see :func:`model_of`."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
 def convert(programs: Programs) -> bytes:
     """The float ``.tflite``, its tensors named after their layers."""
     with _deep_recursion(), _mended_converter():
         import litert_torch
-        from ai_edge_litert.tools import flatbuffer_utils
 
         litert_torch.config.show_progress = False
         converter: Any = litert_torch
         for name, module in programs.modules.items():
             converter = converter.signature(name, tagged(module), programs.example_inputs[name])
-        model = flatbuffer_utils.read_model_from_bytearray(converter.convert().model_content())
+        model = model_of(converter.convert().model_content())
     _name_tensors(model)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return packed(model)
 
 
 @contextmanager
@@ -248,7 +269,6 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
     Raises:
         ValueError: a precision that LiteRT does not have.
     """
-    from ai_edge_litert.tools import flatbuffer_utils
     from ai_edge_quantizer.quantizer import Quantizer
     from ai_edge_quantizer.recipe import AlgorithmName, TFLOperationName
 
@@ -258,7 +278,7 @@ def quantize(content: bytes, recipe: Recipe, samples: Samples) -> bytes:
         ADD: TFLOperationName.ADD,
         PAD: TFLOperationName.PAD,
     }
-    model = flatbuffer_utils.read_model_from_bytearray(content)
+    model = model_of(content)
     quantizer = Quantizer(content)
     observed: dict[str, dict[str, HistogramObserver]] = {}
     changed = False
@@ -310,7 +330,6 @@ def _calibrate(
     """
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_litert.schema_py_generated import TensorMapT
-    from ai_edge_litert.tools import flatbuffer_utils
 
     probed = copy.copy(model)
     probed.subgraphs = [copy.copy(subgraph) for subgraph in model.subgraphs]
@@ -325,8 +344,7 @@ def _calibrate(
                 signature.outputs.append(probe)
                 if index not in subgraph.outputs:
                     subgraph.outputs.append(index)
-    content = bytes(flatbuffer_utils.convert_object_to_bytearray(probed))
-    interpreter = Interpreter(model_content=content, num_threads=torch.get_num_threads())
+    interpreter = Interpreter(model_content=packed(probed), num_threads=torch.get_num_threads())
     ranges = {}
     for signature, observers in observed.items():
         runner = interpreter.get_signature_runner(signature)
@@ -349,17 +367,14 @@ def delegation(content: bytes, signature: str) -> Delegation:
     signature's subgraph is put first, and what really runs is followed from the outputs backwards.
     """
     from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(content)
+    model = model_of(content)
     chosen, subgraph = next(
         (s, graph) for s, graph in _signatures(model) if s.signatureKey.decode() == signature
     )
     chosen.subgraphIndex = 0
     model.subgraphs, model.signatureDefs = [subgraph], [chosen]
-    interpreter = Interpreter(
-        model_content=bytes(flatbuffer_utils.convert_object_to_bytearray(model)), num_threads=os.cpu_count()
-    )
+    interpreter = Interpreter(model_content=packed(model), num_threads=os.cpu_count())
     interpreter.allocate_tensors()
     # Delegates come last, so that their outputs take the place of what they replaced.
     producers = {int(o): op for op in interpreter._get_ops_details() for o in op["outputs"]}
@@ -398,9 +413,7 @@ def lower_for_gpu(programs: Programs, recipe: Recipe, samples: Samples, path: Pa
 
 def gpu_delegation(content: bytes) -> dict[str, Delegation]:
     """What the GPU accelerator takes and leaves of each signature, see :func:`gpu_refusal`."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(content)
+    model = model_of(content)
     found = {}
     for signature, subgraph in _signatures(model):
         inside: Counter[str] = Counter()
@@ -446,12 +459,11 @@ def read_graphs(path: Path) -> list[Graph]:
         Exception: of whatever kind flatbuffers raises on bytes that are no such file.
     """
     from ai_edge_litert.schema_py_generated import TensorType
-    from ai_edge_litert.tools import flatbuffer_utils
 
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise ValueError(f"{path} has not the mark of a .tflite")
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = model_of(content)
     dtypes = {code: name.lower() for name, code in vars(TensorType).items() if name.isupper()}
     named = [(str(number), graph) for number, graph in enumerate(model.subgraphs)]
     if model.signatureDefs:
@@ -491,9 +503,8 @@ def npu_delegation(content: bytes) -> dict[str, Delegation]:
 
     A partition is one custom operator, which LiteRT dispatches to the NPU.
     """
-    from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model_from_bytearray(content)
+    model = model_of(content)
     found = {}
     for signature, subgraph in _signatures(model):
         kinds = [kind for kind, _ in _operators(model, subgraph)]

@@ -52,7 +52,7 @@ def program_weights(restorer: Restorer, program: nn.Module, steps: int) -> dict[
         owner = name.removesuffix(_ROUNDED) if name.endswith(_ROUNDED) else name.rpartition(".")[0]
         module = program.get_submodule(owner)
         value: Tensor = restorer.get_parameter(name.replace(_ROUNDED, ".weight"))
-        if isinstance(module, nn.ConvTranspose2d) and owner.startswith("dec."):
+        if _rewritten(restorer, owner, module):
             value = transposed_kernel(value)
         if owner == "fmir.final_proj":
             value = value / steps
@@ -85,12 +85,20 @@ def on_grid(student: Restorer, programs: nn.ModuleDict, steps: int) -> Restorer:
     for program in programs.values():
         for name, value in program_weights(student, program, steps).items():
             owner = name.removesuffix(_ROUNDED)
-            if owner == name or isinstance(program.get_submodule(owner), nn.ConvTranspose2d):
+            if owner == name or _rewritten(student, owner, program.get_submodule(owner)):
                 continue
             rounding = program.get_submodule(f"{owner}.parametrizations.weight.0")
             weight = f"{owner}.weight"
             rounded.get_parameter(weight).copy_(rounding(value) * _factor(weight, steps))
     return rounded.requires_grad_(False)
+
+
+def _rewritten(restorer: Restorer, owner: str, module: nn.Module) -> bool:
+    """Whether a program's layer is a transposed convolution that stands for a nearest upsampling and a
+    convolution without bias, as the head of the half form does not: it is one in the reference network."""
+    return isinstance(module, nn.ConvTranspose2d) and not isinstance(
+        restorer.get_submodule(owner), nn.ConvTranspose2d
+    )
 
 
 def _factor(parameter: str, steps: int) -> int:

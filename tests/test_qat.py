@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from elir_mobile.checkpoints import build_restorer, load_weights, save_weights
@@ -23,16 +24,42 @@ from elir_mobile.precision import RECIPES, W4, Recipe, Rule
 from elir_mobile.tasks import get_task
 from export.calibrate import calibrate
 from export.gptq import adjusted_weights
-from export.programs import build_programs
+from export.programs import Programs, Samples, build_programs
+from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
 from quant.qat import Made, make_row, simulated
 from quant.student import QatTraining, on_grid, starting_point
-from tests.conftest import SIGMA_S, SIZE, STEPS
+from tests.conftest import SIGMA_S, SIZE, STEPS, TINY
 
 app = alone(main)
 
 
 W4_EVERYWHERE = Recipe("w4-everywhere", (Rule("*", W4),))
+
+
+@pytest.fixture(scope="module", params=["taesd", "half"])
+def restorer(request: pytest.FixtureRequest) -> Restorer:
+    """A network of either form: the half form's decoder ends in a transposed convolution of its own."""
+    if request.param == "taesd":
+        return request.getfixturevalue("restorer")
+    torch.manual_seed(0)
+    network = Restorer(replace(TINY, autoencoder="half"))
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(layer.weight)
+            layer.weight.data *= 0.8
+    nn.init.constant_(network.dec.layers[-1].bias, 0.5)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def programs(restorer: Restorer) -> Programs:
+    return build_programs(restorer, size=SIZE, steps=STEPS, sigma_s=SIGMA_S)
+
+
+@pytest.fixture(scope="module")
+def samples(programs: Programs, degraded: list[Tensor]) -> Samples:
+    return collect_samples(programs, degraded, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +108,9 @@ def test_every_parameter_is_trained_and_the_teacher_is_not(restorer, programs, r
     module.training_step(batch, 0).backward()
     without = [name for name, p in module.student.named_parameters() if p.grad is None]
     assert without == []
-    upsampled = module.student.dec.layers[6].weight  # merged with the nearest upsampling before it
+    layers = module.student.dec.layers
+    upsampling = next(i for i, layer in enumerate(layers) if isinstance(layer, nn.Upsample))
+    upsampled = layers[upsampling + 1].weight  # merged with the nearest upsampling before it
     assert upsampled.shape[2:] == (3, 3)
     assert upsampled.grad.abs().max() > 0
     assert module.student.fmir.time_mlp.linear1.weight.grad.abs().max() > 0
@@ -173,6 +202,7 @@ def test_rows_say_how_far_from_float() -> None:
     assert blank["update_sqnr_db"] is None  # equal to the last bit
 
 
+@pytest.mark.parametrize("restorer", ["half"], indirect=True)
 def test_the_command_trains_resumes_and_writes_a_checkpoint(
     restorer, picture_folder: Path, tmp_path: Path
 ) -> None:
