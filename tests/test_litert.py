@@ -98,6 +98,16 @@ def test_inputs_and_outputs_are_float32(lowered, precision: str) -> None:
         assert {detail["dtype"] for detail in details} == {np.float32}
 
 
+def test_a_file_is_packed_as_litert_packs_it_and_from_arrays(lowered) -> None:
+    """Whatever is bytes in a model is written byte by byte, for half a minute for the demo."""
+    content = lowered["w8a8"][0].read_bytes()
+    theirs = flatbuffer_utils.read_model_from_bytearray(content)
+    assert any(isinstance(buffer.data, bytes) for buffer in theirs.buffers)  # it would be
+    ours = litert.model_of(content)
+    assert {type(buffer.data) for buffer in ours.buffers} <= {np.ndarray, type(None)}
+    assert litert.packed(ours) == bytes(flatbuffer_utils.convert_object_to_bytearray(theirs))
+
+
 def test_operators_outside_the_partition_are_named(converted) -> None:
     model = flatbuffer_utils.read_model_from_bytearray(converted)
     tanh = next(
