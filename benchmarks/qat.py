@@ -9,6 +9,7 @@ it was stopped, and measures what ``python -m quant.qat --out RUN_DIR …`` trai
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmarks.quantization import W4_EVERYWHERE, heldout_job
 from benchmarks.released import RESULTS
 from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
-from elir_mobile.core.errors import exits_with_2
+from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
 from elir_mobile.data.pairs import Pair, load_pair_sets
 from elir_mobile.models.restorer import Restorer, seeded_noise
@@ -41,6 +42,7 @@ CONFIGS = [
     for recipe, lr in ((RECIPES["w8a8"], 1e-5), (RECIPES["w4"], 3e-5), (W4_EVERYWHERE, 1e-4))
     for seed in (0, 1)
 ]
+NAMES = ",".join(dict.fromkeys(config.recipe.name for config in CONFIGS))
 # Recipes whose files are run, and the targets.
 EXECUTED = {"w8a8": "executorch,litert", "w4": "coreml"}
 
@@ -58,21 +60,36 @@ def executed_by(runner: Runner, pairs: list[Pair], info: ModelInfo) -> Made:
     return Made.of(torch.cat(images), [torch.cat(at) for at in zip(*trajectories, strict=True)], pairs)
 
 
+def kept_rows(info: ModelInfo, asked: list[str]) -> list[dict]:
+    """Rows of these weights, of recipes that are not asked for."""
+    path = RESULTS / "qat.json"
+    report = json.loads(path.read_text()) if path.is_file() else {}
+    if not report or report["model"]["sha256"] != info.sha256:
+        return []
+    return [row for row in report["rows"] if row["recipe"] not in ("fp32", *asked)]
+
+
 @exits_with_2
 def main(
     run_dir: Annotated[Path, typer.Argument(help="Folder of the runs; give it again to resume.")],
-    executed: Annotated[bool, typer.Option(help="Export and run ExecuTorch files too.")] = True,
+    precision: Annotated[str, typer.Option(help="Of them these alone; the others' rows stay.")] = NAMES,
+    executed: Annotated[bool, typer.Option(help="Export and run the files too.")] = True,
 ) -> None:
     """Train, measure, tabulate."""
     console = Console()
     task = get_task("bfr")
+    asked = precision.split(",")
+    if unknown := [name for name in asked if name not in NAMES.split(",")]:
+        raise UserError(f"'{unknown[0]}' is not trained: choose of {NAMES}")
+    configs = [config for config in CONFIGS if config.recipe.name in asked]
     restorer, info = load_weights("demo", task)
+    kept = kept_rows(info, asked)
     data = load_pair_sets(heldout_folder(info), task, info.size, SEED)
     images = training_images(None, info.size)
     networks: list[tuple[Recipe, str, Restorer, ModelInfo, dict[str, object]]] = [
-        (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in CONFIGS)
+        (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in configs)
     ]
-    for config in CONFIGS:
+    for config in configs:
         network, minutes, path = trained(restorer, info, task, config, images, run_dir)
         facts: dict[str, object] = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
         networks.append((config.recipe, "qat", network, load_weights(str(path), task)[1], facts))
@@ -100,7 +117,7 @@ def main(
         "pairs": len(data.evaluation),
         "batch": CONFIGS[0].batch,
         "learning_rates": {config.recipe.name: config.lr for config in CONFIGS},
-        "rows": rows,
+        "rows": rows + kept,
     }
     write_json(RESULTS / "qat.json", report)
     console.print(show_rows(rows))
