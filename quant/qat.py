@@ -136,8 +136,8 @@ def train(
     bits = activation_bits(config.recipe)
     if bits is not None:
         ranges = [
-            calibrate(programs, collect_samples(programs, images.split(1), config.seed), bits=bits)
-            for images in seen
+            calibrate(programs, collect_samples(programs, pictures.split(1), config.seed), bits=bits)
+            for pictures in seen
         ]
     module = QatTraining(restorer, start, programs, config.recipe, ranges, steps=config.steps, lr=config.lr)
     fit(
