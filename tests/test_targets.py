@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 from typer.testing import CliRunner
 
-from elir_mobile.bundle import copy_bundle, read_bundle
+from elir_mobile.bundle import copy_bundle, read_bundle, write_golden
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.cli.options import alone
 from elir_mobile.core.errors import UserError
 from elir_mobile.core.jobs import KINDS, Job
+from elir_mobile.core.manifest import read_golden
 from elir_mobile.core.statistics import sqnr_db
 from elir_mobile.data.pairs import load_pair_sets
 from elir_mobile.devices import adb, worker
@@ -52,12 +54,21 @@ from export.forms import CPU, Form, GroupNormConv, clip_by_minimum
 from export.job import Job as ExportJob
 from export.job import select_artifacts
 from export.programs import build_programs
+from export.reached import reached_db
 from export.samples import collect_samples
 from export.simulate import simulate
 from export.targets import TARGETS, Target, get_target, realizes, writer
 from quant.ptq import run
 from quant.search import layer_costs
-from tests.conftest import SIGMA_S, SIZE, STEPS, write_micro_bundle, write_pictures
+from tests.conftest import (
+    SIGMA_S,
+    SIZE,
+    STEPS,
+    eager_of,
+    micro_programs,
+    write_micro_bundle,
+    write_pictures,
+)
 
 pytestmark = pytest.mark.lowering
 
@@ -256,6 +267,22 @@ def test_a_file_that_computes_something_else_stops_the_export(
     with pytest.raises(UserError, match=said):
         run(job, Console(quiet=True))
     assert not (tmp_path / "out" / "bfr-tiny").exists()
+
+
+def test_weights_that_lie_on_their_grid_are_not_asked_for_more_than_float16_gives(
+    degraded: list[Tensor], tmp_path: Path
+) -> None:
+    """As training leaves them: in simulation nothing is lost, in Core ML's float16 60 dB are left."""
+    programs = simulate(micro_programs(TARGETS["coreml"].form.clip), RECIPES["w8"], {})
+    picture = (degraded[0] * 255).round() / 255
+    entry = write_golden(tmp_path, eager_of(programs), picture, STEPS, SIGMA_S)
+    vectors = read_golden(tmp_path, entry)
+    asked = {
+        name: reached_db(programs, RECIPES[name], vectors, entry["seed"]) for name in ("fp32", "w8", "w4")
+    }
+    assert {name: said["encode"] for name, said in asked.items()} == {"fp32": 90, "w8": 55, "w4": 55}
+    assert (asked["fp32"]["step"], asked["w8"]["step"]) == (90, 55)
+    assert 10 < asked["w4"]["step"] < 45  # which rounds it anew
 
 
 def test_a_new_runtime_is_a_row_and_a_module_more(
