@@ -9,7 +9,7 @@ import torch
 from elir_mobile.core.golden import golden_outputs, golden_parity_db
 from elir_mobile.core.manifest import GoldenArrays
 from elir_mobile.harness.compare import ENOUGH_HALF_SQNR_DB, ENOUGH_PSNR_DB, ENOUGH_SQNR_DB
-from elir_mobile.precision import FP32, Recipe
+from elir_mobile.precision import Recipe
 from elir_mobile.runtimes.runner import Runner
 from export.calibrate import calibrate
 from export.observers import activation_bits
@@ -36,8 +36,8 @@ def reached_db(programs: Programs, recipe: Recipe, golden: GoldenArrays, seed: i
     outputs = golden_outputs(runner.loop(programs.steps, programs.sigma_s), golden)
     # Beside integers a target may compute in float16, as Core ML does, and keep their scales in it: weights
     # that training left on their grid lose nothing in simulation, and that much in the file.
-    exact = all(precision == FP32 for precision in recipe.precisions)
-    enough = dict.fromkeys(("encode", "step"), ENOUGH_SQNR_DB if exact else ENOUGH_HALF_SQNR_DB)
+    half = recipe.half or recipe.rounds_weights
+    enough = dict.fromkeys(("encode", "step"), ENOUGH_HALF_SQNR_DB if half else ENOUGH_SQNR_DB)
     return {
         name: min(math.inf if value is None else value, enough.get(name, ENOUGH_PSNR_DB))
         for name, value in golden_parity_db(outputs, golden).items()

@@ -67,11 +67,8 @@ def write_pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def overparametrized() -> Restorer:
-    """Random weights under which signals survive the depth: default ones fade to the biases."""
-    torch.manual_seed(0)
-    restorer = Restorer(TINY, overparametrized=True)
+def with_signals(restorer: Restorer) -> Restorer:
+    """Give it random weights under which signals survive the depth: default ones fade to the biases."""
     for m in restorer.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.kaiming_normal_(m.weight)
@@ -83,6 +80,12 @@ def overparametrized() -> Restorer:
     restorer.dec.layers[-1].weight.data *= 0.3
     nn.init.constant_(restorer.dec.layers[-1].bias, 0.5)  # pictures around grey, hardly clipped
     return restorer.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def overparametrized() -> Restorer:
+    torch.manual_seed(0)
+    return with_signals(Restorer(TINY, overparametrized=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

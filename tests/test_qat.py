@@ -29,7 +29,7 @@ from export.samples import collect_samples
 from export.simulate import restore_batch, simulate
 from quant.qat import Made, make_row, simulated
 from quant.student import QatTraining, on_grid, starting_point
-from tests.conftest import SIGMA_S, SIZE, STEPS, TINY
+from tests.conftest import SIGMA_S, SIZE, STEPS, TINY, with_signals
 
 app = alone(main)
 
@@ -43,13 +43,7 @@ def restorer(request: pytest.FixtureRequest) -> Restorer:
     if request.param == "taesd":
         return request.getfixturevalue("restorer")
     torch.manual_seed(0)
-    network = Restorer(replace(TINY, autoencoder="half"))
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.kaiming_normal_(layer.weight)
-            layer.weight.data *= 0.8
-    nn.init.constant_(network.dec.layers[-1].bias, 0.5)
-    return network.eval().requires_grad_(False)
+    return with_signals(Restorer(replace(TINY, autoencoder="half")))
 
 
 @pytest.fixture(scope="module")
