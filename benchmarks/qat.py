@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -21,19 +21,20 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.demo_model import SEED, heldout_folder
-from benchmarks.quantization import W4_EVERYWHERE, heldout_job
+from benchmarks.quantization import W4_EVERYWHERE, Whole, programs_for
 from benchmarks.released import RESULTS
-from elir_mobile.bundle import read_bundle
 from elir_mobile.checkpoints import ModelInfo, load_weights
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import write_json
-from elir_mobile.data.pairs import Pair, load_pair_sets
-from elir_mobile.models.restorer import Restorer, seeded_noise
+from elir_mobile.data.pairs import PairSets, load_pair_sets
+from elir_mobile.models.restorer import Restorer
 from elir_mobile.precision import RECIPES, Recipe
-from elir_mobile.runtimes.runner import Runner, open_runner
+from elir_mobile.runtimes.runner import open_runner
 from elir_mobile.tasks import get_task
 from export.job import select_artifacts
-from quant.ptq import run
+from export.programs import Samples, build_programs
+from export.samples import collect_samples
+from export.targets import Target
 from quant.qat import Made, QatConfig, make_row, show_rows, simulated, trained, training_images
 
 # Learning rates: the more post-training quantization leaves, the further there is to go.
@@ -47,17 +48,28 @@ NAMES = ",".join(dict.fromkeys(config.recipe.name for config in CONFIGS))
 EXECUTED = {"w8a8": "executorch,litert", "w4": "coreml"}
 
 
-def executed_by(runner: Runner, pairs: list[Pair], info: ModelInfo) -> Made:
-    """What a file makes of ``pairs``. A bundle's report holds it against its own network in float, which
-    is the trained one."""
-    shape = runner.encode(pairs[0].degraded).shape
-    noises = [seeded_noise(tuple(shape), SEED + i) for i in range(len(pairs))]
-    restored = [
-        runner.restore(pair.degraded, noise, steps=info.steps, sigma_s=info.sigma_s)
-        for pair, noise in zip(pairs, noises, strict=True)
-    ]
+def lowered(network: Restorer, info: ModelInfo, recipe: Recipe, target: Target, data: PairSets) -> Made:
+    """What the file that ``target`` makes of ``network`` does to the evaluation pairs.
+
+    Not by ``quant.ptq``, whose report would hold it against its own network in float: the trained one.
+    """
+    loop: dict[str, Any] = {"steps": info.steps, "sigma_s": info.sigma_s}
+    programs = build_programs(network, size=info.size, form=target.form, **loop)
+    samples: Samples = {}
+    if recipe.needs_calibration:
+        seen = (pair.degraded for pair in data.calibration)
+        samples = collect_samples(programs_for(network, info), seen, SEED)
+    with tempfile.TemporaryDirectory() as out:
+        path = Path(out) / f"file{target.suffix}"
+        target.lower(programs, recipe, samples, path)
+        runner = open_runner(target.name, path, programs.table)
+        restored = [
+            runner.restore(degraded, noise, **loop)
+            for degraded, noise in Whole(network, info).inputs(data.evaluation)
+        ]
     images, trajectories = zip(*restored, strict=True)
-    return Made.of(torch.cat(images), [torch.cat(at) for at in zip(*trajectories, strict=True)], pairs)
+    trajectory = [torch.cat(latents) for latents in zip(*trajectories, strict=True)]
+    return Made.of(torch.cat(images), trajectory, data.evaluation)
 
 
 def kept_rows(info: ModelInfo, asked: list[str]) -> list[dict]:
@@ -86,31 +98,29 @@ def main(
     kept = kept_rows(info, asked)
     data = load_pair_sets(heldout_folder(info), task, info.size, SEED)
     images = training_images(None, info.size)
-    networks: list[tuple[Recipe, str, Restorer, ModelInfo, dict[str, object]]] = [
-        (recipe, "ptq", restorer, info, {}) for recipe in dict.fromkeys(c.recipe for c in configs)
+    networks: list[tuple[Recipe, str, Restorer, dict[str, object]]] = [
+        (recipe, "ptq", restorer, {}) for recipe in dict.fromkeys(c.recipe for c in configs)
     ]
     for config in configs:
-        network, minutes, path = trained(restorer, info, task, config, images, run_dir)
+        network, minutes, _ = trained(restorer, info, task, config, images, run_dir)
         facts: dict[str, object] = {"seed": config.seed, "steps": config.steps, "minutes": minutes}
-        networks.append((config.recipe, "qat", network, load_weights(str(path), task)[1], facts))
+        networks.append((config.recipe, "qat", network, facts))
 
     reference = simulated(restorer, info, RECIPES["fp32"], data, SEED)
     rows = [make_row("fp32", "float", reference, reference, run_by="pytorch")]
-    for recipe, method, network, _, said in track(networks, "measuring", console=console):
+    for recipe, method, network, said in track(networks, "measuring", console=console):
         ours = simulated(network, info, recipe, data, SEED)
         rows.append(make_row(recipe.name, method, ours, reference, run_by="simulation", **said))
-    if executed:
-        for recipe, method, network, its_info, said in networks:
-            if method == "ptq" or recipe.name not in EXECUTED:
-                continue  # files of plain PTQ: benchmarks.quantization
-            with tempfile.TemporaryDirectory() as out:
-                artifacts = select_artifacts(EXECUTED[recipe.name], recipe.name, console)
-                job = replace(heldout_job(task.name, out, network, its_info), artifacts=artifacts)
-                bundle = read_bundle(run(job, console)[0])
-                for target, _ in artifacts:
-                    path = bundle.file(target.name, recipe.name)
-                    ours = executed_by(open_runner(target.name, path, bundle.table), data.evaluation, info)
-                    rows.append(make_row(recipe.name, method, ours, reference, run_by=target.name, **said))
+    if executed:  # files of plain PTQ: benchmarks.quantization
+        files = [
+            (target, *trained_one)
+            for trained_one in networks
+            if trained_one[1] == "qat" and trained_one[0].name in EXECUTED
+            for target, _ in select_artifacts(EXECUTED[trained_one[0].name], trained_one[0].name, console)
+        ]
+        for target, recipe, method, network, said in track(files, "running the files", console=console):
+            ours = lowered(network, info, recipe, target, data)
+            rows.append(make_row(recipe.name, method, ours, reference, run_by=target.name, **said))
     report = {
         "kind": "qat",
         "model": asdict(info),
