@@ -161,7 +161,7 @@ class MainActivity : Activity() {
             max = 1000
             progress = running ?: 0
         }
-        for (tab in TABS) enable(tab, tab != screen)
+        for (tab in TABS) view(tab).isSelected = tab == screen
         val idle = running == null && bundle != null
         when (screen) {
             R.id.tab_restore -> {
@@ -188,6 +188,7 @@ class MainActivity : Activity() {
             R.id.tab_parity -> {
                 enable(R.id.start, idle)
                 fillParity(view(R.id.rows) as TableLayout, session.checked)
+                text(R.id.facts).text = session.reason?.let { getString(R.string.advised, it) }
             }
             else -> {
                 enable(R.id.start, idle)

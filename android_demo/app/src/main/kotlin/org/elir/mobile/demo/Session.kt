@@ -181,6 +181,9 @@ class Session private constructor(private val context: Context) {
     /** Files of the chosen bundle that a phone can run. */
     val artifacts: List<Artifact> get() = bundle?.artifacts.orEmpty().filter(PhoneRuntimes::knows)
 
+    /** Why the chosen file is the one for this phone; null: it is not, or the bundle does not say. */
+    val reason: String? get() = artifact?.let { bundle?.reasonFor(it) }
+
     fun choose(bundle: Bundle?) {
         if (bundle === this.bundle) return
         this.bundle = bundle
@@ -197,9 +200,9 @@ class Session private constructor(private val context: Context) {
             Part.FACES in parts -> "For the faces in any photo"
             bundle?.task?.domain == ALIGNED_FACE -> "For a photo that one upright face fills"
             bundle?.task?.domain == PHOTO -> "For any photo"
-            else -> null
+            else -> ""
         }
-        message = listOfNotNull(suited, advised?.let(bundle::reasonFor)).joinToString("\n")
+        message = suited
         onChange()
         if (part == Part.FACES && sampleOf == null) findFaces()
     }
