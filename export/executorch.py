@@ -11,13 +11,16 @@ import json
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.traceback import NodeSource
 
 from elir_mobile.precision import Recipe
 from export.forms import GroupNormConv
@@ -173,7 +176,7 @@ def write(
     """
     from executorch.exir import to_edge_transform_and_lower
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _shared_provenance():
         warnings.simplefilter("ignore")
         edge = to_edge_transform_and_lower(graphs, partitioner={name: partitioners() for name in graphs})
         program = edge.to_executorch()
@@ -183,6 +186,17 @@ def write(
         inside = Counter(operator.kind for operator in graph.operators if not operator.outside)
         delegation[graph.program] = replace(delegation[graph.program], ops_inside=dict(inside.most_common()))
     return delegation
+
+
+@contextmanager
+def _shared_provenance() -> Iterator[None]:
+    """Do not copy where nodes come from.
+
+    ``torch/fx/traceback.py`` copies the whole history of a node for each one that a pass makes of it, and a
+    lowering is some hundred passes: a fifth of its time. A history is never changed once it is made.
+    """
+    with mock.patch.object(NodeSource, "__deepcopy__", lambda self, memo: self, create=True):
+        yield
 
 
 def _delegation(graph: fx.Graph) -> Delegation:
