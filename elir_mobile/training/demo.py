@@ -61,7 +61,7 @@ MORE = 4  # examples that are added at every step
 # is nothing to be consistent with yet.
 LANDING_FROM = 0.3
 PERCEPTUAL_WEIGHT = 2.0  # its gradient is then several times that of the flow-matching loss
-PERCEPTUAL_IMAGES, PERCEPTUAL_SIDE = 6, 80  # of a batch: VGG costs as much as all else
+PERCEPTUAL_IMAGES, PERCEPTUAL_CELLS = 6, 10  # of a batch, and of a latent's side: VGG is most of the cost
 SHOWN = 6  # pictures in a strip
 
 
@@ -347,11 +347,11 @@ class Run:
         def path_lpips(source: Tensor, target: Tensor, rng: np.random.Generator) -> Tensor:
             """LPIPS (VGG) of the pictures that one step from a random point of the sampled path leads to."""
             z = landing(velocity, source[:PERCEPTUAL_IMAGES], int(rng.integers(config.steps)), config.steps)
+            top, left = (int(rng.integers(z.shape[-1] - PERCEPTUAL_CELLS + 1)) for _ in range(2))
+            window = (..., slice(top, top + PERCEPTUAL_CELLS), slice(left, left + PERCEPTUAL_CELLS))
             with machine.autocast():
-                out, ref = student.decode(z), student.decode(target[:PERCEPTUAL_IMAGES])
-                top, left = (int(rng.integers(out.shape[-1] - PERCEPTUAL_SIDE + 1)) for _ in range(2))
-                window = (..., slice(top, top + PERCEPTUAL_SIDE), slice(left, left + PERCEPTUAL_SIDE))
-                return lpips(out[window], ref[window], "vgg16").mean()
+                out, ref = student.decode(z[window]), student.decode(target[:PERCEPTUAL_IMAGES][window])
+                return lpips(out, ref, "vgg16").mean()
 
         def loss(rng: np.random.Generator, progress: float) -> dict[str, Tensor]:
             pool.add(rng, MORE)

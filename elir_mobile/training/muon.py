@@ -22,9 +22,10 @@ SCALE = 0.2  # root mean square of an update of AdamW, about
 def orthogonal(matrices: Tensor) -> Tensor:
     """Matrices (N, R, C) with the singular vectors they had and all singular values about 1.
 
-    Newton-Schulz iterations in bfloat16: they need no more precision than that.
+    Newton-Schulz iterations in bfloat16, since they need no more precision than that, but in float32 on
+    processors, of which most take bfloat16 apart: a step would take ten times as long.
     """
-    x = matrices.bfloat16()
+    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
     if tall:
