@@ -5,7 +5,7 @@ are read from ``app/src/main/res`` and laid out by Chromium in Roboto (``apt-get
 fonts-roboto``): a LinearLayout is a flex box with the same weights, a GridLayout a grid. The looks of widgets
 are written here after AOSP's ``core/res/res/values/{dimens,colors,themes}_material.xml``. What views show is
 what ``MainActivity`` would give them for the bundle; where a phone's figures would stand, this computer's do.
-A layout with a view or an attribute that is not known here is refused, so that a drawing leaves nothing out.
+A layout with a view or an attribute that is not known here is refused, so that none is left out unseen.
 Each drawing holds the digest of what it was drawn from.
 """
 
@@ -32,6 +32,7 @@ from rich.progress import track
 from elir_mobile.bundle import read_bundle
 from elir_mobile.core.errors import UserError, exits_with_2
 from elir_mobile.core.files import written
+from elir_mobile.core.machine import cpu_facts
 from elir_mobile.devices.browser import CHROMIUMS
 from elir_mobile.faces.detect import FaceFinder
 from elir_mobile.images import hstack_images
@@ -58,12 +59,12 @@ ANDROID = "{http://schemas.android.com/apk/res/android}"
 LOOKS = {
     "light": {
         "background": "#fafafa", "primary": "rgb(0 0 0 / .87)", "secondary": "rgb(0 0 0 / .54)",
-        "button": "#d6d7d7", "accent": "#008577", "disabled": ".26",
+        "button": "#d6d7d7", "disabled": ".26",
         "track": "rgb(0 0 0 / .26)", "knob": "#f1f1f1",
     },
     "dark": {
         "background": "#303030", "primary": "#fff", "secondary": "rgb(255 255 255 / .7)", "button": "#5a595b",
-        "accent": "#80cbc4", "disabled": ".3", "track": "rgb(255 255 255 / .3)", "knob": "#bdbdbd",
+        "disabled": ".3", "track": "rgb(255 255 255 / .3)", "knob": "#bdbdbd",
     },
 }  # fmt: skip
 STYLE = """
@@ -84,10 +85,11 @@ body > .vertical { flex: 1 }
 .borderless.selected { color: %(accent)s }
 .colored { background: %(accent)s; color: %(background)s }
 .off { opacity: %(disabled)s }
-.spinner { display: flex; align-items: center; height: 48px; padding: 0 8px; font-size: 16px;
+.spinner { display: flex; align-items: center; height: 48px; padding-left: 8px; font-size: 16px;
   color: %(primary)s }
-.spinner > span { flex: 1; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
-.spinner::after { content: ""; margin: 0 4px; border: 5px solid transparent; border-top-color: %(secondary)s;
+.spinner > span { flex: 1; padding-right: 8px; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap }
+.spinner::after { content: ""; margin: 0 19px; border: 5px solid transparent; border-top-color: %(secondary)s;
   transform: translateY(3px) }
 .check { display: flex; align-items: center; flex: none; height: 32px; padding-right: 8px;
   color: %(primary)s }
@@ -108,8 +110,8 @@ body > .vertical { flex: 1 }
 .progress > i, .progress > u { height: 4px }
 .picture { position: relative }
 .picture > img { position: absolute; width: 100%%; height: 100%%; object-fit: contain }
-.rows td { padding: 4px }
-.rows td + td { text-align: right }
+.rows td { padding: 4px; width: 100%% }
+.rows td + td { text-align: right; width: auto; white-space: nowrap }
 .rows { width: 100%%; border-spacing: 0 }
 """
 Values = Mapping[str, Any]  # what views show, by their ids
@@ -198,7 +200,10 @@ def _view(node: ElementTree.Element, parent: ElementTree.Element | None, values:
         case unknown:
             raise UserError(f"android_demo/screens.py cannot draw a {unknown}: write how into _view")
     kinds = [kind, *(state for state in ("off", "selected") if name in values.get(state, ()))]
-    return f'<div class="{" ".join(kinds)}" style="{_place(attributes, parent)}">{inner}</div>'
+    place = _place(attributes, parent)
+    if node.tag == "ScrollView":  # it alone may be smaller than what is in it
+        place += ";flex:1 1 0"
+    return f'<div class="{" ".join(kinds)}" style="{place}">{inner}</div>'
 
 
 def _place(attributes: Mapping[str, str], parent: ElementTree.Element | None) -> str:
@@ -207,8 +212,11 @@ def _place(attributes: Mapping[str, str], parent: ElementTree.Element | None) ->
     rules = []
     for key, value in attributes.items():
         match key, value:
-            case (("padding" | "paddingLeft" | "minHeight"), _):
-                rules.append(f"{key.replace('L', '-l').replace('H', '-h')}:{value.replace('dp', 'px')}")
+            case (("padding" | "paddingLeft" | "paddingRight" | "minHeight"), _):
+                css = re.sub("([A-Z])", r"-\1", key).lower()
+                rules.append(f"{css}:{_pixels(value)}")
+            case "maxLines", _:
+                rules.append(f"max-height:calc({value} * 1.17em + 8px);overflow:hidden")  # and its padding
             case "layout_weight", _:
                 rules.append(f"flex:{value} 0 {'0' if across else 'auto'}")
             case "layout_columnSpan", _:
@@ -218,10 +226,18 @@ def _place(attributes: Mapping[str, str], parent: ElementTree.Element | None) ->
             case "gravity", "center_vertical":
                 rules.append("align-items:center")
             case "layout_height", _ if value not in ("0dp", "wrap_content", "match_parent"):
-                rules.append(f"height:{value.replace('dp', 'px')}")
+                rules.append(f"height:{_pixels(value)}")
             case _ if key not in DRAWN_OTHERWISE:
                 raise UserError(f'android_demo/screens.py cannot draw {key}="{value}": write how into _place')
     return ";".join(rules)
+
+
+def _pixels(value: str) -> str:
+    """A length in dp, or the app's own of an upright screen, as CSS has it."""
+    if value.startswith("@dimen/"):
+        lengths = ElementTree.parse(RES / "values" / "dimens.xml").getroot()
+        value = next(one.text or "" for one in lengths if one.get("name") == value.removeprefix("@dimen/"))
+    return value.replace("dp", "px")
 
 
 def _rows(rows: Sequence[Sequence[str]], look: str) -> str:
@@ -283,7 +299,9 @@ def _benchmark(file: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     for name in ("load", "first"):
         rows += [("neutral", name, f"{row[f'{name}_ms']:.1f}", "")]
     message = f"{row['latency_ms']['median']:.1f} ms a restoration"
-    return {"help": said("benchmark_help"), "start": said("measure"), "message": message, "rows": rows}
+    facts = cpu_facts()
+    values = {"help": said("benchmark_help"), "start": said("measure"), "message": message, "rows": rows}
+    return values | {"facts": f"{facts['cpu']}, {facts['cores']} cores"}
 
 
 def _restore(screen: str, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +317,7 @@ def _restore(screen: str, manifest: dict[str, Any]) -> dict[str, Any]:
         "message": "Saved to the gallery",
     }
     if screen == "working":
-        idle = ["model", "target", "precision", "steps", "part", "fidelity", "colours"]
+        idle = ["model", "target", "precision", "steps", "part", "fidelity", "colours", "faces"]
         idle += ["pick", "take", "restore", "another", "save", "share"]
         values |= {"working": True, "progress": 0.5, "time_left": said("time_left", 3), "off": idle}
         values["message"] = said("work")
@@ -332,7 +350,8 @@ def page(screen: str, look: str, bundle: Path, size: tuple[int, int] = PHONE) ->
     """A screen as an HTML document of ``size`` (width, height) in dp, the system's bars left empty."""
     layout, values = shown_by(screen, bundle)
     whole = drawn("main", values | {"screen": drawn(layout, values, look)}, look)
-    style = STYLE % (LOOKS[look] | {"width": size[0], "height": size[1], "bar": BAR})
+    accent = {"accent": colours(look)["accent"]}
+    style = STYLE % (LOOKS[look] | accent | {"width": size[0], "height": size[1], "bar": BAR})
     return f'<!doctype html><meta charset="utf-8"><style>{style}</style><body>{whole}'
 
 

@@ -93,7 +93,13 @@ def test_the_drawings_in_the_documents_are_of_todays_resources(look: str) -> Non
 def test_a_small_screen_scrolls_and_the_comparison_keeps_its_height() -> None:
     """The picture alone gives way where a screen is small, and would be gone on one of 640 dp."""
     places = {node.get(f"{ANDROID}id"): node for node in layouts()}
-    assert places["@+id/slider"].get(f"{ANDROID}minHeight") == "240dp"
+    assert places["@+id/slider"].get(f"{ANDROID}minHeight") == "@dimen/comparison"
+    least = {
+        folder: ElementTree.parse(RES / folder / "dimens.xml").findtext("dimen[@name='comparison']")
+        for folder in ("values", "values-land")
+    }
+    # On its side a screen of 360 dp has that much left between bars, tabs and what is underway.
+    assert least == {"values": "240dp", "values-land": "160dp"}
     scrolled = ElementTree.parse(RES / "layout" / "main.xml").find("ScrollView")
     assert scrolled is not None and scrolled.get(f"{ANDROID}fillViewport") == "true"
     assert "@+id/screen" in {node.get(f"{ANDROID}id") for node in scrolled.iter()}

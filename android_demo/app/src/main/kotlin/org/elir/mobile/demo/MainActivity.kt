@@ -6,10 +6,12 @@ import android.app.Activity
 import android.content.ActivityNotFoundException
 import android.content.Intent
 import android.content.pm.PackageManager
+import android.content.res.Configuration
 import android.net.Uri
 import android.os.Build
 import android.os.Bundle
 import android.provider.MediaStore
+import android.text.method.ScrollingMovementMethod
 import android.view.View
 import android.view.ViewGroup
 import android.view.WindowInsets
@@ -39,6 +41,7 @@ class MainActivity : Activity() {
     private var screen = R.id.tab_restore
     private var cameraPlace: Uri? = null
     private var afterPermission: () -> Unit = {}
+    private val listener: () -> Unit = ::refresh
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
@@ -50,6 +53,7 @@ class MainActivity : Activity() {
             intent.getParcelableExtra<Uri>(Intent.EXTRA_STREAM)?.let(session::open)
         }
         for (tab in TABS) button(tab) { show(tab) }
+        text(R.id.message).movementMethod = ScrollingMovementMethod() // files passed over may be many
         button(R.id.cancel, session::cancel)
         onSelect(R.id.model) { session.choose(session.bundles.getOrNull(it)) }
         onSelect(R.id.target) { session.choose(targets().getOrNull(it), session.artifact?.precision) }
@@ -85,13 +89,19 @@ class MainActivity : Activity() {
 
     override fun onStart() {
         super.onStart()
-        session.onChange = ::refresh
+        session.onChange = listener
         refresh()
     }
 
     override fun onStop() {
         super.onStop()
-        session.onChange = {}
+        // Another window of the app may have started before this one stopped.
+        if (session.onChange === listener) session.onChange = {}
+    }
+
+    override fun onConfigurationChanged(now: Configuration) {
+        super.onConfigurationChanged(now)
+        refresh()
     }
 
     override fun onTrimMemory(level: Int) {
@@ -103,6 +113,7 @@ class MainActivity : Activity() {
         screen = tab
         val place = view(R.id.screen) as ViewGroup
         place.removeAllViews()
+        view(R.id.scroll).scrollTo(0, 0)
         layoutInflater.inflate(if (tab == R.id.tab_restore) R.layout.restore else R.layout.report, place)
         when (tab) {
             R.id.tab_restore -> showRestore()
@@ -165,6 +176,7 @@ class MainActivity : Activity() {
         val idle = running == null && bundle != null
         when (screen) {
             R.id.tab_restore -> {
+                view(R.id.slider).minimumHeight = resources.getDimensionPixelSize(R.dimen.comparison) // less on its side
                 (view(R.id.slider) as SliderView).show(session.before, session.after, session.rings)
                 fill(R.id.part, session.parts.map { getString(it.title) }, session.parts.indexOf(session.part))
                 val behind = session.backgrounds
@@ -314,7 +326,7 @@ class MainActivity : Activity() {
             spinner.adapter = ArrayAdapter(this, android.R.layout.simple_spinner_dropdown_item, texts)
         }
         if (selected >= 0 && spinner.selectedItemPosition != selected) spinner.setSelection(selected)
-        spinner.isEnabled = texts.size > 1 && session.progress == null
+        spinner.isEnabled = session.progress == null
     }
 
     private fun onSelect(id: Int, action: (Int) -> Unit) {

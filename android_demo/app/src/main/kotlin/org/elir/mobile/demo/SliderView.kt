@@ -24,6 +24,7 @@ import android.view.accessibility.AccessibilityEvent
 import android.view.accessibility.AccessibilityNodeInfo
 import android.widget.SeekBar
 import org.elir.mobile.core.Comparison
+import org.elir.mobile.core.Gesture
 import org.elir.mobile.core.Point
 
 private const val ZOOM_STEP = 1.5
@@ -108,15 +109,20 @@ class SliderView(context: Context, attributes: AttributeSet?) : View(context, at
         if (before == null) return false
         taps.onTouchEvent(event)
         when (event.actionMasked) {
-            MotionEvent.ACTION_DOWN -> comparison.down(event.x.toDouble(), event.y.toDouble())
+            // What scrolls around asks before this view, and would take every finger that moves up or down.
+            MotionEvent.ACTION_DOWN -> {
+                comparison.down(event.x.toDouble(), event.y.toDouble())
+                parent.requestDisallowInterceptTouchEvent(true)
+            }
             MotionEvent.ACTION_POINTER_DOWN -> {
                 comparison.fingers(fingers(event, -1))
                 parent.requestDisallowInterceptTouchEvent(true)
             }
             MotionEvent.ACTION_POINTER_UP -> comparison.fingers(fingers(event, event.actionIndex))
             MotionEvent.ACTION_MOVE -> if (comparison.moved(fingers(event, -1))) {
-                parent.requestDisallowInterceptTouchEvent(true)
                 changed()
+            } else if (comparison.gesture == Gesture.OTHERS) {
+                parent.requestDisallowInterceptTouchEvent(false)
             }
             MotionEvent.ACTION_UP -> if (comparison.up()) performClick()
             MotionEvent.ACTION_CANCEL -> comparison.up()

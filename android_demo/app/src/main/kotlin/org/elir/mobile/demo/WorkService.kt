@@ -91,7 +91,9 @@ class WorkService : Service() {
     )
 
     private fun notification(): Notification {
-        val open = PendingIntent.getActivity(this, 0, Intent(this, MainActivity::class.java), IMMUTABLE)
+        // As the launcher has it: the window that is there comes to the front, not another above it.
+        val start = Intent(this, MainActivity::class.java).setAction(Intent.ACTION_MAIN).addCategory(Intent.CATEGORY_LAUNCHER)
+        val open = PendingIntent.getActivity(this, 0, start, IMMUTABLE)
         val cancel = PendingIntent.getService(this, 0, Intent(this, WorkService::class.java).setAction(CANCEL), IMMUTABLE)
         val left = session.secondsLeft?.let { getString(R.string.time_left, it) }.orEmpty()
         return Notification.Builder(this, CHANNEL)
