@@ -157,17 +157,17 @@ def drawn(layout: str, values: Values, look: str) -> str:
     Raises:
         UserError: it has a view or a place that is not known here.
     """
-    return _view(ElementTree.parse(RES / "layout" / f"{layout}.xml").getroot(), None, values, look)
+    return _view(ElementTree.parse(RES / "layout" / f"{layout}.xml").getroot(), values, look)
 
 
-def _view(node: ElementTree.Element, parent: ElementTree.Element | None, values: Values, look: str) -> str:
+def _view(node: ElementTree.Element, values: Values, look: str) -> str:
     attributes = {key.removeprefix(ANDROID): value for key, value in node.attrib.items()}
     name = attributes.get("id", "").rpartition("/")[2]
     text = attributes.get("text", "")
     shown = values.get(name, said(text.removeprefix("@string/")) if text else "")
     if shown is None or (attributes.get("visibility") == "gone" and name not in values):
         return ""
-    kind, inner = "", "".join(_view(child, node, values, look) for child in node)
+    kind, inner = "", "".join(_view(child, values, look) for child in node)
     match node.tag:
         case "LinearLayout":
             kind = attributes.get("orientation", "horizontal")
@@ -200,15 +200,11 @@ def _view(node: ElementTree.Element, parent: ElementTree.Element | None, values:
         case unknown:
             raise UserError(f"android_demo/screens.py cannot draw a {unknown}: write how into _view")
     kinds = [kind, *(state for state in ("off", "selected") if name in values.get(state, ()))]
-    place = _place(attributes, parent)
-    if node.tag == "ScrollView":  # it alone may be smaller than what is in it
-        place += ";flex:1 1 0"
-    return f'<div class="{" ".join(kinds)}" style="{place}">{inner}</div>'
+    return f'<div class="{" ".join(kinds)}" style="{_place(attributes)}">{inner}</div>'
 
 
-def _place(attributes: Mapping[str, str], parent: ElementTree.Element | None) -> str:
+def _place(attributes: Mapping[str, str]) -> str:
     """CSS of a view's place in its parent."""
-    across = parent is not None and parent.get(f"{ANDROID}orientation", "horizontal") == "horizontal"
     rules = []
     for key, value in attributes.items():
         match key, value:
@@ -218,7 +214,7 @@ def _place(attributes: Mapping[str, str], parent: ElementTree.Element | None) ->
             case "maxLines", _:
                 rules.append(f"max-height:calc({value} * 1.17em + 8px);overflow:hidden")  # and its padding
             case "layout_weight", _:
-                rules.append(f"flex:{value} 0 {'0' if across else 'auto'}")
+                rules.append(f"flex:{value} 0 0")
             case "layout_columnSpan", _:
                 rules.append(f"grid-column:span {value}")
             case "columnCount", _:
@@ -235,8 +231,8 @@ def _place(attributes: Mapping[str, str], parent: ElementTree.Element | None) ->
 def _pixels(value: str) -> str:
     """A length in dp, or the app's own of an upright screen, as CSS has it."""
     if value.startswith("@dimen/"):
-        lengths = ElementTree.parse(RES / "values" / "dimens.xml").getroot()
-        value = next(one.text or "" for one in lengths if one.get("name") == value.removeprefix("@dimen/"))
+        lengths = ElementTree.parse(RES / "values" / "dimens.xml")
+        value = lengths.findtext(f"dimen[@name='{value.removeprefix('@dimen/')}']", "")
     return value.replace("dp", "px")
 
 
@@ -350,8 +346,7 @@ def page(screen: str, look: str, bundle: Path, size: tuple[int, int] = PHONE) ->
     """A screen as an HTML document of ``size`` (width, height) in dp, the system's bars left empty."""
     layout, values = shown_by(screen, bundle)
     whole = drawn("main", values | {"screen": drawn(layout, values, look)}, look)
-    accent = {"accent": colours(look)["accent"]}
-    style = STYLE % (LOOKS[look] | accent | {"width": size[0], "height": size[1], "bar": BAR})
+    style = STYLE % (LOOKS[look] | colours(look) | {"width": size[0], "height": size[1], "bar": BAR})
     return f'<!doctype html><meta charset="utf-8"><style>{style}</style><body>{whole}'
 
 

@@ -23,7 +23,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """Matrices (N, R, C) with the singular vectors they had and all singular values about 1.
 
     Newton-Schulz iterations in bfloat16, since they need no more precision than that, but in float32 on
-    processors, of which most take bfloat16 apart: a step would take ten times as long.
+    processors, of which most take bfloat16 apart: with AVX2 it takes 16 times as long.
     """
     x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

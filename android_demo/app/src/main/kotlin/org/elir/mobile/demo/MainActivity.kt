@@ -101,7 +101,8 @@ class MainActivity : Activity() {
 
     override fun onConfigurationChanged(now: Configuration) {
         super.onConfigurationChanged(now)
-        refresh()
+        if (screen != R.id.tab_restore) return
+        view(R.id.slider).minimumHeight = resources.getDimensionPixelSize(R.dimen.comparison) // less on its side
     }
 
     override fun onTrimMemory(level: Int) {
@@ -176,7 +177,6 @@ class MainActivity : Activity() {
         val idle = running == null && bundle != null
         when (screen) {
             R.id.tab_restore -> {
-                view(R.id.slider).minimumHeight = resources.getDimensionPixelSize(R.dimen.comparison) // less on its side
                 (view(R.id.slider) as SliderView).show(session.before, session.after, session.rings)
                 fill(R.id.part, session.parts.map { getString(it.title) }, session.parts.indexOf(session.part))
                 val behind = session.backgrounds
